@@ -1,0 +1,143 @@
+# ashlar: what a developer and CI run. "make" lists the targets.
+#
+# "make test" runs five layers, one after the other, each within its time budget (below). A layer that
+# overruns is killed and counts as failed. The last line says what ran: "N passed, N failed, N skipped".
+# The budgets are limits for two cores and cold caches; a usual run takes a part of each.
+STATIC_BUDGET ?= 4m
+UNIT_BUDGET   ?= 8m
+SIM_BUDGET    ?= 2m
+FAULT_BUDGET  ?= 4m
+E2E_BUDGET    ?= 5m
+
+SHELL   := /bin/bash
+GO      ?= go
+TAGS    := invariants
+TOOLS   := $(CURDIR)/bin/tools
+RESULTS := $(CURDIR)/bin/test-results.jsonl
+LAYER   := $(TOOLS)/layer
+export PATH := $(TOOLS):$(PATH)
+
+# Tools at pinned versions, built into bin/tools. Raise a version here and nowhere else.
+PROTOC_GEN_GO_VERSION      := v1.36.11
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+GOLANGCI_LINT_VERSION      := v2.15.0
+
+# The packages of each layer. A package whose path ends in /sim is a simulation.
+UNIT_PKGS = $(shell $(GO) list ./... | grep -vE '/scripts/(lint|e2e)$$|/sim$$|/deps$$')
+SIM_PKGS  = $(shell $(GO) list ./... | grep -E '/sim$$')
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9_-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- build and run -----------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## build bin/ashlar
+	$(GO) build -o bin/ashlar ./cmd/ashlar
+
+.PHONY: run
+run: build ## build and run a whole cluster on this machine in the foreground (ashlar dev)
+	exec bin/ashlar dev $(ARGS)
+
+.PHONY: gen
+gen: $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## make the Go code of api/**/*.proto (needs protoc)
+	bash scripts/gen.sh
+
+.PHONY: fmt
+fmt: ## format the Go code
+	gofmt -l -w $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')
+
+# ---- tests -------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: ## everything that CI runs, with a summary as its last line
+	@rm -f $(RESULTS)
+	@rm -f bin/ashlar
+	@for l in static unit sim fault e2e; do $(MAKE) --no-print-directory test-$$l || true; done
+	@$(LAYER) -sum $(RESULTS)
+
+# One layer alone: prints its counts; "make test" sums them up.
+.PHONY: test-static
+test-static: $(LAYER) $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## static layer: format, vet, generated code, go.mod, import table, sizes
+	@$(LAYER) -name static -budget $(STATIC_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -count=1 -timeout $(STATIC_BUDGET) ./scripts/lint
+
+.PHONY: test-unit
+test-unit: $(LAYER) ## unit layer: all packages with -race, -shuffle and the invariants tag
+	@$(LAYER) -name unit -budget $(UNIT_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -race -shuffle=on -tags $(TAGS) -timeout $(UNIT_BUDGET) $(UNIT_PKGS)
+
+.PHONY: test-sim
+test-sim: $(LAYER) ## simulation layer: seeded faults in one thread, a fixed budget
+	@$(LAYER) -name simulation -budget $(SIM_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -count=1 -tags $(TAGS) -timeout $(SIM_BUDGET) $(SIM_PKGS)
+
+# A binary that does not build fails every test of the next two layers, which is what the summary shows.
+.PHONY: test-fault
+test-fault: $(LAYER) ## fault layer: kill, stop and restart real processes under verified load
+	@$(MAKE) --no-print-directory build || true
+	@$(LAYER) -name faults -budget $(FAULT_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -count=1 -tags e2e -run '^TestFault' -timeout $(FAULT_BUDGET) ./scripts/e2e
+
+.PHONY: test-e2e
+test-e2e: $(LAYER) ## end to end: libiscsi and QEMU on this host, open-iscsi in a Linux VM
+	@$(MAKE) --no-print-directory build || true
+	@$(LAYER) -name e2e -budget $(E2E_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -count=1 -tags e2e -skip '^TestFault' -timeout $(E2E_BUDGET) ./scripts/e2e
+
+.PHONY: e2e
+e2e: build ## the end-to-end and fault tests with their output (RUN=regexp selects)
+	$(GO) test -v -count=1 -tags e2e -timeout 30m -run '$(or $(RUN),.)' ./scripts/e2e
+
+.PHONY: sim
+sim: ## the simulations (RUN=regexp selects, ARGS are passed to the test binary)
+	$(GO) test -v -count=1 -tags $(TAGS) -timeout 60m -run '$(or $(RUN),.)' $(SIM_PKGS) $(if $(ARGS),-args $(ARGS))
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (default 30s; RUN=regexp selects)
+	bash scripts/fuzz.sh '$(or $(FUZZTIME),30s)' '$(or $(RUN),.)'
+
+.PHONY: conformance
+conformance: build ## libiscsi's iscsi-test-cu, each test alone, with a table
+	E2E_CONFORMANCE=1 $(GO) test -v -count=1 -tags e2e -timeout 60m -run '^TestConformance$$' ./scripts/e2e
+
+.PHONY: bench
+bench: build ## measure against Debian's tgt in the same run (ARGS: see scripts/bench)
+	$(GO) run ./scripts/bench $(ARGS)
+
+# ---- quality -----------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## golangci-lint over everything, then the repository's own checks
+	$(TOOLS)/golangci-lint run ./...
+	$(GO) test ./scripts/lint
+
+.PHONY: check
+check: $(TOOLS)/golangci-lint ## quick, before a commit: format, vet, lint and unit tests of what changed
+	bash scripts/check.sh
+
+# ---- tools -------------------------------------------------------------------------------------------
+
+.PHONY: tools
+tools: $(LAYER) $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## build the pinned tools that the tests need into bin/tools
+
+.PHONY: vm
+vm: ## build the end-to-end tests' Linux VM if it is not there (needs root; see scripts/e2e/vm)
+	bash scripts/e2e/vm/build.sh
+
+.PHONY: clean
+clean: ## remove what was built (bin/); the VM stays in scripts/e2e/cache
+	rm -rf bin
+
+.PHONY: $(LAYER)
+$(LAYER):
+	@$(GO) build -o $@ ./scripts/layer
+
+$(TOOLS)/protoc-gen-go:
+	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+$(TOOLS)/protoc-gen-go-grpc:
+	GOBIN=$(TOOLS) $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION)
+$(TOOLS)/golangci-lint:
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
