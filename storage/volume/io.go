@@ -1,0 +1,308 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ashlar-storage/ashlar/storage/chunkclient"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// Run is a run of bytes of the volume that is allocated or not.
+type Run struct {
+	Offset, Length int64
+	Allocated      bool
+}
+
+// piece is one extent of an operation on its way.
+type piece struct {
+	attempt chunkclient.Attempt
+	request chunkclient.Request
+	crcs    []uint32
+	// cut is how much of a widened read precedes what was asked for, in bytes; buf is the widened read.
+	cut uint32
+	buf []byte
+	dst []byte
+}
+
+// operation is one call of a Handle's method; it is reused.
+type operation struct {
+	extents []layout.Extent
+	pieces  []piece
+}
+
+var operations = sync.Pool{New: func() any { return &operation{} }}
+
+// ReadAt fills p from off. Both are multiples of 512 bytes. It is linearizable for each block, not for all together.
+func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
+	_, err := h.run(ctx, chunkclient.Read, p, off, int64(len(p)))
+	return err
+}
+
+// WriteAt writes p at off, multiples of 512 bytes. When it returns nil the data is on stable storage at a quorum of
+// replicas; a write within one chunk is never partly there.
+func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
+	_, err := h.run(ctx, chunkclient.Write, p, off, int64(len(p)))
+	return err
+}
+
+// Discard gives the whole blocks of the range back; they read as zeroes. Partial blocks at its ends keep their data.
+func (h *Handle) Discard(ctx context.Context, off, length int64) error {
+	_, err := h.run(ctx, chunkclient.Discard, nil, off, length)
+	return err
+}
+
+// WriteZeroes makes the range read as zeroes and gives its whole blocks back.
+func (h *Handle) WriteZeroes(ctx context.Context, off, length int64) error {
+	_, err := h.run(ctx, chunkclient.WriteZeroes, nil, off, length)
+	return err
+}
+
+// CompareAndWrite writes write at off if the medium holds compare, atomically. Both have one length, and lie in one
+// chunk. A *MiscompareError says that the medium holds something else.
+func (h *Handle) CompareAndWrite(ctx context.Context, compare, write []byte, off int64) error {
+	both := make([]byte, 0, len(compare)+len(write))
+	both = append(append(both, compare...), write...)
+	_, err := h.run(ctx, chunkclient.CompareAndWrite, both, off, int64(len(compare)))
+	return err
+}
+
+// Allocation returns the runs of the range in order, allocated or not; neighbours differ.
+func (h *Handle) Allocation(ctx context.Context, off, length int64) ([]Run, error) {
+	return h.run(ctx, chunkclient.Allocation, nil, off, length)
+}
+
+// run does one operation: it starts all its pieces, then waits for each.
+func (h *Handle) run(ctx context.Context, op chunkclient.Op, data []byte, off, length int64) ([]Run, error) {
+	if length == 0 {
+		return nil, nil
+	}
+	if off%sectorSize != 0 || length%sectorSize != 0 {
+		return nil, fmt.Errorf("%w: %d bytes at %d are not whole sectors", ErrOutOfRange, length, off)
+	}
+	if err := h.own(ctx); err != nil {
+		return nil, err
+	}
+	charge := min(int64(len(data)), h.client.most)
+	if err := h.client.bytes.Acquire(ctx, charge); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer h.client.bytes.Release(charge)
+	o := operations.Get().(*operation)
+	defer o.release()
+	h.mu.Lock()
+	placement := h.mu.placement
+	h.mu.Unlock()
+	var ok bool
+	if o.extents, ok = placement.Split(o.extents[:0], off, length); !ok {
+		return nil, fmt.Errorf("%w: %d bytes at %d of %d", ErrOutOfRange, length, off, placement.Size)
+	}
+	if op == chunkclient.CompareAndWrite && len(o.extents) != 1 {
+		return nil, fmt.Errorf("%w: a compare and write goes across chunks", ErrOutOfRange)
+	}
+	return h.runPieces(ctx, o, op, data, off)
+}
+
+// piecesAtOnce bounds how many pieces of one operation are on their way; a large discard has many.
+const piecesAtOnce = 32
+
+func (h *Handle) runPieces(ctx context.Context, o *operation, op chunkclient.Op, data []byte, off int64) ([]Run, error) {
+	var runs []Run
+	var firstErr error
+	if cap(o.pieces) < min(len(o.extents), piecesAtOnce) {
+		o.pieces = make([]piece, piecesAtOnce)
+	}
+	for at := 0; at < len(o.extents) && firstErr == nil; at += piecesAtOnce {
+		extents := o.extents[at:min(at+piecesAtOnce, len(o.extents))]
+		pieces := o.pieces[:len(extents)]
+		started := 0
+		for i, e := range extents {
+			var part []byte
+			switch {
+			case op == chunkclient.CompareAndWrite:
+				part = data
+			case data != nil:
+				part, data = data[:e.Length], data[e.Length:]
+			}
+			if firstErr = h.begin(ctx, &pieces[i], op, e, part); firstErr != nil {
+				break
+			}
+			started++
+		}
+		for i := range pieces[:started] {
+			resp, err := h.finish(ctx, &pieces[i])
+			if err != nil && firstErr == nil {
+				firstErr = err
+			}
+			runs = appendRuns(runs, resp.Runs, off, extents[i])
+			off += int64(extents[i].Length)
+		}
+	}
+	return runs, firstErr
+}
+
+// begin sends one piece.
+func (h *Handle) begin(ctx context.Context, p *piece, op chunkclient.Op, e layout.Extent, part []byte) error {
+	p.dst, p.buf, p.cut = nil, nil, 0
+	p.request = chunkclient.Request{Op: op, Copyset: e.Copyset, Chunk: e.Chunk, Offset: e.Offset, Length: e.Length}
+	switch op {
+	case chunkclient.Read:
+		p.dst, p.buf = part, part
+		// Whole blocks are read, so that their checksums can be verified here.
+		p.cut = e.Offset % layout.BlockSize
+		end := (e.Offset + e.Length + layout.BlockSize - 1) / layout.BlockSize * layout.BlockSize
+		p.request.Offset -= p.cut
+		p.request.Length = end - p.request.Offset
+		if p.request.Length != e.Length {
+			p.buf = make([]byte, p.request.Length)
+		}
+	case chunkclient.Write:
+		skip := (layout.BlockSize - int(e.Offset%layout.BlockSize)) % layout.BlockSize
+		p.crcs = layout.AppendCRCs(p.crcs[:0], part, skip)
+		p.request.Data, p.request.CRCs = part, p.crcs
+	case chunkclient.CompareAndWrite:
+		p.request.Data = part
+	}
+	if op != chunkclient.Read && op != chunkclient.Allocation {
+		seq, err := h.take(ctx)
+		if err != nil {
+			return err
+		}
+		p.request.Seq = seq
+	}
+	if err := h.stamp(&p.request); err != nil {
+		h.settlePiece(p)
+		return err
+	}
+	h.client.doer.Begin(&p.attempt, &p.request, p.buf)
+	return nil
+}
+
+// stamp puts the handle's present fencing numbers into a request; it is done anew before each repetition.
+func (h *Handle) stamp(r *chunkclient.Request) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.Initiator, r.Fence, r.AccessGeneration = h.mu.id, h.mu.fence, h.mu.access
+	r.LowWater = h.mu.window.low
+	return h.mu.dead
+}
+
+func (h *Handle) settlePiece(p *piece) {
+	if p.request.Seq != 0 {
+		h.settle(p.request.Seq)
+	}
+}
+
+// finish waits for one piece and judges its answer, repeating it under newer fencing numbers where that is right.
+func (h *Handle) finish(ctx context.Context, p *piece) (chunkclient.Response, error) {
+	defer h.settlePiece(p)
+	for {
+		resp, err := p.attempt.End(ctx, h.lost, h.stamp)
+		if err != nil {
+			return resp, h.cause(err)
+		}
+		again, err := h.judge(ctx, p, &resp)
+		if !again {
+			return resp, err
+		}
+		if err := h.stamp(&p.request); err != nil {
+			return resp, err
+		}
+		h.client.doer.Begin(&p.attempt, &p.request, p.buf)
+	}
+}
+
+// cause prefers the reason why the handle died over what followed from it.
+func (h *Handle) cause(err error) error {
+	if dead := h.Err(); dead != nil {
+		return dead
+	}
+	return err
+}
+
+// judge turns an answer into the piece's outcome, or says that it has to be asked again.
+func (h *Handle) judge(ctx context.Context, p *piece, resp *chunkclient.Response) (again bool, err error) {
+	switch resp.Status {
+	case chunkclient.OK:
+		if p.request.Op == chunkclient.Read && len(p.buf) != len(p.dst) {
+			copy(p.dst, p.buf[p.cut:])
+		}
+		return false, nil
+	case chunkclient.StaleFence:
+		return h.outrun(ctx, resp.Fence)
+	case chunkclient.StaleAccess:
+		return h.awaitAccess(ctx, resp.AccessGeneration)
+	case chunkclient.Miscompare:
+		return false, &MiscompareError{Offset: int(resp.Offset)}
+	case chunkclient.NoSpace:
+		return false, ErrNoSpace
+	case chunkclient.Checksum:
+		return false, ErrMedium
+	}
+	return false, fmt.Errorf("volume: copyset %d refused (status %d): %s", p.request.Copyset, resp.Status, resp.Message)
+}
+
+// outrun handles a refusal for a stale fence: a newer epoch ends the handle; a newer generation of our own epoch was
+// raised after the request had been stamped, so the request is repeated under it.
+func (h *Handle) outrun(ctx context.Context, seen layout.Fence) (again bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.dead != nil {
+		return false, h.mu.dead
+	}
+	if seen.Epoch > h.mu.fence.Epoch {
+		h.dieLocked(ErrStaleEpoch)
+		return false, ErrStaleEpoch
+	}
+	if seen.Compare(h.mu.fence) > 0 {
+		return false, fmt.Errorf("volume: a copyset has seen fence %v, ours is %v: two users of one epoch", seen, h.mu.fence)
+	}
+	return ctx.Err() == nil, context.Cause(ctx)
+}
+
+// awaitAccess waits until the caller has judged the initiator's rights under the newer access generation.
+func (h *Handle) awaitAccess(ctx context.Context, seen layout.AccessGeneration) (again bool, err error) {
+	if seen == layout.DeletedAccess {
+		h.Revoke(ErrAccessRevoked)
+		return false, ErrAccessRevoked
+	}
+	for {
+		h.mu.Lock()
+		access, changed, dead := h.mu.access, h.mu.accessChanged, h.mu.dead
+		h.mu.Unlock()
+		switch {
+		case dead != nil:
+			return false, dead
+		case access >= seen:
+			return true, nil
+		}
+		select {
+		case <-changed:
+		case <-h.lost:
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// appendRuns appends the runs of one extent, which starts at byte off of the volume, joining equal neighbours.
+func appendRuns(dst []Run, runs []chunkclient.Run, off int64, e layout.Extent) []Run {
+	for _, r := range runs {
+		at := off + int64(r.Offset) - int64(e.Offset)
+		if n := len(dst); n > 0 && dst[n-1].Allocated == r.Allocated && dst[n-1].Offset+dst[n-1].Length == at {
+			dst[n-1].Length += int64(r.Length)
+			continue
+		}
+		dst = append(dst, Run{Offset: at, Length: int64(r.Length), Allocated: r.Allocated})
+	}
+	return dst
+}
+
+func (o *operation) release() {
+	for i := range o.pieces {
+		o.pieces[i].dst, o.pieces[i].buf = nil, nil
+		o.pieces[i].request.Data = nil
+	}
+	operations.Put(o)
+}
