@@ -1,0 +1,49 @@
+package scsi
+
+import (
+	"context"
+	"errors"
+)
+
+// fail ends c with CHECK CONDITION, in the format that the logical unit's D_SENSE asks for.
+func (a *attachment) fail(c *Command, d senseData) {
+	c.check(d, a.unit.config.DescriptorSense)
+}
+
+// refuse ends c with a field pointer, which is for ILLEGAL REQUEST only.
+func (a *attachment) refuse(c *Command, code SenseCode, field fieldPointer) {
+	a.fail(c, senseData{code: code, field: field})
+}
+
+// failBackend ends c because the Backend returned err. When ctx is done, c has no status.
+func (a *attachment) failBackend(ctx context.Context, c *Command, err error, writing bool) {
+	if done := ctx.Err(); done != nil {
+		c.clearResult()
+		c.aborted = done
+		return
+	}
+	var place *MediumError
+	switch {
+	case errors.Is(err, ErrReservationConflict):
+		c.Status = StatusReservationConflict
+	case errors.Is(err, ErrStaleEpoch):
+		a.fail(c, senseData{code: CommandsClearedByServer})
+	case errors.Is(err, ErrNoSpace):
+		a.fail(c, senseData{code: SpaceAllocationFailed})
+	case errors.Is(err, ErrAccessRevoked):
+		a.fail(c, senseData{code: AccessDenied})
+	case errors.Is(err, ErrGone):
+		a.fail(c, senseData{code: LogicalUnitNotSupported})
+	case errors.Is(err, ErrMedium):
+		d := senseData{code: UnrecoveredReadError}
+		if writing {
+			d.code = WriteError
+		}
+		if errors.As(err, &place) && place.Offset >= 0 {
+			d.info, d.hasInfo = uint64(place.Offset)>>a.unit.shift, true
+		}
+		a.fail(c, d)
+	default:
+		a.fail(c, senseData{code: InternalTargetFailure})
+	}
+}

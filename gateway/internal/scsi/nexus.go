@@ -1,0 +1,192 @@
+package scsi
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// TargetPort is the target's side of a nexus. It belongs to the portal, never to a volume.
+type TargetPort struct {
+	Name       string // SCSI name string of the port, e.g. "iqn.2026-11.dev.ashlar:demo,t,0x0001"; 1..248 bytes
+	RelativeID uint16 // relative target port identifier, 1..65535, unique among the ports of a volume
+	Group      uint16 // target port group, unique among the port groups of a volume
+	Protocol   byte   // protocol identifier (SPC-4 7.6.1); 5 is iSCSI
+}
+
+// NexusConfig describes an I_T nexus, that is one session.
+type NexusConfig struct {
+	InitiatorPort string // port name, e.g. "iqn.1993-08.org.debian:01:abc,i,0x00023d000001"
+	InitiatorName string // device name, e.g. "iqn.1993-08.org.debian:01:abc"
+	TargetPort    TargetPort
+
+	// Attention is the unit attention that every logical unit begins with: AttentionPowerOn for a new session,
+	// AttentionNexusLoss for one that took the place of another, NoSense for none.
+	Attention SenseCode
+
+	// TaskManagement is what the transport supports, for REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
+	TaskManagement TaskManagement
+
+	// Aborted, when not nil, is called when another nexus resets a logical unit that this one sees: the commands that
+	// it has there are over and get no status. It must not block and must not call into this package.
+	Aborted func(lun LUN)
+}
+
+// Nexus is one I_T nexus: an initiator port that is logged in to a target port. Its methods may be called from any
+// goroutine.
+type Nexus struct {
+	config NexusConfig
+	luns   *LUNMap
+	view   atomic.Pointer[view] // replaced whole, under luns.mu
+}
+
+// view is what a nexus sees, immutable.
+type view struct {
+	byLUN  map[uint16]*attachment
+	sorted []*attachment
+}
+
+// attachment is one I_T_L nexus with the properties that its mapping has now, immutable.
+type attachment struct {
+	*listener
+	unit     *LogicalUnit
+	backend  Backend
+	readOnly bool
+}
+
+// NewNexus joins a session to the logical units of luns. Close ends it.
+func NewNexus(config NexusConfig, luns *LUNMap) *Nexus {
+	n := &Nexus{config: config, luns: luns}
+	luns.mu.Lock()
+	defer luns.mu.Unlock()
+	n.view.Store(&view{})
+	v := n.build(luns.mu.mappings, n.view.Load())
+	n.view.Store(v)
+	luns.mu.nexuses[n] = struct{}{}
+	return n
+}
+
+// Close ends the nexus: its unit attentions are gone and every LUN is absent. Commands that still run are not
+// awaited.
+func (n *Nexus) Close() {
+	n.luns.mu.Lock()
+	defer n.luns.mu.Unlock()
+	delete(n.luns.mu.nexuses, n)
+	for _, a := range n.view.Load().sorted {
+		a.unit.detach(a.listener)
+	}
+	n.view.Store(&view{})
+}
+
+// InitiatorPort returns the name of the initiator port.
+func (n *Nexus) InitiatorPort() string { return n.config.InitiatorPort }
+
+// InitiatorName returns the name of the initiator device.
+func (n *Nexus) InitiatorName() string { return n.config.InitiatorName }
+
+// Present tells whether a logical unit is mapped at lun; task management needs it (SAM-5 7.1, INCORRECT LOGICAL
+// UNIT NUMBER).
+func (n *Nexus) Present(lun LUN) bool { return n.lookup(lun) != nil }
+
+// Unit returns the logical unit and the backend that lun leads to now; ok is false when there is none.
+func (n *Nexus) Unit(lun LUN) (unit *LogicalUnit, backend Backend, ok bool) {
+	a := n.lookup(lun)
+	if a == nil {
+		return nil, nil, false
+	}
+	return a.unit, a.backend, true
+}
+
+// ResetLogicalUnit does what a LOGICAL UNIT RESET means for the device server: all nexuses find the unit attention
+// 29/03 and the others are told through Aborted. The caller ends its own commands first. It returns false when lun is
+// absent.
+func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
+	a := n.lookup(lun)
+	if a == nil {
+		return false
+	}
+	a.unit.reset(n, AttentionDeviceReset)
+	return true
+}
+
+// ResetTarget does the same for every logical unit that the nexus sees, with the unit attention 29/02.
+func (n *Nexus) ResetTarget() {
+	for _, a := range n.view.Load().sorted {
+		a.unit.reset(n, AttentionTargetReset)
+	}
+}
+
+func (n *Nexus) lookup(lun LUN) *attachment {
+	number, ok := lun.Number()
+	if !ok {
+		return nil
+	}
+	return n.view.Load().byLUN[number]
+}
+
+// remap moves the nexus to new mappings. The caller holds luns.mu.
+func (n *Nexus) remap(mappings []Mapping) {
+	old := n.view.Load()
+	next := n.build(mappings, old)
+	changed := len(next.sorted) != len(old.sorted)
+	for number, was := range old.byLUN {
+		if now := next.byLUN[number]; now == nil || now.listener != was.listener {
+			changed = true
+			was.unit.detach(was.listener)
+		}
+	}
+	n.view.Store(next)
+	for number, now := range next.byLUN {
+		was := old.byLUN[number]
+		if was == nil || was.listener != now.listener {
+			continue
+		}
+		if changed {
+			now.attentions.add(AttentionLUNsChanged)
+		}
+		if was.readOnly != now.readOnly {
+			now.attentions.add(AttentionModeChanged)
+		}
+	}
+}
+
+// build makes the view of mappings, keeping the listeners of what stays.
+func (n *Nexus) build(mappings []Mapping, old *view) *view {
+	v := &view{
+		byLUN:  make(map[uint16]*attachment, len(mappings)),
+		sorted: make([]*attachment, 0, len(mappings)),
+	}
+	for _, m := range mappings {
+		a := &attachment{unit: m.Unit, backend: m.Backend, readOnly: m.ReadOnly}
+		if was := old.byLUN[m.LUN]; was != nil && was.unit == m.Unit {
+			a.listener = was.listener
+		} else {
+			a.listener = &listener{nexus: n, lun: m.LUN}
+			if n.config.Attention != NoSense {
+				a.attentions.add(n.config.Attention)
+			}
+			m.Unit.attach(a.listener)
+		}
+		v.byLUN[m.LUN] = a
+		v.sorted = append(v.sorted, a)
+	}
+	return v
+}
+
+// Execute runs c to its end in the calling goroutine and fills in its outcome. It returns nil when c has a Status,
+// and ctx's error when ctx ended before the command did: then the command is aborted and no status may be sent.
+func (n *Nexus) Execute(ctx context.Context, c *Command) error {
+	c.clearResult()
+	if len(c.CDB) == 0 {
+		c.check(senseData{code: InvalidOperationCode}, false)
+		return nil
+	}
+	a := n.lookup(c.LUN)
+	if a == nil {
+		n.executeAbsent(c)
+		return nil
+	}
+	if op := a.admit(c); op != nil {
+		op.run(ctx, a, c)
+	}
+	return c.aborted
+}

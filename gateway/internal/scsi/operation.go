@@ -1,0 +1,214 @@
+package scsi
+
+import (
+	"context"
+	"math/bits"
+)
+
+// operation is one command that the device server supports: one line of the table in operations.go, from which
+// dispatch, Classify, the check of CDB length and reserved bits, and REPORT SUPPORTED OPERATION CODES are made.
+type operation struct {
+	name string
+
+	// usage is the CDB usage data (SPC-4 6.35.3): the operation code, the service action where there is one, and a
+	// one for each bit that is looked at. Its length is the CDB's; the last byte is CONTROL. A bit of the CDB that is
+	// set and not in usage answers 05/24/00, so an option that is not supported needs no code: it is left out here.
+	usage []byte
+
+	// action tells that byte 1 (bits 4..0) of usage is a service action.
+	action bool
+
+	// ignored are bits of CDB byte 1 that were something once (FUA_NV, RARC, the LUN of SCSI-2) and that some
+	// initiators still set: neither looked at nor refused.
+	ignored byte
+
+	traits  traits
+	timeout uint32 // recommended command timeout, seconds (SPC-4 6.35.4)
+	run     func(ctx context.Context, a *attachment, c *Command)
+}
+
+// traits are what the frame must know of a command.
+type traits uint8
+
+const (
+	medium   traits = 1 << iota // calls the Backend, so may block
+	writes                      // changes the medium: refused on a read-only mapping
+	dataIn                      // may send data to the initiator
+	dataOut                     // may take data from the initiator
+	ignoreUA                    // runs with a unit attention pending, which it neither reports nor clears (SAM-5 5.14)
+)
+
+func (o *operation) opcode() byte { return o.usage[0] }
+
+// serviceAction returns the service action, 0 when there is none.
+func (o *operation) serviceAction() uint16 {
+	if !o.action {
+		return 0
+	}
+	return uint16(o.usage[1] & serviceActionMask)
+}
+
+// serviceActionMask is the SERVICE ACTION field in byte 1 of a CDB.
+const serviceActionMask = 0x1F
+
+// controlNACA is the NACA bit of the CONTROL byte (SAM-5 5.2).
+const controlNACA = 0x04
+
+// operationList is a table of operations with its index. It is immutable.
+type operationList struct {
+	all   []operation
+	index [256]*opcodeEntry
+}
+
+// opcodeEntry is what one operation code leads to: one operation, or several told apart by service action.
+type opcodeEntry struct {
+	plain   *operation
+	actions *[serviceActionMask + 1]*operation
+}
+
+// newOperationList indexes all. A table that contradicts itself is a programming error.
+func newOperationList(all []operation) *operationList {
+	l := &operationList{all: all}
+	for i := range l.all {
+		o := &l.all[i]
+		e := l.index[o.opcode()]
+		if e == nil {
+			e = &opcodeEntry{}
+			if o.action {
+				e.actions = new([serviceActionMask + 1]*operation)
+			}
+			l.index[o.opcode()] = e
+		}
+		switch {
+		case o.action && e.actions != nil && e.actions[o.serviceAction()] == nil:
+			e.actions[o.serviceAction()] = o
+		case !o.action && e.actions == nil && e.plain == nil:
+			e.plain = o
+		default:
+			panic("scsi: two operations for one code: " + o.name)
+		}
+	}
+	return l
+}
+
+// find returns the operation of cdb. When there is none, known tells whether the operation code exists with another
+// service action.
+func (l *operationList) find(cdb []byte) (o *operation, known bool) {
+	e := l.index[cdb[0]]
+	switch {
+	case e == nil:
+		return nil, false
+	case e.actions == nil:
+		return e.plain, true
+	case len(cdb) < 2:
+		return nil, true
+	}
+	return e.actions[cdb[1]&serviceActionMask], true
+}
+
+// badBit returns the first bit of cdb that is set and that o does not know; ok is false when all is well. cdb is
+// at least as long as the operation's CDB.
+func (o *operation) badBit(cdb []byte) (field fieldPointer, ok bool) {
+	last := len(o.usage) - 1
+	bad := cdb[1] &^ (o.usage[1] | o.ignored)
+	if o.action {
+		bad &^= serviceActionMask
+	}
+	at := 1
+	for bad == 0 {
+		if at++; at >= last {
+			return fieldPointer{}, false
+		}
+		bad = cdb[at] &^ o.usage[at]
+	}
+	return cdbField(at, bits.Len8(bad)-1), true
+}
+
+// Direction is where a command's data go.
+type Direction byte
+
+// Directions.
+const (
+	DirectionNone Direction = iota
+	DirectionIn             // to the initiator
+	DirectionOut            // from the initiator
+)
+
+// Class is what Classify tells of a command.
+type Class struct {
+	// Medium is set when the command may block in the Backend. Without it Execute answers at once, from memory.
+	Medium bool
+
+	// Writes is set when the command may change the medium.
+	Writes bool
+
+	// Direction is the direction that the command's data can have; there need not be any.
+	Direction Direction
+}
+
+// Classify judges a command by its CDB alone. It is cheap, and never fails: an unknown CDB has the zero Class.
+func Classify(cdb []byte) Class {
+	if len(cdb) == 0 {
+		return Class{}
+	}
+	o, _ := allOperations.find(cdb)
+	if o == nil {
+		return Class{}
+	}
+	c := Class{Medium: o.traits&medium != 0, Writes: o.traits&writes != 0}
+	switch {
+	case o.traits&dataIn != 0:
+		c.Direction = DirectionIn
+	case o.traits&dataOut != 0:
+		c.Direction = DirectionOut
+	}
+	return c
+}
+
+// Name returns the name of a command as the standards write it, e.g. "READ(10)", or "" for an unknown one.
+func Name(cdb []byte) string {
+	if len(cdb) == 0 {
+		return ""
+	}
+	if o, _ := allOperations.find(cdb); o != nil {
+		return o.name
+	}
+	return ""
+}
+
+// admit makes the checks that are the same for every command. It returns nil when the command ended there.
+func (a *attachment) admit(c *Command) *operation {
+	op, known := a.unit.operations.find(c.CDB)
+	switch {
+	case op == nil && known: // SPC-4 4.2.5.2: a service action that is not supported
+		a.refuse(c, InvalidFieldInCDB, cdbField(1, 4))
+		return nil
+	case op == nil:
+		a.refuse(c, InvalidOperationCode, cdbField(0, 7))
+		return nil
+	}
+	if op.traits&ignoreUA == 0 {
+		if code, ok := a.attentions.take(); ok {
+			a.fail(c, senseData{code: code})
+			return nil
+		}
+	}
+	if len(c.CDB) < len(op.usage) {
+		a.fail(c, senseData{code: InvalidFieldInCDB})
+		return nil
+	}
+	last := len(op.usage) - 1
+	if c.CDB[last]&controlNACA != 0 {
+		a.refuse(c, InvalidFieldInCDB, cdbField(last, 2))
+		return nil
+	}
+	if field, bad := op.badBit(c.CDB); bad {
+		a.refuse(c, InvalidFieldInCDB, field)
+		return nil
+	}
+	if a.readOnly && op.traits&writes != 0 {
+		a.fail(c, senseData{code: WriteProtected})
+		return nil
+	}
+	return op
+}

@@ -1,0 +1,126 @@
+package scsi
+
+// Operation codes that the code asks for by name; all others stand only in the table.
+const (
+	opRequestSense = 0x03
+	opInquiry      = 0x12
+	opReportLUNs   = 0xA0
+)
+
+// Recommended command timeouts, seconds.
+const (
+	timeoutShort  = 10 // answered from memory
+	timeoutMedium = 60 // waits for the replicas
+)
+
+// Bits of CDB byte 1 that are ignored; see operation.ignored.
+const (
+	oldLUN  = 0xE0 // the LOGICAL UNIT NUMBER of SCSI-2
+	oldRead = 0x06 // RARC and FUA_NV
+	oldFUA  = 0x02 // FUA_NV
+)
+
+// allOperations is the table of every supported command. It is immutable.
+var allOperations = newOperationList([]operation{
+	// 6-byte CDBs
+	{"TEST UNIT READY", []byte{0x00, 0, 0, 0, 0, 0}, false, oldLUN, 0, timeoutShort, testUnitReady},
+	{"REQUEST SENSE", []byte{0x03, 0x01, 0, 0, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, requestSense},
+	{"READ(6)", []byte{0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | dataIn, timeoutMedium, read6},
+	{"WRITE(6)", []byte{0x0A, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | writes | dataOut, timeoutMedium, write6},
+	{"INQUIRY", []byte{0x12, 0x01, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, inquiry},
+	{"MODE SELECT(6)", []byte{0x15, 0x11, 0, 0, 0xFF, 0}, false, oldLUN, dataOut, timeoutShort, modeSelect6},
+	{"MODE SENSE(6)", []byte{0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn, timeoutShort, modeSense6},
+	{"START STOP UNIT", []byte{0x1B, 0x01, 0, 0x0F, 0xF5, 0}, false, oldLUN, 0, timeoutShort, startStopUnit},
+
+	// 10-byte CDBs
+	{"READ CAPACITY(10)", cdb10(0x25, 0, 0, 0, 0), false, oldLUN, dataIn, timeoutShort, readCapacity10},
+	{"READ(10)", cdb10(0x28, 0x18, lba, 0x3F, len2), false, oldRead, medium | dataIn, timeoutMedium, read10},
+	{"WRITE(10)", cdb10(0x2A, 0x18, lba, 0x3F, len2), false, oldFUA, medium | writes | dataOut, timeoutMedium, write10},
+	{
+		"WRITE AND VERIFY(10)", cdb10(0x2E, 0x16, lba, 0x3F, len2), false, 0,
+		medium | writes | dataOut, timeoutMedium, writeAndVerify10,
+	},
+	{"VERIFY(10)", cdb10(0x2F, 0x16, lba, 0x3F, len2), false, 0, medium | dataOut, timeoutMedium, verify10},
+	{"PRE-FETCH(10)", cdb10(0x34, 0x02, lba, 0x3F, len2), false, 0, 0, timeoutShort, preFetch10},
+	{
+		"SYNCHRONIZE CACHE(10)", cdb10(0x35, 0x06, lba, 0x3F, len2), false, 0, 0, timeoutShort,
+		synchronizeCache10,
+	},
+	{
+		"WRITE SAME(10)", cdb10(0x41, 0x08, lba, 0x3F, len2), false, 0,
+		medium | writes | dataOut, timeoutMedium, writeSame10,
+	},
+	{"UNMAP", cdb10(0x42, 0, 0, 0x3F, len2), false, 0, medium | writes | dataOut, timeoutMedium, unmap},
+	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
+	{
+		"MODE SENSE(10)", []byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0}, false, oldLUN, dataIn,
+		timeoutShort, modeSense10,
+	},
+
+	// 16-byte CDBs
+	{"READ(16)", cdb16(0x88, 0x18, lba, len4, 0x3F), false, oldRead, medium | dataIn, timeoutMedium, read16},
+	{
+		"COMPARE AND WRITE", []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0x3F, 0},
+		false, oldFUA, medium | writes | dataOut, timeoutMedium, compareAndWrite,
+	},
+	{"WRITE(16)", cdb16(0x8A, 0x18, lba, len4, 0x3F), false, oldFUA, medium | writes | dataOut, timeoutMedium, write16},
+	{
+		"WRITE AND VERIFY(16)", cdb16(0x8E, 0x16, lba, len4, 0x3F), false, 0,
+		medium | writes | dataOut, timeoutMedium, writeAndVerify16,
+	},
+	{"VERIFY(16)", cdb16(0x8F, 0x16, lba, len4, 0x3F), false, 0, medium | dataOut, timeoutMedium, verify16},
+	{"PRE-FETCH(16)", cdb16(0x90, 0x02, lba, len4, 0x3F), false, 0, 0, timeoutShort, preFetch16},
+	{"SYNCHRONIZE CACHE(16)", cdb16(0x91, 0x06, lba, len4, 0x3F), false, 0, 0, timeoutShort, synchronizeCache16},
+	{
+		"WRITE SAME(16)", cdb16(0x93, 0x09, lba, len4, 0x3F), false, 0,
+		medium | writes | dataOut, timeoutMedium, writeSame16,
+	},
+	{"READ CAPACITY(16)", cdb16(0x9E, 0x10, 0, len4, 0), true, 0, dataIn, timeoutShort, readCapacity16},
+	{"GET LBA STATUS", cdb16(0x9E, 0x12, lba, len4, 0), true, 0, medium | dataIn, timeoutMedium, getLBAStatus},
+
+	// 12-byte CDBs
+	{
+		"REPORT LUNS", []byte{0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, false, oldLUN,
+		dataIn | ignoreUA, timeoutShort, reportLUNs,
+	},
+	{
+		"REPORT SUPPORTED OPERATION CODES", []byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		true, 0, dataIn, timeoutShort, reportSupportedOperationCodes,
+	},
+	{
+		"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", []byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		true, 0, dataIn, timeoutShort, reportSupportedTaskManagementFunctions,
+	},
+	{"READ(12)", cdb12(0xA8, 0x18), false, oldRead, medium | dataIn, timeoutMedium, read12},
+	{"WRITE(12)", cdb12(0xAA, 0x18), false, oldFUA, medium | writes | dataOut, timeoutMedium, write12},
+	{
+		"WRITE AND VERIFY(12)", cdb12(0xAE, 0x16), false, 0, medium | writes | dataOut, timeoutMedium,
+		writeAndVerify12,
+	},
+	{"VERIFY(12)", cdb12(0xAF, 0x16), false, 0, medium | dataOut, timeoutMedium, verify12},
+})
+
+// Marks for the fields of the CDB builders below: a field that is looked at is all ones.
+const (
+	lba  = 0xFF
+	len2 = 0xFF
+	len4 = 0xFF
+)
+
+// cdb10 is the usage data of OPCODE, byte 1, LBA(4), GROUP NUMBER, LENGTH(2), CONTROL.
+func cdb10(opcode, options, lba, group, length byte) []byte {
+	return []byte{opcode, options, lba, lba, lba, lba, group, length, length, 0}
+}
+
+// cdb12 is the usage data of OPCODE, byte 1, LBA(4), LENGTH(4), GROUP NUMBER, CONTROL.
+func cdb12(opcode, options byte) []byte {
+	return []byte{opcode, options, lba, lba, lba, lba, len4, len4, len4, len4, 0x3F, 0}
+}
+
+// cdb16 is the usage data of OPCODE, byte 1, LBA(8), LENGTH(4), GROUP NUMBER, CONTROL.
+func cdb16(opcode, options, lba, length, group byte) []byte {
+	return []byte{
+		opcode, options, lba, lba, lba, lba, lba, lba, lba, lba,
+		length, length, length, length, group, 0,
+	}
+}
