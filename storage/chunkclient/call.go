@@ -121,15 +121,18 @@ func (c *Call) Release() {
 func (c *Call) Done() <-chan struct{} { return c.done }
 
 // finish ends the call unless it is over already. fill runs while Dst still belongs to the call.
+// The caller may reuse c from the moment that Done tells, so that comes last.
 func (c *Call) finish(fill func(c *Call)) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.over {
-		return
+	over := c.mu.over
+	if !over {
+		fill(c)
+		c.mu.over = true
 	}
-	fill(c)
-	c.mu.over = true
-	c.done <- struct{}{}
+	c.mu.Unlock()
+	if !over {
+		c.done <- struct{}{}
+	}
 }
 
 // Finish ends the call with an answer, whose data it copies to Dst, or with err. It does nothing when the call is over.
