@@ -1,0 +1,77 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
+)
+
+// restartMax is how long the whole cluster may take to serve again (reliability F13).
+const restartMax = 60 * time.Second
+
+// TestFaultKillAll kills every process at once in the middle of the load, starts the cluster on the same
+// directory and checks every acknowledged write, E2E_ROUNDS times. The page cache survives; the simulation is
+// where unsynced data is lost.
+func TestFaultKillAll(t *testing.T) {
+	cl := startCluster(t, cluster.Options{})
+	r := startLoad(t, cl, mixed)
+	for i := range number(t, "E2E_ROUNDS", 3) {
+		phase := fmt.Sprintf("round %d", i+1)
+		if i > 0 {
+			r.beginUntilCut()
+			r.flow(50)
+		}
+		time.Sleep(seconds(t, 2))
+		must(t, cl.KillAll())
+		r.cancel()
+		r.stop()
+		r.check(phase+", load", 0)
+		must(t, cl.Restart(t.Context()))
+		t.Logf("%s: serves after %v", phase, cl.ReadyIn.Round(time.Millisecond))
+		if cl.ReadyIn > restartMax {
+			t.Errorf("%s: the restart took %v, limit %v", phase, cl.ReadyIn, restartMax)
+		}
+		r.verify(phase)
+	}
+}
+
+// gatewayPause is the longest that an operation may take while its gateway is killed and started again at
+// once: the start itself, and the initiator's reconnect.
+const gatewayPause = 8 * time.Second
+
+// TestFaultGateway kills the gateway under load and starts it again: the initiator reconnects and finds all that
+// was acknowledged.
+func TestFaultGateway(t *testing.T) {
+	cl := startCluster(t, cluster.Options{})
+	r := startLoad(t, cl, mixed)
+	for range 2 {
+		time.Sleep(seconds(t, 1))
+		r.check("before", 0)
+		must(t, cl.Kill("gateway-1"))
+		must(t, cl.StartRole(t.Context(), "gateway-1"))
+		r.flow(100)
+		r.check("kill -9 gateway-1", gatewayPause)
+	}
+	r.stop()
+	r.verify("after two restarts of the gateway")
+	if n := r.client.Reconnects(); n < 2 {
+		t.Errorf("%d reconnects, want 2 or more: the gateway was not killed", n)
+	}
+}
+
+// TestFaultGatewayFailover kills one of two gateways for good: the initiator goes on at the other one.
+func TestFaultGatewayFailover(t *testing.T) {
+	cl := startCluster(t, cluster.Options{Gateways: 2})
+	r := startLoad(t, cl, mixed)
+	time.Sleep(seconds(t, 1))
+	r.check("before", 0)
+	must(t, cl.Kill("gateway-1"))
+	r.flow(100)
+	r.check("kill -9 gateway-1", gatewayPause)
+	r.stop()
+	r.verify("at gateway-2")
+}

@@ -1,0 +1,198 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
+	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator"
+	"github.com/ashlar-storage/ashlar/scripts/e2e/load"
+)
+
+// verifyMax bounds one pass over the region.
+const verifyMax = 90 * time.Second
+
+// mixed is the load of the fault tests: small and larger writes, reads and UNMAPs over 64 MiB, in the depth of
+// a busy host, slow enough that two cores are left for the cluster.
+var mixed = load.Config{Blocks: 64 << 20 / load.BlockLen, Depth: 8, MaxBlocks: 32, ReadPct: 35, UnmapPct: 5, Pause: 2 * time.Millisecond}
+
+// loaded is a verified load that runs beside a test.
+type loaded struct {
+	t      *testing.T
+	client *load.Client
+	l      *load.Load
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// demo is a client of the cluster's demo unit.
+func demo(cl *cluster.Cluster, name string, portals ...string) *load.Client {
+	return load.NewClient(initiator.Config{
+		Target: cl.Target, LUN: cl.LUN, Name: "iqn.2026-11.dev.ashlar.test:" + name,
+	}, portals...)
+}
+
+// startLoad begins a load on the demo unit and waits until it flows.
+func startLoad(t *testing.T, cl *cluster.Cluster, cfg load.Config) *loaded {
+	t.Helper()
+	cfg.Seed = uint64(time.Now().UnixNano())
+	c := demo(cl, "load", cl.Portals...)
+	r := &loaded{t: t, client: c, l: load.New(c, cfg)}
+	t.Cleanup(func() { r.stop(); c.Close() })
+	r.begin()
+	r.flow(50)
+	return r
+}
+
+// begin runs the load until stop.
+func (r *loaded) begin() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.done = cancel, make(chan struct{})
+	go func() { defer close(r.done); r.l.Run(ctx) }()
+}
+
+// beginUntilCut runs the load until stop, which then gives up what is in flight.
+func (r *loaded) beginUntilCut() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel, r.done = cancel, make(chan struct{})
+	go func() { defer close(r.done); r.l.RunUntilCut(ctx) }()
+}
+
+// stop ends the load and waits for it.
+func (r *loaded) stop() {
+	r.cancel()
+	<-r.done
+}
+
+// flow waits until n operations have ended since the last report.
+func (r *loaded) flow(n int64) {
+	r.t.Helper()
+	for range 600 {
+		if r.l.Done() >= n {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	r.t.Fatalf("the load does not flow: %d operations in 30 s, want %d", r.l.Done(), n)
+}
+
+// check takes the report of a phase. No phase may have errors or violations; none of its operations may have
+// taken longer than limit.
+func (r *loaded) check(phase string, limit time.Duration) load.Report {
+	r.t.Helper()
+	rep := r.l.Report()
+	r.t.Logf("%s: %s, %d reconnects", phase, rep.String(), r.client.Reconnects())
+	for _, s := range rep.Errors {
+		r.t.Errorf("%s: I/O error: %s", phase, s)
+	}
+	for _, s := range rep.Violations {
+		r.t.Errorf("%s: violation: %s", phase, s)
+	}
+	if limit > 0 && rep.Latency.Max() > limit {
+		r.t.Errorf("%s: slowest operation took %v, began at %s; limit %v",
+			phase, rep.Latency.Max().Round(time.Millisecond), rep.SlowestAt.Format("15:04:05.000"), limit)
+	}
+	return rep
+}
+
+// verify reads the whole region.
+func (r *loaded) verify(phase string) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), verifyMax)
+	defer cancel()
+	if err := r.l.Verify(ctx); err != nil {
+		r.t.Errorf("%s: %v", phase, err)
+	}
+	r.check(phase+", verify", 0)
+}
+
+// object is a decoded JSON object whose keys are compared without case and underscores.
+type object map[string]any
+
+func (o object) field(name string) any {
+	flat := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "")) }
+	for k, v := range o {
+		if flat(k) == flat(name) {
+			return v
+		}
+	}
+	return nil
+}
+
+// status is what "cluster status" says through the given metaservers.
+func status(t *testing.T, cl *cluster.Cluster, meta string) (object, error) {
+	t.Helper()
+	out, err := cl.AdminAt(t.Context(), meta, "cluster", "status", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var o object
+	if err := json.Unmarshal(out, &o); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// allMeta is the address list of all metaservers.
+func allMeta(cl *cluster.Cluster) string { return strings.Join(cl.Meta, ",") }
+
+// awaitHealthy waits until the cluster says that nothing is wrong with it.
+func awaitHealthy(t *testing.T, cl *cluster.Cluster, limit time.Duration) {
+	t.Helper()
+	start := time.Now()
+	var last object
+	for time.Since(start) < limit {
+		o, err := status(t, cl, allMeta(cl))
+		if err == nil && o.field("healthy") == true {
+			t.Logf("healthy after %v", time.Since(start).Round(100*time.Millisecond))
+			return
+		}
+		last = o
+		time.Sleep(300 * time.Millisecond)
+	}
+	t.Fatalf("not healthy after %v: %v", limit, last)
+}
+
+// active finds the index of the metaserver that says it is active, from the cluster's own status.
+func active(t *testing.T, cl *cluster.Cluster, limit time.Duration) int {
+	t.Helper()
+	start := time.Now()
+	var err error
+	var o object
+	for time.Since(start) < limit {
+		if o, err = status(t, cl, allMeta(cl)); err == nil {
+			if n := activeOf(cl, o); n >= 0 {
+				return n
+			}
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Fatalf("no active metaserver after %v: %v %v", limit, o, err)
+	return -1
+}
+
+// activeOf finds the active metaserver in a status; -1 when there is none, or not exactly one.
+func activeOf(cl *cluster.Cluster, o object) int {
+	list, _ := o.field("metaservers").([]any)
+	found := -1
+	for _, m := range list {
+		m, _ := m.(map[string]any)
+		if object(m).field("active") != true {
+			continue
+		}
+		for i, addr := range cl.Meta {
+			if object(m).field("address") == addr {
+				if found >= 0 {
+					return -1
+				}
+				found = i
+			}
+		}
+	}
+	return found
+}
