@@ -1,0 +1,5 @@
+//go:build invariants
+
+package session
+
+const poison = true
