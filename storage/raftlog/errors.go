@@ -10,6 +10,9 @@ import (
 // ErrClosed is returned by calls on a closed Log.
 var ErrClosed = errors.New("raftlog: closed")
 
+// ErrNoLog is returned by Open when Options.MustExist is set and there is no segment.
+var ErrNoLog = errors.New("raftlog: there is no log")
+
 // ErrNoGroup is returned by the methods of a Group whose copyset was removed.
 var ErrNoGroup = errors.New("raftlog: copyset was removed")
 
@@ -61,7 +64,8 @@ func (e *VersionError) Error() string {
 }
 
 // FailedError tells that a write or sync of the log failed. What reached the disk is unknown from then on, so the
-// log takes no more: every later Append, Compact and PrepareSpare returns the same error.
+// log takes no more: every later Append, Compact and PrepareSpare returns the same error. So does, as far as the disk
+// still let the log write it down, a later Open: the peers of this log must not vote again under their ids.
 type FailedError struct {
 	// Op says what failed.
 	Op string

@@ -1,58 +1,141 @@
-// Package raftlog is the write-ahead log of one disk, shared by all copysets (raft groups) that live on it.
 package raftlog
 
 import (
 	"errors"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
-const headerBlock = 4096
+// Log is the log of one disk. All methods may be called by anyone at any time; Append, Compact and Close wait for
+// each other. It has no goroutines of its own.
+type Log struct {
+	fs   vfs.FS
+	dir  string
+	opts Options
+	lock io.Closer
 
-// Log is the log of one disk. Append and Compact are called by one goroutine, the log writer, or under one lock;
-// all other methods, and those of Group, may be called at any time by anyone.
-type Log struct{}
+	// w is held by the log writer: Append, Compact and Close. It guards the fields below it and every Group.stage.
+	w       sync.Mutex
+	closed  bool
+	active  *segment // the one being written, the last of mu.segments
+	off     int64    // where in active the next batch goes
+	seq     uint64   // of the last batch written
+	durable uint64   // the last batch that a sync has covered
+	nextSeq uint64   // lower bound of the next batch's seq
+	floor   uint64   // the lowest segment that recovery needs
+	sealed  bool     // the last batch written is that of seal
+	buf     []byte   // the batch under construction
+	steps   []step   // the updates under way
+	fresh   map[layout.CopysetID]*Group
+	round   uint64 // counts Appends, to tell whether a Group.stage is of this one
+	cache   cache
+	// zombies are segments that left the log while they were being read.
+	zombies []*segment
 
-var errAPI = errors.New("raftlog: under construction")
+	pool sparePool
 
-// Open recovers the log in dir, or makes a new one, and takes the directory's lock. It returns *CorruptError,
-// *ForeignError or *VersionError, and changes no file, if the log is not one that it can continue.
-func Open(fs vfs.FS, dir string, opts Options) (*Log, error) { return nil, errAPI }
+	// failed is set once, by the log writer.
+	failed atomic.Pointer[FailedError]
+	// done is set by Close.
+	done atomic.Bool
 
-// Append writes all updates as one batch: one write and one sync. When it returns nil, and any of the updates needed
-// it (see Update.MustSync), all of them are durable; after a crash a batch that was not answered is there as a whole
-// or not at all. *UpdateError and *NoSpaceError mean that nothing happened; any other error is a *FailedError.
-func (l *Log) Append(updates []Update) error { return errAPI }
-
-// Compaction is what one Compact did.
-type Compaction struct {
-	// Freed is the number of segments given back.
-	Freed int
-	// Moved is how many bytes of live records were written again.
-	Moved int64
-	// Pinning are the copysets whose entries keep the oldest segment, if it was not freed: a checkpoint of them
-	// and the Update.TruncateTo behind it will free it.
-	Pinning []layout.CopysetID
-	// More tells that another call would free more at once.
-	More bool
+	mu struct {
+		sync.RWMutex
+		groups   map[layout.CopysetID]*Group
+		segments []*segment // ascending, without gaps
+	}
 }
 
-// Compact frees the oldest segment if nothing, or little, in it is still needed; what is needed it writes again at
-// the end of the log. See the package comment. The owner calls it from the log writer's goroutine when
-// Usage.Segments is above what it wants; it is cheap when there is nothing to do.
-func (l *Log) Compact() (Compaction, error) { return Compaction{}, errAPI }
+// sparePool are the spare files, and those being made.
+type sparePool struct {
+	sync.Mutex
+	files  []spare
+	making int
+	next   uint64 // the last number used in a name
+}
 
-// PrepareSpare makes one zero-filled spare segment if there are fewer than Options.Spares and reports whether it did.
-// Any goroutine may call it; it keeps the cost of a new file out of Append.
-func (l *Log) PrepareSpare() (bool, error) { return false, errAPI }
+// usable returns the error that the log is in.
+func (l *Log) usable() error {
+	if f := l.failed.Load(); f != nil {
+		return f
+	}
+	if l.done.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// fail poisons the log, leaves a note for the next Open and returns the error.
+func (l *Log) fail(op string, err error) error {
+	f := &FailedError{Op: op, Err: err}
+	l.failed.Store(f)
+	l.distrust(f)
+	return f
+}
+
+// distrust notes on the disk that the log must not be opened again. A disk that fails may refuse this too, so
+// whoever keeps state elsewhere should note it there.
+func (l *Log) distrust(cause error) {
+	f, err := l.fs.Open(l.path(distrustedName), vfs.CreateMissing)
+	if err != nil {
+		return
+	}
+	if _, err = f.WriteAt([]byte(cause.Error()+"\n"), 0); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil && cerr == nil {
+		_ = vfs.SyncDir(l.fs, l.dir) // best effort, see above
+	}
+}
 
 // Group returns the log of one copyset.
-func (l *Log) Group(id layout.CopysetID) (*Group, bool) { return nil, false }
+func (l *Log) Group(id layout.CopysetID) (*Group, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	g, ok := l.mu.groups[id]
+	return g, ok
+}
 
 // Copysets returns the copysets in the log, ascending.
-func (l *Log) Copysets() []layout.CopysetID { return nil }
+func (l *Log) Copysets() []layout.CopysetID {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	ids := make([]layout.CopysetID, 0, len(l.mu.groups))
+	for id := range l.mu.groups {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// groups returns all groups, by copyset.
+func (l *Log) groups() []*Group {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	gs := make([]*Group, 0, len(l.mu.groups))
+	for _, g := range l.mu.groups {
+		gs = append(gs, g)
+	}
+	slices.SortFunc(gs, func(a, b *Group) int {
+		if a.id < b.id {
+			return -1
+		}
+		return 1
+	})
+	return gs
+}
+
+// segments returns the segments, oldest first.
+func (l *Log) segments() []*segment {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Clone(l.mu.segments)
+}
 
 // Usage is the state of a log.
 type Usage struct {
@@ -74,32 +157,94 @@ type Usage struct {
 }
 
 // Usage reports the state of the log.
-func (l *Log) Usage() Usage { return Usage{} }
+func (l *Log) Usage() Usage {
+	var u Usage
+	segs := l.segments()
+	for _, s := range segs {
+		u.Bytes += s.size
+		u.LiveBytes += s.bytes.Load()
+	}
+	u.Segments = len(segs)
+	if len(segs) > 0 {
+		u.Oldest, u.Newest = segs[0].number, segs[len(segs)-1].number
+	}
+	spares, bytes := l.pool.count()
+	u.Spares = spares
+	u.Bytes += bytes
+	for _, g := range l.groups() {
+		n, pins := g.usage(segs[0])
+		u.Entries += n
+		if pins && len(segs) > 1 {
+			u.Pinning = append(u.Pinning, g.id)
+		}
+	}
+	u.CachedEntries, u.CachedBytes = int(l.cache.count.Load()), l.cache.bytes.Load()
+	if f := l.failed.Load(); f != nil {
+		u.Failed = f
+	}
+	return u
+}
 
-// Close syncs what Append left unsynced and closes the files.
-func (l *Log) Close() error { return errAPI }
+// usage returns the number of entries and whether one of them lies in the oldest segment.
+func (g *Group) usage(oldest *segment) (entries int, pins bool) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for i := range g.mu.slots {
+		s := &g.mu.slots[i]
+		if s.seg == oldest {
+			return len(g.mu.slots), true
+		}
+		if !s.moved() {
+			break
+		}
+	}
+	return len(g.mu.slots), false
+}
 
-// Group is the log of one copyset. Its methods have the meaning and the errors of those of raft.Storage; what a
-// Storage needs more, the configuration and the snapshot, the caller adds. All methods may be called concurrently
-// with each other and with Append.
-type Group struct{}
+// Close syncs what Append left unsynced, closes the files and releases the directory. Reads of entries that are not in
+// memory fail afterwards. The error of a failed log is returned too.
+func (l *Log) Close() error {
+	l.w.Lock()
+	defer l.w.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.closed = true
+	l.done.Store(true)
+	err := l.seal()
+	return errors.Join(err, l.release())
+}
 
-// Copyset returns the group's copyset.
-func (g *Group) Copyset() layout.CopysetID { return 0 }
+// seal writes an empty batch behind the last one, if there is room: it says that the others were durable, so damage
+// to them will not be taken for a torn tail.
+func (l *Log) seal() error {
+	if f := l.failed.Load(); f != nil {
+		return f
+	}
+	if err := l.sync(); err != nil {
+		return err
+	}
+	if l.sealed || l.off == headerBlock || l.off+batchHeader > l.active.size {
+		return nil
+	}
+	l.begin()
+	if err := l.write(); err != nil {
+		return err
+	}
+	return l.sync()
+}
 
-// HardState returns a copy of the last durable hard state, nil if none was ever set.
-func (g *Group) HardState() *raftpb.HardState { return nil }
-
-// FirstIndex returns the index of the first entry, one above the truncation point.
-func (g *Group) FirstIndex() (uint64, error) { return 0, errAPI }
-
-// LastIndex returns the index of the last entry, or the truncation point if there is none.
-func (g *Group) LastIndex() (uint64, error) { return 0, errAPI }
-
-// Term returns the term of entry i, from FirstIndex()-1 on: raft.ErrCompacted below, raft.ErrUnavailable above.
-func (g *Group) Term(i uint64) (uint64, error) { return 0, errAPI }
-
-// Entries returns the entries [lo, hi), as many as fit in maxSize bytes of their protobuf encoding but at least one.
-// The caller owns the slice; the entries are shared and must not be changed. Errors: raft.ErrCompacted,
-// raft.ErrUnavailable, ErrNoGroup, *CorruptError, or what reading the file returned.
-func (g *Group) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) { return nil, errAPI }
+// release closes all files.
+func (l *Log) release() error {
+	var errs []error
+	for _, s := range l.segments() {
+		errs = append(errs, s.file.Close())
+	}
+	for _, s := range l.zombies {
+		errs = append(errs, s.file.Close())
+	}
+	if l.lock != nil {
+		errs = append(errs, l.lock.Close())
+	}
+	return errors.Join(errs...)
+}

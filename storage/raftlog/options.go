@@ -31,6 +31,8 @@ type Options struct {
 	// Spares is how many unused segment files are kept for reuse; writing over a used file is the fastest way to
 	// append. Open makes at least one, which is also the reserve that NoSpaceError speaks of. Zero: 4.
 	Spares int
+	// MustExist makes Open fail with ErrNoLog instead of making a new log: for a chunkserver that has had one.
+	MustExist bool
 }
 
 // DefaultOptions returns the options with every zero field but Identity set to its default.
