@@ -1,0 +1,307 @@
+package blockstore
+
+import (
+	"math/bits"
+	"sync"
+)
+
+const (
+	wordBlocks = 64
+	// sectionBlocks is the part of the bitmap for which the free blocks are counted, so that full parts are skipped.
+	sectionBlocks = 32768
+	sectionWords  = sectionBlocks / wordBlocks
+	// runsExamined is how many free runs are looked at for one that is long enough before a shorter one will do.
+	runsExamined = 128
+)
+
+// allocator knows which blocks of the data file may be written. It is only memory: it is rebuilt at open. A block is in
+// one of four states: free (its bit is set), a hole (free, but without disk space behind it), in use, or freed and
+// waiting (pending). Invariant: blocks of the file = free + holes + allocated, where pending ones are allocated.
+type allocator struct {
+	mu struct {
+		sync.Mutex
+		free     []uint64
+		sections []uint32
+		// blocks is the size of the data file, in blocks.
+		blocks blockAddr
+		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
+		freeBlocks, allocated uint64
+		pending               uint64
+		// next is where the search goes on.
+		next blockAddr
+		// holes are free runs without disk space, holeBlocks their sum.
+		holes      []run
+		holeBlocks uint64
+	}
+	// limit is how many blocks may be allocated: capacity less reserve.
+	limit uint64
+}
+
+// counts is what the allocator has, in blocks.
+type counts struct{ free, holes, allocated, pending uint64 }
+
+// extend makes the file's size known: the blocks from the old size on are free. n counts from the file's start.
+func (a *allocator) extend(n blockAddr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.mu.blocks
+	if n <= old {
+		return
+	}
+	a.growBitmapLocked(n)
+	a.setLocked(old, uint64(n-old))
+	a.mu.freeBlocks += uint64(n - old)
+}
+
+// growBitmapLocked makes room for n blocks, none of the new ones free.
+func (a *allocator) growBitmapLocked(n blockAddr) {
+	words := int((n + wordBlocks - 1) / wordBlocks)
+	for len(a.mu.free) < words {
+		a.mu.free = append(a.mu.free, make([]uint64, max(words-len(a.mu.free), len(a.mu.free)/8))...)
+	}
+	sections := int((n + sectionBlocks - 1) / sectionBlocks)
+	for len(a.mu.sections) < sections {
+		a.mu.sections = append(a.mu.sections, 0)
+	}
+	a.mu.blocks = n
+}
+
+// setLocked marks n blocks at b free in the bitmap; they were not.
+func (a *allocator) setLocked(b blockAddr, n uint64) { a.flipLocked(b, n, true) }
+
+// clearLocked marks n blocks at b not free in the bitmap; they were.
+func (a *allocator) clearLocked(b blockAddr, n uint64) { a.flipLocked(b, n, false) }
+
+func (a *allocator) flipLocked(b blockAddr, n uint64, free bool) {
+	for n > 0 {
+		k := min(n, wordBlocks-uint64(b%wordBlocks))
+		mask := (^uint64(0) >> (wordBlocks - k)) << (b % wordBlocks)
+		w := &a.mu.free[b/wordBlocks]
+		if free && *w&mask != 0 || !free && *w&mask != mask {
+			panic("blockstore: a block was freed or allocated twice")
+		}
+		*w ^= mask
+		if free {
+			a.mu.sections[b/sectionBlocks] += uint32(k)
+		} else {
+			a.mu.sections[b/sectionBlocks] -= uint32(k)
+		}
+		b += blockAddr(k)
+		n -= k
+	}
+}
+
+// reserve marks n blocks at b in use, while the store is opened. It returns false when one of them is not free.
+func (a *allocator) reserve(b blockAddr, n uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b+blockAddr(n) > a.mu.blocks || b+blockAddr(n) < b {
+		return false
+	}
+	for i := range blockAddr(n) {
+		if a.mu.free[(b+i)/wordBlocks]&(1<<((b+i)%wordBlocks)) == 0 {
+			return false
+		}
+	}
+	a.clearLocked(b, uint64(n))
+	a.mu.freeBlocks -= uint64(n)
+	a.mu.allocated += uint64(n)
+	return true
+}
+
+// allocResult says what take did.
+type allocResult uint8
+
+const (
+	allocDone  allocResult = iota
+	allocGrow              // not enough blocks with disk space behind them
+	allocLimit             // the limit is reached
+)
+
+// take allocates n blocks, all or none, and appends them to runs: one run when there is one near, else as few as are
+// found with a bounded search.
+func (a *allocator) take(n uint32, runs []run) ([]run, allocResult) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.allocated+uint64(n) > a.limit {
+		return runs, allocLimit
+	}
+	if a.mu.freeBlocks < uint64(n) {
+		return runs, allocGrow
+	}
+	left := n
+	for want := n; left > 0; want = max(want/4, 1) {
+		left, runs = a.takeRunsLocked(left, min(want, left), runs)
+	}
+	a.mu.freeBlocks -= uint64(n)
+	a.mu.allocated += uint64(n)
+	return runs, allocDone
+}
+
+// takeRunsLocked goes once around the bitmap and takes runs of at least want blocks. It gives up early when want is
+// more than one; with want 1 it finds all that there is.
+func (a *allocator) takeRunsLocked(left, want uint32, runs []run) (uint32, []run) {
+	from, end := a.mu.next, a.mu.blocks
+	for wrapped, seen := false, 0; left > 0; seen++ {
+		if want > 1 && seen == runsExamined {
+			break
+		}
+		b, ok := a.nextFreeLocked(from, end)
+		if !ok {
+			if wrapped {
+				break
+			}
+			wrapped, from = true, 0
+			continue
+		}
+		n := a.runLenLocked(b, left)
+		from = b + blockAddr(n)
+		if n < min(want, left) {
+			continue
+		}
+		a.clearLocked(b, uint64(n))
+		runs = appendRun(runs, b, n)
+		left -= n
+		a.mu.next = from
+	}
+	return left, runs
+}
+
+// nextFreeLocked returns the first free block in [from, end).
+func (a *allocator) nextFreeLocked(from, end blockAddr) (blockAddr, bool) {
+	for from < end {
+		if from%sectionBlocks == 0 && a.mu.sections[from/sectionBlocks] == 0 {
+			from += sectionBlocks
+			continue
+		}
+		w := a.mu.free[from/wordBlocks] >> (from % wordBlocks)
+		if w != 0 {
+			b := from + blockAddr(bits.TrailingZeros64(w))
+			return b, b < end
+		}
+		from = (from/wordBlocks + 1) * wordBlocks
+	}
+	return 0, false
+}
+
+// runLenLocked returns the number of free blocks at b, at most most.
+func (a *allocator) runLenLocked(b blockAddr, most uint32) uint32 {
+	var n uint32
+	for n < most && b < a.mu.blocks {
+		room := wordBlocks - uint32(b%wordBlocks)
+		k := uint32(bits.TrailingZeros64(^(a.mu.free[b/wordBlocks] >> (b % wordBlocks))))
+		k = min(k, room)
+		n += k
+		b += blockAddr(k)
+		if k < room {
+			break
+		}
+	}
+	return min(n, most)
+}
+
+// release makes allocated blocks free. pending says that they were counted by retire.
+func (a *allocator) release(runs []run, pending bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range runs {
+		a.setLocked(r.start, uint64(r.n))
+		a.mu.freeBlocks += uint64(r.n)
+		a.uncountLocked(uint64(r.n), pending)
+	}
+}
+
+// releaseHole makes an allocated run free that has no disk space behind it any more.
+func (a *allocator) releaseHole(r run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.holes = append(a.mu.holes, r)
+	a.mu.holeBlocks += uint64(r.n)
+	a.uncountLocked(uint64(r.n), true)
+}
+
+func (a *allocator) uncountLocked(n uint64, pending bool) {
+	a.mu.allocated -= n
+	if pending {
+		a.mu.pending -= n
+	}
+}
+
+// retire counts n blocks that are in use as freed and waiting.
+func (a *allocator) retire(n uint64) {
+	a.mu.Lock()
+	a.mu.pending += n
+	a.mu.Unlock()
+}
+
+// takeHole removes a hole of at most n blocks, to be given to fillHole or putHole.
+func (a *allocator) takeHole(n uint32) (run, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := len(a.mu.holes) - 1
+	if k < 0 {
+		return run{}, false
+	}
+	r := a.mu.holes[k]
+	if r.n > n {
+		a.mu.holes[k] = run{r.start + blockAddr(n), r.n - n}
+		r.n = n
+	} else {
+		a.mu.holes = a.mu.holes[:k]
+	}
+	return r, true
+}
+
+// fillHole makes a hole from takeHole, which has disk space now, free.
+func (a *allocator) fillHole(r run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.setLocked(r.start, uint64(r.n))
+	a.mu.freeBlocks += uint64(r.n)
+	a.mu.holeBlocks -= uint64(r.n)
+}
+
+// putHole takes a hole from takeHole back.
+func (a *allocator) putHole(r run) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.holes = append(a.mu.holes, r)
+}
+
+// digHoles turns the free runs of at least least blocks into holes: at open it is not known which of them have disk
+// space behind them.
+func (a *allocator) digHoles(least uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for from := blockAddr(0); ; {
+		b, ok := a.nextFreeLocked(from, a.mu.blocks)
+		if !ok {
+			return
+		}
+		n := a.runLenLocked(b, 1<<31)
+		from = b + blockAddr(n)
+		if n < least {
+			continue
+		}
+		a.clearLocked(b, uint64(n))
+		a.mu.freeBlocks -= uint64(n)
+		a.mu.holes = append(a.mu.holes, run{b, n})
+		a.mu.holeBlocks += uint64(n)
+	}
+}
+
+// size returns the size of the data file in blocks.
+func (a *allocator) size() blockAddr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.blocks
+}
+
+// counts returns the number of blocks in each state.
+func (a *allocator) counts() counts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return counts{
+		free: a.mu.freeBlocks, holes: a.mu.holeBlocks, allocated: a.mu.allocated, pending: a.mu.pending,
+	}
+}

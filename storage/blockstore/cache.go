@@ -1,0 +1,166 @@
+package blockstore
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+const (
+	// cacheMin is the least number of clean leaves for which there is room: more than the largest read needs.
+	cacheMin = 64
+	// chunksPerSweep bounds for how many chunks a copyset is locked at a time while leaves are evicted.
+	chunksPerSweep = 64
+	// loadAttemptsMax is how often a reader tries to have all its leaves in memory before it loads them under the lock.
+	loadAttemptsMax = 8
+)
+
+// cache bounds the leaves in memory. What is in an overlay does not count and stays.
+type cache struct {
+	// budget is the number of clean leaves that may be in memory, resident the number of all that extent maps hold.
+	budget   int64
+	resident atomic.Int64
+	// mu lets one goroutine at a time evict; hand is where it goes on.
+	mu   sync.Mutex
+	hand int
+}
+
+// trim evicts clean leaves until those that are left fit the budget. It does nothing while another goroutine is at it.
+func (s *Store) trim() {
+	over := func() bool { return s.cache.resident.Load()-s.overlay.Load() > s.cache.budget }
+	if !over() || !s.cache.mu.TryLock() {
+		return
+	}
+	defer s.cache.mu.Unlock()
+	all := s.all()
+	// Two rounds: the first may only find leaves that were used since the last.
+	for range 2 * len(all) {
+		s.cache.hand++
+		c := all[s.cache.hand%len(all)]
+		for at := 0; ; {
+			if !over() {
+				return
+			}
+			if at = c.sweep(at); at < 0 {
+				break
+			}
+		}
+	}
+}
+
+// sweep evicts clean leaves of chunksPerSweep chunks, those that were not used since the last sweep. It returns where to
+// go on, or -1 at the end.
+func (c *Copyset) sweep(at int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for n := 0; n < chunksPerSweep; n++ {
+		if at >= len(c.mu.cached) {
+			return -1
+		}
+		ch := c.mu.cached[at]
+		for i, l := range ch.leaves {
+			if l == nil || l.seq > c.mu.durable || l.used.Swap(false) {
+				continue
+			}
+			c.setLeafLocked(ch, uint32(i), nil)
+		}
+		if ch.resident > 0 {
+			at++
+		}
+	}
+	return at
+}
+
+// lookup fills ents with the entries of consecutive blocks of a chunk, all of one moment, and pins the blocks: the caller
+// must give the slot that is returned to unpin when it has read them.
+func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []entry) (slot int, err error) {
+	for range loadAttemptsMax + len(ents)/leafBlocks {
+		c.mu.RLock()
+		slot, missing, err := c.fillLocked(id, first, ents)
+		var ch *chunk
+		var changes uint64
+		inc := c.mu.record.incarnation
+		if slot < 0 && err == nil {
+			ch = c.mu.chunks[id]
+			changes = ch.changes
+		}
+		c.mu.RUnlock()
+		if ch == nil {
+			return slot, err
+		}
+		l, err := c.s.index.leaf(inc, leafID{id, missing})
+		if err != nil {
+			return -1, err
+		}
+		c.mu.Lock()
+		if c.mu.chunks[id] == ch && ch.changes == changes && ch.leaf(missing) == nil {
+			c.insertLocked(ch, missing, l)
+		}
+		c.mu.Unlock()
+		c.s.trim()
+	}
+	return c.lookupSlow(id, first, ents)
+}
+
+// lookupSlow is lookup for a reader whose leaves were evicted or changed again and again: it reads the index under the
+// lock, which can not go wrong.
+func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []entry) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		slot, missing, err := c.fillLocked(id, first, ents)
+		if slot >= 0 || err != nil {
+			return slot, err
+		}
+		l, err := c.s.index.leaf(c.mu.record.incarnation, leafID{id, missing})
+		if err != nil {
+			return -1, err
+		}
+		c.insertLocked(c.mu.chunks[id], missing, l)
+	}
+}
+
+// insertLocked puts a leaf that was read from the index into memory; nil when the index has none.
+func (c *Copyset) insertLocked(ch *chunk, i uint32, l *leaf) {
+	if l == nil {
+		l = new(leaf)
+	}
+	l.used.Store(true)
+	c.setLeafLocked(ch, i, l)
+}
+
+// fillLocked fills ents, pins the blocks and returns the slot. When a leaf is not in memory it returns -1 and the leaf.
+func (c *Copyset) fillLocked(id layout.ChunkID, first uint32, ents []entry) (slot int, missing uint32, err error) {
+	if c.mu.removed {
+		return -1, 0, ErrRemoved
+	}
+	ch := c.mu.chunks[id]
+	for k := 0; k < len(ents); {
+		i, b := (first+uint32(k))/leafBlocks, (first+uint32(k))%leafBlocks
+		n := min(leafBlocks-int(b), len(ents)-k)
+		if ch == nil || !ch.has(i) {
+			clear(ents[k : k+n])
+			k += n
+			continue
+		}
+		l := ch.leaf(i)
+		if l == nil {
+			return -1, i, nil
+		}
+		if !l.used.Load() {
+			l.used.Store(true)
+		}
+		for ; n > 0; n-- {
+			ents[k] = entry{l.addr[b], l.crc[b]}
+			k++
+			b++
+		}
+	}
+	slot = int(c.mu.epoch & 1)
+	c.readers[slot].Add(1)
+	return slot, 0, nil
+}
+
+// unpin lets the blocks of a lookup go.
+func (c *Copyset) unpin(slot int) { c.readers[slot].Add(-1) }

@@ -1,0 +1,176 @@
+package blockstore
+
+import (
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// Discard gives back the blocks that lie wholly in the range, which then read as zeroes; others keep their data. off
+// and length are multiples of 512 bytes. For the owner.
+func (c *Copyset) Discard(ch layout.ChunkID, off, length uint32) error {
+	sp, err := newSpan(off, int(length))
+	if err != nil {
+		return err
+	}
+	if err := c.s.ready(); err != nil {
+		return err
+	}
+	from, n := sp.wholeBlocks()
+	if n == 0 {
+		return nil
+	}
+	return c.remap(ch, sp.first+from, n, nil)
+}
+
+// WriteZeroes makes the range read as zeroes. It gives whole blocks back and writes partial ones like Write. off and
+// length are multiples of 512 bytes. For the owner.
+func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
+	sp, err := newSpan(off, int(length))
+	if err != nil {
+		return err
+	}
+	if sp.whole(0) && sp.whole(sp.n-1) {
+		return c.Discard(ch, off, length)
+	}
+	if err := c.s.ready(); err != nil {
+		return err
+	}
+	ents := make([]entry, sp.n)
+	var taken []run
+	for _, i := range []uint32{0, sp.n - 1} {
+		if sp.whole(i) || ents[i].addr != 0 {
+			continue
+		}
+		ents[i], err = c.zeroPart(ch, sp, i)
+		if err != nil {
+			break
+		}
+		if ents[i].addr != 0 {
+			taken = append(taken, run{ents[i].addr, 1})
+		}
+	}
+	if err == nil {
+		err = c.remap(ch, sp.first, sp.n, ents)
+	}
+	if err != nil {
+		c.s.file.alloc.release(taken, false)
+	}
+	return err
+}
+
+// zeroPart writes block i of a span anew with zeroes in the range; a block that is not allocated stays so.
+func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (entry, error) {
+	var ent [1]entry
+	slot, err := c.lookup(ch, sp.first+i, ent[:])
+	if err != nil {
+		return entry{}, err
+	}
+	c.unpin(slot)
+	if ent[0].addr == 0 {
+		return entry{}, nil
+	}
+	from, to := sp.part(i)
+	part := span{first: sp.first + i, n: 1, head: from, tail: to}
+	zeroes := c.s.fullBlock()
+	defer c.s.putBlock(zeroes)
+	clear(zeroes[:])
+	var e edges
+	defer c.s.putEdges(&e)
+	if err := c.merge(ch, part, zeroes[:to-from], &e); err != nil {
+		return entry{}, err
+	}
+	var few [1]run
+	runs, err := c.s.allocate(1, few[:0])
+	if err != nil {
+		return entry{}, err
+	}
+	if err := c.s.file.write(runs[0].start, e.head[:]); err != nil {
+		c.s.file.alloc.release(runs, false)
+		return entry{}, err
+	}
+	return entry{runs[0].start, e.headCRC}, nil
+}
+
+// DeleteVolume gives back all blocks of the volume in this copyset. For the owner.
+func (c *Copyset) DeleteVolume(v layout.VolumeID) error {
+	if err := c.s.ready(); err != nil {
+		return err
+	}
+	runs, err := c.collect(&v)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.removed {
+		return ErrRemoved
+	}
+	gone := new(leaf)
+	for id, ch := range c.mu.chunks {
+		if id.Volume != v {
+			continue
+		}
+		for i := range uint32(64 * len(ch.present)) {
+			if ch.has(i) {
+				c.addDirtyLocked(leafID{id, i}, gone)
+				c.dropLeafLocked(ch, i)
+			}
+		}
+	}
+	delete(c.mu.usage, v)
+	c.mu.active.discarded = append(c.mu.active.discarded, runs...)
+	c.s.file.alloc.retire(countBlocks(runs))
+	return nil
+}
+
+// countBlocks returns the number of blocks in runs.
+func countBlocks(runs []run) (n uint64) {
+	for _, r := range runs {
+		n += uint64(r.n)
+	}
+	return n
+}
+
+// collect returns the blocks of a volume, or of all (nil), that the content has now. For the owner.
+func (c *Copyset) collect(v *layout.VolumeID) ([]run, error) {
+	var runs []run
+	done := make(map[leafID]struct{})
+	c.mu.RLock()
+	inc := c.mu.record.incarnation
+	for _, ch := range c.mu.cached {
+		if v != nil && ch.id.Volume != *v {
+			continue
+		}
+		for i, l := range ch.leaves {
+			if l != nil {
+				done[leafID{ch.id, uint32(i)}] = struct{}{}
+				runs = l.appendRuns(runs)
+			}
+		}
+	}
+	c.mu.RUnlock()
+	// What was not in memory is durable, so the index has it; what the index has besides was deleted since.
+	from, to := appendIncarnationKey(nil, inc), appendIncarnationKey(nil, inc+1)
+	if v != nil {
+		from = appendVolumeKey(nil, inc, *v)
+		if *v+1 != 0 {
+			to = appendVolumeKey(nil, inc, *v+1)
+		}
+	}
+	err := c.s.index.eachLeaf(from, to, func(_ uint64, id leafID, l *leaf) error {
+		if _, ok := done[id]; ok {
+			return nil
+		}
+		c.mu.RLock()
+		ch := c.mu.chunks[id.chunk]
+		live := ch != nil && ch.has(id.index)
+		c.mu.RUnlock()
+		if live {
+			runs = l.appendRuns(runs)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return runs, nil
+}

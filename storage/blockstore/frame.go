@@ -1,0 +1,168 @@
+package blockstore
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// An image stream is a sequence of frames (integers are little endian):
+//
+//	0  4  length of the payload
+//	4  1  kind
+//	5  3  zero
+//	8  4  CRC32C of bytes 0-7 and of the payload, without the bytes of blocks, which have their own
+//	12    payload
+//
+//	kind 1, header, the first:  magic "ashlarim"  version:2 (1)  zero:6  copyset:8  index:8  term:8  length of state:8
+//	kind 2, state, as often as needed for the whole state: its next bytes
+//	kind 3, blocks, in the order of volume, chunk, block: volume:8  chunk:4  first block:4  count:4  zero:4
+//	        crc:4 × count  4096 bytes × count
+//	kind 4, end, the last: number of blocks in the stream:8
+const (
+	frameHeader = 12
+
+	frameKindHeader = 1
+	frameKindState  = 2
+	frameKindBlocks = 3
+	frameKindEnd    = 4
+
+	imageMagic    = "ashlarim"
+	imageVersion  = 1
+	imageHeader   = 48
+	blocksPayload = 24 // before the checksums
+	endPayload    = 8
+
+	// framePayloadMax is the most that a payload may be long: leafBlocks blocks.
+	framePayloadMax = blocksPayload + leafBlocks*(4+layout.BlockSize)
+
+	// FrameMax is the most that one frame of an image stream can be long, in bytes.
+	FrameMax = frameHeader + framePayloadMax
+)
+
+// beginFrame appends the header of a frame, to be completed by endFrame.
+func beginFrame(b []byte, kind byte) []byte {
+	return append(b, 0, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// endFrame completes the frame that is all of b; its last plain bytes are not in its checksum.
+func endFrame(b []byte, plain int) []byte {
+	binary.LittleEndian.PutUint32(b, uint32(len(b)-frameHeader))
+	binary.LittleEndian.PutUint32(b[8:], frameCRC(b, plain))
+	return b
+}
+
+// frameCRC returns the checksum of a frame without its last plain bytes.
+func frameCRC(b []byte, plain int) uint32 {
+	crc := crc32.Checksum(b[:8], castagnoli)
+	return crc32.Update(crc, castagnoli, b[frameHeader:len(b)-plain])
+}
+
+// appendHeaderFrame appends the first frame of a stream to b, which is empty.
+func appendHeaderFrame(b []byte, id layout.CopysetID, index, term uint64, state int) []byte {
+	b = beginFrame(b, frameKindHeader)
+	b = append(b, imageMagic...)
+	b = binary.LittleEndian.AppendUint16(b, imageVersion)
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(id))
+	b = binary.LittleEndian.AppendUint64(b, index)
+	b = binary.LittleEndian.AppendUint64(b, term)
+	b = binary.LittleEndian.AppendUint64(b, uint64(state))
+	return endFrame(b, 0)
+}
+
+// appendBlocksFrame appends a run of blocks to b, which is empty.
+func appendBlocksFrame(b []byte, r BlockRun) []byte {
+	b = beginFrame(b, frameKindBlocks)
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.Chunk.Volume))
+	b = binary.LittleEndian.AppendUint32(b, r.Chunk.Index)
+	b = binary.LittleEndian.AppendUint32(b, r.First)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(r.CRCs)))
+	b = append(b, 0, 0, 0, 0)
+	for _, c := range r.CRCs {
+		b = binary.LittleEndian.AppendUint32(b, c)
+	}
+	return endFrame(append(b, r.Data...), len(r.Data))
+}
+
+// frameLen returns the length of the frame that begins with b, of which at least frameHeader bytes are there.
+func frameLen(b []byte) (int, error) {
+	n := binary.LittleEndian.Uint32(b)
+	if n > framePayloadMax {
+		return 0, &ImageError{What: fmt.Sprintf("frame of %d bytes", n)}
+	}
+	return frameHeader + int(n), nil
+}
+
+// parseFrame checks a whole frame and returns its kind and payload.
+func parseFrame(b []byte) (kind byte, payload []byte, err error) {
+	kind, payload = b[4], b[frameHeader:]
+	if b[5]|b[6]|b[7] != 0 {
+		return 0, nil, &ImageError{What: "frame header"}
+	}
+	plain := 0
+	if kind == frameKindBlocks {
+		if len(payload) < blocksPayload {
+			return 0, nil, &ImageError{What: "short frame of blocks"}
+		}
+		n := binary.LittleEndian.Uint32(payload[16:])
+		if n == 0 || n > leafBlocks || len(payload) != blocksPayload+int(n)*(4+layout.BlockSize) {
+			return 0, nil, &ImageError{What: fmt.Sprintf("frame of %d blocks", n)}
+		}
+		plain = int(n) * layout.BlockSize
+	}
+	if binary.LittleEndian.Uint32(b[8:]) != frameCRC(b, plain) {
+		return 0, nil, &ImageError{What: "frame checksum"}
+	}
+	return kind, payload, nil
+}
+
+// parseImageHeader decodes the payload of the first frame.
+func parseImageHeader(p []byte) (id layout.CopysetID, r record, state uint64, err error) {
+	if len(p) < 10 || string(p[:8]) != imageMagic {
+		return 0, record{}, 0, &ImageError{What: "not an image"}
+	}
+	if v := binary.LittleEndian.Uint16(p[8:]); v != imageVersion {
+		return 0, record{}, 0, &VersionError{What: "image", Have: uint32(v), Knows: imageVersion}
+	}
+	if len(p) != imageHeader {
+		return 0, record{}, 0, &ImageError{What: "header"}
+	}
+	id = layout.CopysetID(binary.LittleEndian.Uint64(p[16:]))
+	r.index = binary.LittleEndian.Uint64(p[24:])
+	r.term = binary.LittleEndian.Uint64(p[32:])
+	state = binary.LittleEndian.Uint64(p[40:])
+	if state > StateMax {
+		return 0, record{}, 0, &ImageError{What: fmt.Sprintf("state of %d bytes", state)}
+	}
+	return id, r, state, nil
+}
+
+// parseBlocks decodes the payload of a frame of blocks, whose length was checked, and verifies each block. crcs is space
+// for the checksums; Data is part of p.
+func parseBlocks(p []byte, crcs []uint32) (BlockRun, error) {
+	r := BlockRun{
+		Chunk: layout.ChunkID{
+			Volume: layout.VolumeID(binary.LittleEndian.Uint64(p)),
+			Index:  binary.LittleEndian.Uint32(p[8:]),
+		},
+		First: binary.LittleEndian.Uint32(p[12:]),
+	}
+	n := binary.LittleEndian.Uint32(p[16:])
+	if uint64(r.First)+uint64(n) > chunkMax/layout.BlockSize || r.First/leafBlocks != (r.First+n-1)/leafBlocks {
+		return r, &ImageError{What: fmt.Sprintf("%d blocks from block %d", n, r.First)}
+	}
+	p = p[blocksPayload:]
+	r.Data = p[4*n:]
+	r.CRCs = crcs[:0]
+	for i := range n {
+		crc := binary.LittleEndian.Uint32(p[4*i:])
+		if crc32.Checksum(r.Data[i*layout.BlockSize:(i+1)*layout.BlockSize], castagnoli) != crc {
+			return r, &ImageError{What: fmt.Sprintf("chunk %v block %d: checksum", r.Chunk, r.First+i)}
+		}
+		r.CRCs = append(r.CRCs, crc)
+	}
+	return r, nil
+}

@@ -1,0 +1,304 @@
+package blockstore
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// installBatch is the size of a batch of leaves that an installer gives to the index, in bytes.
+const installBatch = 1 << 20
+
+// Installer replaces a copyset's content by that of an image that comes in as a stream. It is used by one goroutine at a
+// time. The leaves go into the index as those of a new incarnation, which nothing refers to before Finish.
+type Installer struct {
+	s *Store
+	// next becomes the copyset's content; its record has the new incarnation.
+	next *Copyset
+	// err is why only Abort is left, done that Finish or Abort was called.
+	err  error
+	done bool
+	// buf holds the part of a frame that came in.
+	buf []byte
+
+	begun, ended bool
+	stateLen     uint64
+	blocks       uint64
+	// leaf is the leaf that is being filled, last the place of the last block.
+	leaf   *leaf
+	leafID leafID
+	batch  *pebble.Batch
+	taken  []run
+	key    []byte
+	value  []byte
+	crcs   [leafBlocks]uint32
+}
+
+// NewInstaller begins to replace the content of a copyset, which need not exist.
+func (s *Store) NewInstaller(id layout.CopysetID) (*Installer, error) {
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	if id == 0 {
+		return nil, fmt.Errorf("%w: copyset 0", ErrRange)
+	}
+	return &Installer{
+		s: s, next: newCopyset(s, id, record{incarnation: s.newIncarnation()}), batch: s.index.db.NewBatch(),
+	}, nil
+}
+
+// Write takes the next bytes of the stream, cut anywhere. It verifies every frame and every block and writes the
+// blocks to free space of the disk. After an error (*ImageError, *VersionError, ErrNoSpace, *IOError, *PoisonedError)
+// only Abort is left.
+func (in *Installer) Write(p []byte) (int, error) {
+	if in.done {
+		return 0, &ImageError{What: "installer is done"}
+	}
+	for rest := p; len(rest) > 0 && in.err == nil; {
+		rest = in.take(rest)
+	}
+	if in.err != nil {
+		return 0, in.err
+	}
+	return len(p), nil
+}
+
+// take handles a frame that p completes, or keeps what there is of it. It returns the rest.
+func (in *Installer) take(p []byte) []byte {
+	frame := p
+	if len(in.buf) > 0 || len(p) < frameHeader {
+		n := min(len(p), max(0, frameHeader-len(in.buf)))
+		in.buf, p = append(in.buf, p[:n]...), p[n:]
+		frame = in.buf
+		if len(frame) < frameHeader {
+			return p
+		}
+	}
+	n, err := frameLen(frame)
+	if err != nil {
+		in.err = err
+		return nil
+	}
+	if len(in.buf) > 0 {
+		k := min(len(p), n-len(in.buf))
+		in.buf, p = append(in.buf, p[:k]...), p[k:]
+		if len(in.buf) < n {
+			return p
+		}
+		in.err = in.frame(in.buf)
+		in.buf = in.buf[:0]
+		return p
+	}
+	if len(p) < n {
+		in.buf = append(in.buf, p...)
+		return nil
+	}
+	in.err = in.frame(p[:n])
+	return p[n:]
+}
+
+// frame handles one frame.
+func (in *Installer) frame(b []byte) error {
+	kind, p, err := parseFrame(b)
+	if err != nil {
+		return err
+	}
+	switch {
+	case in.ended:
+		return &ImageError{What: "frame after the end"}
+	case !in.begun:
+		return in.header(kind, p)
+	case kind == frameKindState:
+		r := &in.next.mu.record
+		if uint64(len(r.state)+len(p)) > in.stateLen {
+			return &ImageError{What: "state is longer than announced"}
+		}
+		r.state = append(r.state, p...)
+		return nil
+	case uint64(len(in.next.mu.record.state)) != in.stateLen:
+		return &ImageError{What: "state is shorter than announced"}
+	case kind == frameKindBlocks:
+		r, err := parseBlocks(p, in.crcs[:])
+		if err != nil {
+			return err
+		}
+		return in.put(r)
+	case kind == frameKindEnd:
+		if len(p) != endPayload || binary.LittleEndian.Uint64(p) != in.blocks {
+			return &ImageError{What: fmt.Sprintf("%d blocks are not what was sent", in.blocks)}
+		}
+		in.ended = true
+		return in.endLeaf(true)
+	}
+	return &ImageError{What: fmt.Sprintf("frame of kind %d", kind)}
+}
+
+func (in *Installer) header(kind byte, p []byte) error {
+	if kind != frameKindHeader {
+		return &ImageError{What: "the stream does not begin with a header"}
+	}
+	id, r, state, err := parseImageHeader(p)
+	if err != nil {
+		return err
+	}
+	if id != in.next.id {
+		return &ImageError{What: fmt.Sprintf("it is of copyset %d, not %d", id, in.next.id)}
+	}
+	in.begun, in.stateLen = true, state
+	in.next.mu.record.index, in.next.mu.record.term = r.index, r.term
+	in.next.mu.index, in.next.mu.term = r.index, r.term
+	return nil
+}
+
+// put writes a run of blocks, which lies in one leaf and behind all blocks before it.
+func (in *Installer) put(r BlockRun) error {
+	if err := in.s.ready(); err != nil {
+		return err
+	}
+	id := leafID{r.Chunk, r.First / leafBlocks}
+	if in.leaf == nil || in.leafID != id {
+		if in.leaf != nil && in.leafID.compare(id) > 0 {
+			return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
+		}
+		if err := in.endLeaf(false); err != nil {
+			return err
+		}
+		in.leaf, in.leafID = newLeaf(0, 0), id
+	}
+	at := r.First % leafBlocks
+	if in.leaf.allocated>>at != 0 {
+		return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
+	}
+	var few [fewRuns]run
+	runs, err := in.s.allocate(uint32(len(r.CRCs)), few[:0])
+	if err != nil {
+		return err
+	}
+	for _, t := range runs {
+		in.taken = appendRun(in.taken, t.start, t.n)
+	}
+	data, k := r.Data, 0
+	for _, t := range runs {
+		n := int(t.n) * layout.BlockSize
+		if err := in.s.file.write(t.start, data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+		for j := range t.n {
+			in.leaf.set(at, entry{t.start + blockAddr(j), r.CRCs[k]})
+			at++
+			k++
+		}
+	}
+	in.blocks += uint64(k)
+	return nil
+}
+
+// endLeaf gives the leaf that was filled to the index; flush says that the batch is to go there now.
+func (in *Installer) endLeaf(flush bool) error {
+	if in.leaf != nil {
+		in.key = appendLeafKey(in.key[:0], in.next.mu.record.incarnation, in.leafID)
+		in.value = in.leaf.appendTo(in.value[:0])
+		if err := in.batch.Set(in.key, in.value, nil); err != nil {
+			return &IOError{Op: "index", Err: err}
+		}
+		in.next.noteLeaf(in.leafID, in.leaf.allocated)
+		in.leaf = nil
+	}
+	if in.batch.Len() < installBatch && !flush || in.batch.Empty() {
+		return nil
+	}
+	if err := in.s.ready(); err != nil {
+		return err
+	}
+	if err := in.s.index.commit(in.batch); err != nil {
+		return err
+	}
+	in.batch.Reset()
+	return nil
+}
+
+// Finish replaces the copyset's content, applied index and state by those of the image, durably and at once, and frees
+// what was there; the copyset is made when it does not exist. *ImageError when the stream did not end. Frozens that
+// were taken before are obsolete. The copyset's owner calls it, or nobody owns it. On an error the old content stays
+// and Abort is left; a failure of the disk, of a full file system too, poisons the store.
+func (in *Installer) Finish() (*Copyset, error) {
+	switch {
+	case in.err != nil:
+		return nil, in.err
+	case in.done:
+		return nil, &ImageError{What: "installer is done"}
+	case !in.ended || len(in.buf) > 0:
+		return nil, &ImageError{What: "the stream did not end"}
+	}
+	s := in.s
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	old, _ := s.Copyset(in.next.id) // nil when it does not exist
+	var runs []run
+	if old != nil {
+		var err error
+		if runs, err = old.collect(nil); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.commit(old); err != nil {
+		return nil, err
+	}
+	in.done = true
+	c := in.next
+	if old != nil {
+		old.replace(in.next, runs)
+		c = old
+	} else {
+		s.mu.Lock()
+		s.mu.copysets[c.id] = c
+		s.mu.Unlock()
+	}
+	in.taken = nil
+	s.reclaim()
+	return c, in.batch.Close()
+}
+
+// commit makes the new incarnation that of the copyset, durably.
+func (in *Installer) commit(old *Copyset) error {
+	s := in.s
+	if err := s.file.f.Sync(); err != nil {
+		return s.poison.set(&IOError{Op: "sync", Err: err})
+	}
+	r := &in.next.mu.record
+	if err := in.batch.Set(appendCopysetKey(nil, in.next.id), r.appendTo(nil), nil); err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	if old != nil {
+		if err := deleteIncarnation(in.batch, old.incarnation()); err != nil {
+			return &IOError{Op: "index", Err: err}
+		}
+	}
+	return s.commitOrPoison(in.batch)
+}
+
+// Abort gives the installer's blocks back. After Finish it does nothing.
+func (in *Installer) Abort() {
+	if in.done {
+		return
+	}
+	in.done = true
+	_ = in.batch.Close()
+	if in.s.ready() != nil {
+		return // nothing is allocated any more, and Open finds the blocks free
+	}
+	b := in.s.index.db.NewBatch()
+	defer b.Close() //nolint:errcheck // it has no error to tell
+	if deleteIncarnation(b, in.next.mu.record.incarnation) != nil || in.s.index.commit(b) != nil {
+		return
+	}
+	in.s.file.alloc.release(in.taken, false)
+	in.taken = nil
+}

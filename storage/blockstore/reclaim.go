@@ -1,0 +1,164 @@
+package blockstore
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
+
+// freed is what one checkpoint freed of a copyset; the checkpoint is durable.
+type freed struct {
+	c *Copyset
+	// seq is the checkpoint: images that were taken before it or within hold the blocks.
+	seq uint64
+	// epoch is the last in which a reader may have begun that holds them.
+	epoch                  uint64
+	overwritten, discarded []run
+}
+
+// reclaimer holds freed blocks until no reader and no image can come across them.
+type reclaimer struct {
+	// runMu lets one goroutine at a time reclaim; held while holes are punched.
+	runMu sync.Mutex
+	mu    struct {
+		sync.Mutex
+		waiting []freed
+		images  map[*Image]struct{}
+	}
+}
+
+// add takes freed blocks.
+func (r *reclaimer) add(f freed) {
+	if len(f.overwritten) == 0 && len(f.discarded) == 0 {
+		return
+	}
+	r.mu.Lock()
+	r.mu.waiting = append(r.mu.waiting, f)
+	r.mu.Unlock()
+}
+
+// hold registers an image.
+func (r *reclaimer) hold(im *Image) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.images == nil {
+		r.mu.images = make(map[*Image]struct{})
+	}
+	r.mu.images[im] = struct{}{}
+}
+
+// letGo forgets an image. It returns false when it was forgotten before.
+func (r *reclaimer) letGo(im *Image) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.mu.images[im]
+	delete(r.mu.images, im)
+	return ok
+}
+
+// closeImages closes the images that are open.
+func (r *reclaimer) closeImages() {
+	r.mu.Lock()
+	var open []*Image
+	for im := range r.mu.images {
+		open = append(open, im)
+	}
+	r.mu.Unlock()
+	for _, im := range open {
+		im.Close()
+	}
+}
+
+// held reports whether an image holds the blocks.
+func (r *reclaimer) held(f *freed) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for im := range r.mu.images {
+		if im.c == f.c && im.seq <= f.seq {
+			return true
+		}
+	}
+	return false
+}
+
+// reclaim makes the blocks free that wait for nothing any more.
+func (s *Store) reclaim() {
+	r := &s.reclaimer
+	r.runMu.Lock()
+	defer r.runMu.Unlock()
+	r.mu.Lock()
+	waiting := r.mu.waiting
+	r.mu.waiting = nil
+	r.mu.Unlock()
+	if len(waiting) == 0 {
+		return
+	}
+	var still []freed
+	for i := range waiting {
+		f := &waiting[i]
+		if !f.c.drained(f.epoch) || r.held(f) {
+			still = append(still, *f)
+			continue
+		}
+		s.file.release(f.overwritten, false)
+		s.file.release(joinRuns(f.discarded), true)
+	}
+	r.mu.Lock()
+	r.mu.waiting = append(still, r.mu.waiting...)
+	r.mu.Unlock()
+}
+
+// drained reports whether all readers have ended that began in epoch or before. It begins new epochs to find out: the
+// epoch may advance when no reader is left of the one before, whose counter the next one uses.
+func (c *Copyset) drained(epoch uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.mu.epoch < epoch+2 && c.readers[(c.mu.epoch+1)&1].Load() == 0 {
+		c.mu.epoch++
+	}
+	return c.mu.epoch >= epoch+2 || c.mu.epoch == epoch+1 && c.readers[epoch&1].Load() == 0
+}
+
+// replace puts the content of n in place of c's, or removes c (nil). old are the blocks of c's content. The index knows of
+// it already. commitMu is held.
+func (c *Copyset) replace(n *Copyset, old []run) {
+	c.mu.Lock()
+	b := freed{c: c, seq: c.mu.seq, epoch: c.mu.epoch, discarded: old}
+	lost := int64(len(c.mu.active.leaves))
+	b.overwritten = append(b.overwritten, c.mu.active.overwritten...)
+	b.discarded = append(b.discarded, c.mu.active.discarded...)
+	for _, f := range c.mu.frozen {
+		lost += int64(len(f.leaves))
+		b.overwritten = append(b.overwritten, f.overwritten...)
+		b.discarded = append(b.discarded, f.discarded...)
+	}
+	c.s.overlay.Add(-lost)
+	for _, ch := range c.mu.cached {
+		c.s.cache.resident.Add(-int64(ch.resident))
+		ch.changes++
+	}
+	c.mu.cached, c.mu.frozen, c.mu.active = nil, nil, newOverlay()
+	c.mu.durable = c.mu.seq
+	c.mu.seq++
+	c.mu.gen++
+	if n == nil {
+		c.mu.removed = true
+		c.mu.chunks, c.mu.usage = nil, nil
+	} else {
+		c.mu.record, c.mu.index, c.mu.term = n.mu.record, n.mu.index, n.mu.term
+		c.mu.chunks, c.mu.usage = n.mu.chunks, n.mu.usage
+	}
+	c.mu.Unlock()
+	c.s.file.alloc.retire(countBlocks(old))
+	c.s.reclaimer.add(b)
+}
+
+// joinRuns sorts runs and joins those that follow each other.
+func joinRuns(runs []run) []run {
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.start, b.start) })
+	out := runs[:0]
+	for _, r := range runs {
+		out = appendRun(out, r.start, r.n)
+	}
+	return out
+}

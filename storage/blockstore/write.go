@@ -1,0 +1,333 @@
+package blockstore
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// fewRuns is the number of runs up to which a write needs no memory from the heap.
+const fewRuns = 4
+
+// edges holds the new content of the partial blocks at the ends of a range; nil where there is none.
+type edges struct {
+	head, tail       *[layout.BlockSize]byte
+	headCRC, tailCRC uint32
+}
+
+// Write writes data at off, both multiples of 512 bytes. crcs holds the CRC32C of each block that lies wholly in the
+// range, in order, and is trusted: it was verified where the data came from the network. nil crcs are computed here.
+// A block that is only partly in the range is read, verified (*ChecksumError), merged and gets a new checksum. Readers
+// see all or nothing of it. On any error (ErrNoSpace, *IOError, *PoisonedError, ErrRange) nothing is changed. data is
+// borrowed until Write returns. For the owner.
+func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
+	sp, err := newSpan(off, len(data))
+	if err != nil {
+		return err
+	}
+	from, whole := sp.wholeBlocks()
+	if crcs != nil && len(crcs) != int(whole) {
+		return fmt.Errorf("%w: %d checksums of %d whole blocks", ErrRange, len(crcs), whole)
+	}
+	if err := c.s.ready(); err != nil {
+		return err
+	}
+	var e edges
+	defer c.s.putEdges(&e)
+	if err := c.merge(ch, sp, data, &e); err != nil {
+		return err
+	}
+	var fewR [fewRuns]run
+	runs, err := c.s.allocate(sp.n, fewR[:0])
+	if err != nil {
+		return err
+	}
+	if err := c.writeSpan(sp, runs, data, &e); err != nil {
+		c.s.file.alloc.release(runs, false)
+		return err
+	}
+	var fewE [fewBlocks]entry
+	ents := fewE[:0]
+	if sp.n > fewBlocks {
+		p := c.s.entries.Get().(*[]entry)
+		defer c.s.entries.Put(p)
+		if cap(*p) < int(sp.n) {
+			*p = make([]entry, 0, sp.n)
+		}
+		ents = (*p)[:0]
+	}
+	for _, r := range runs {
+		for k := range r.n {
+			i := uint32(len(ents))
+			ents = append(ents, entry{r.start + blockAddr(k), blockCRC(sp, i, from, data, crcs, &e)})
+		}
+	}
+	if err := c.remap(ch, sp.first, sp.n, ents); err != nil {
+		c.s.file.alloc.release(runs, false)
+		return err
+	}
+	return nil
+}
+
+// blockCRC returns the checksum of block i of a write whose first whole block is from.
+func blockCRC(sp span, i, from uint32, data []byte, crcs []uint32, e *edges) uint32 {
+	switch {
+	case i == 0 && e.head != nil:
+		return e.headCRC
+	case i == sp.n-1 && e.tail != nil:
+		return e.tailCRC
+	case crcs != nil:
+		return crcs[i-from]
+	}
+	at := sp.at(i)
+	return crc32.Checksum(data[at:at+layout.BlockSize], castagnoli)
+}
+
+// allocate takes n blocks, after freed ones that wait no longer were reclaimed if need be.
+func (s *Store) allocate(n uint32, runs []run) ([]run, error) {
+	out, err := s.file.allocate(n, runs)
+	if errors.Is(err, ErrNoSpace) {
+		s.reclaim()
+		out, err = s.file.allocate(n, runs)
+	}
+	return out, err
+}
+
+// putEdges gives the buffers of e back.
+func (s *Store) putEdges(e *edges) {
+	if e.head != nil {
+		s.putBlock(e.head)
+	}
+	if e.tail != nil {
+		s.putBlock(e.tail)
+	}
+}
+
+// merge fills e with the partial blocks at the ends of the span: what they hold now, verified, with the part that is in
+// the range replaced by data.
+func (c *Copyset) merge(ch layout.ChunkID, sp span, data []byte, e *edges) (err error) {
+	if !sp.whole(0) {
+		e.head, e.headCRC, err = c.mergeBlock(ch, sp, 0, data)
+	}
+	if err == nil && sp.n > 1 && !sp.whole(sp.n-1) {
+		e.tail, e.tailCRC, err = c.mergeBlock(ch, sp, sp.n-1, data)
+	}
+	return err
+}
+
+func (c *Copyset) mergeBlock(ch layout.ChunkID, sp span, i uint32, data []byte) (*[layout.BlockSize]byte, uint32, error) {
+	var ent [1]entry
+	slot, err := c.lookup(ch, sp.first+i, ent[:])
+	if err != nil {
+		return nil, 0, err
+	}
+	defer c.unpin(slot)
+	b := c.s.fullBlock()
+	if ent[0].addr == 0 {
+		clear(b[:])
+	} else if err := c.readBlocks(ch, sp.first+i, ent[:], b[:]); err != nil {
+		c.s.putBlock(b)
+		return nil, 0, err
+	}
+	from, to := sp.part(i)
+	at := sp.at(i)
+	copy(b[from:to], data[at:at+int(to-from)])
+	return b, crc32.Checksum(b[:], castagnoli), nil
+}
+
+// writeSpan writes the blocks of a span to the runs, in order: one write per run, and one more for each partial block
+// that shares a run with others.
+func (c *Copyset) writeSpan(sp span, runs []run, data []byte, e *edges) error {
+	i := uint32(0)
+	for _, r := range runs {
+		at, n := r.start, r.n
+		if i == 0 && e.head != nil {
+			if err := c.s.file.write(at, e.head[:]); err != nil {
+				return err
+			}
+			i, at, n = 1, at+1, n-1
+		}
+		last := i+n == sp.n && n > 0 && e.tail != nil
+		if last {
+			n--
+		}
+		if n > 0 {
+			from := sp.at(i)
+			if err := c.s.file.write(at, data[from:from+int(n)*layout.BlockSize]); err != nil {
+				return err
+			}
+			i, at = i+n, at+blockAddr(n)
+		}
+		if last {
+			if err := c.s.file.write(at, e.tail[:]); err != nil {
+				return err
+			}
+			i++
+		}
+	}
+	return nil
+}
+
+// remap moves n blocks of a chunk, from first on, to the entries in ents, all at once; nil: to nowhere. The blocks where
+// they were are freed. On an error nothing is changed.
+func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []entry) error {
+	c.mu.Lock()
+	for {
+		if c.mu.removed {
+			c.mu.Unlock()
+			return ErrRemoved
+		}
+		missing, ok := c.prepareLocked(id, first, n, ents)
+		if ok {
+			break
+		}
+		inc := c.mu.record.incarnation
+		c.mu.Unlock()
+		l, err := c.s.index.leaf(inc, leafID{id, missing})
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			l = new(leaf)
+		}
+		c.mu.Lock()
+		// Nobody but the owner changes a leaf, so what was read is what the chunk has.
+		if ch := c.mu.chunks[id]; ch != nil && ch.leaf(missing) == nil {
+			l.gen, l.seq = c.mu.gen, c.mu.seq
+			c.setLeafLocked(ch, missing, l)
+			c.addDirtyLocked(leafID{id, missing}, l)
+			ch.changes++
+		}
+	}
+	freed := c.switchLocked(id, first, n, ents)
+	c.mu.Unlock()
+	if freed > 0 {
+		c.s.file.alloc.retire(freed)
+	}
+	return nil
+}
+
+// eachPart calls fn for the part of each leaf that lies in n blocks from first on: blocks [from, to) of leaf i, of which
+// the first is the k-th of the n.
+func eachPart(first, n uint32, fn func(i, from, to, k uint32) bool) {
+	for k := uint32(0); k < n; {
+		i, from := (first+k)/leafBlocks, (first+k)%leafBlocks
+		to := min(leafBlocks, from+n-k)
+		if !fn(i, from, to, k) {
+			return
+		}
+		k += to - from
+	}
+}
+
+// prepareLocked makes all leaves that remap will change part of the active overlay. When one of them is not in memory it
+// returns that leaf and false.
+func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []entry) (missing uint32, ok bool) {
+	ok = true
+	eachPart(first, n, func(i, from, to, k uint32) bool {
+		ch := c.mu.chunks[id]
+		if ch == nil || !ch.has(i) {
+			if ents == nil || allNowhere(ents[k:k+to-from]) {
+				return true
+			}
+			ch = c.chunkLocked(id)
+			ch.setPresent(i)
+			c.setDirtyLocked(ch, i, newLeaf(c.mu.gen, c.mu.seq))
+			return true
+		}
+		l := ch.leaf(i)
+		if l == nil {
+			missing, ok = i, false
+			return false
+		}
+		if l.gen != c.mu.gen {
+			c.setDirtyLocked(ch, i, l.clone(c.mu.gen, c.mu.seq))
+		}
+		return true
+	})
+	return missing, ok
+}
+
+// setDirtyLocked puts a changed leaf into memory and into the active overlay.
+func (c *Copyset) setDirtyLocked(ch *chunk, i uint32, l *leaf) {
+	c.setLeafLocked(ch, i, l)
+	c.addDirtyLocked(leafID{ch.id, i}, l)
+	ch.changes++
+}
+
+// allNowhere reports whether no entry is allocated.
+func allNowhere(ents []entry) bool {
+	for _, e := range ents {
+		if e.addr != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// switchLocked does what remap prepared, and returns how many blocks it freed.
+func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []entry) (freed uint64) {
+	var grown int64
+	o := &c.mu.active
+	eachPart(first, n, func(i, from, to, k uint32) bool {
+		ch := c.mu.chunks[id]
+		if ch == nil || !ch.has(i) {
+			return true
+		}
+		l := ch.leaf(i)
+		for b := from; b < to; b++ {
+			var e entry
+			if ents != nil {
+				e = ents[k+b-from]
+			}
+			old := l.set(b, e)
+			if e.addr != 0 {
+				grown++
+			}
+			switch {
+			case old == 0:
+				continue
+			case e.addr == 0:
+				o.discarded = appendRun(o.discarded, old, 1)
+			default:
+				o.overwritten = appendRun(o.overwritten, old, 1)
+			}
+			grown--
+			freed++
+		}
+		if l.allocated == 0 {
+			c.dropLeafLocked(ch, i)
+		}
+		return true
+	})
+	if grown != 0 {
+		c.addUsageLocked(id.Volume, grown)
+	}
+	return freed
+}
+
+// Repair replaces a damaged block by data, one block that a peer has. It changes nothing and returns *ChecksumError
+// when data is not what the block's checksum says, and nothing when the block is not allocated. off is a multiple of
+// the block size. For the owner.
+func (c *Copyset) Repair(ch layout.ChunkID, off uint32, data []byte) error {
+	if off%layout.BlockSize != 0 || len(data) != layout.BlockSize {
+		return fmt.Errorf("%w: %d bytes at %d", ErrRange, len(data), off)
+	}
+	block := off / layout.BlockSize
+	var ent [1]entry
+	slot, err := c.lookup(ch, block, ent[:])
+	if err != nil {
+		return err
+	}
+	c.unpin(slot)
+	if ent[0].addr == 0 {
+		return nil
+	}
+	crc := crc32.Checksum(data, castagnoli)
+	if crc != ent[0].crc {
+		return &ChecksumError{Copyset: c.id, Chunk: ch, Block: block}
+	}
+	return c.Write(ch, off, data, []uint32{crc})
+}
