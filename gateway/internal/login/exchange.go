@@ -88,6 +88,7 @@ func (x *Exchange) step(req *pdu.TextRequest, ttt pdu.TTT) (TextReply, error) {
 		x.reset()
 		x.active, x.itt = true, req.ITT
 		x.keys, x.out = newNegotiation(&Config{}), NewTextWriter(MaxSendTargetsLen)
+		x.keys.params.InitiatorMaxRecvDataSegmentLength = 0 // nothing declared yet
 	} else if !x.active || req.TTT != x.ttt || req.ITT != x.itt {
 		return TextReply{}, &pdu.FormatError{Reason: pdu.RejectInvalidPDUField, Detail: "Text Request with a TTT or ITT that is not expected"}
 	}
@@ -117,9 +118,8 @@ func (x *Exchange) respond(req *pdu.TextRequest, ttt pdu.TTT) TextReply {
 	x.ttt = ttt
 	if req.Final && !r.Response.Continue {
 		r.Response.Final, r.Response.TTT = true, pdu.ReservedTag
-		if x.keys.seen[keyMaxRecvDataSegmentLength] {
-			r.InitiatorMaxRecvDataSegmentLength = x.keys.params.InitiatorMaxRecvDataSegmentLength
-			x.sendMax = int(r.InitiatorMaxRecvDataSegmentLength)
+		if n := x.keys.params.InitiatorMaxRecvDataSegmentLength; n != 0 {
+			r.InitiatorMaxRecvDataSegmentLength, x.sendMax = n, int(n)
 		}
 		x.reset()
 	}

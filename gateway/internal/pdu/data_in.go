@@ -42,6 +42,7 @@ func ParseDataIn(h *Header, ahs, data []byte) (DataIn, error) {
 		Data:         data,
 	}
 	if !p.HasStatus {
+		p.StatSN = 0
 		return p, nil
 	}
 	if !p.Final {

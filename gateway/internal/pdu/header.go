@@ -68,7 +68,7 @@ type InitiatorSNs struct {
 }
 
 // TargetSNs are the serial numbers in bytes 24 to 35 of all PDUs that a target sends. In a Data-In without status
-// StatSN is reserved; in an R2T and in a NOP-In or Async Message it says the next one or its own, see there.
+// StatSN is reserved and 0.
 type TargetSNs struct {
 	StatSN   StatSN
 	ExpCmdSN CmdSN
