@@ -1,0 +1,125 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
+)
+
+// Limits of one VM run under emulation on a busy machine, and of building the VM's image.
+const (
+	vmMax      = 150 * time.Second
+	vmBuildMax = 4 * time.Minute
+)
+
+// guest runs a script in the VM and returns what its console said. The test fails when the script does.
+func guest(t *testing.T, script string, args ...string) string {
+	t.Helper()
+	if out, err := try(t, vmBuildMax, "vm/build.sh"); err != nil {
+		t.Fatalf("the VM can not be built: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), vmMax+10*time.Second)
+	defer cancel()
+	limit := strconv.Itoa(int(vmMax.Seconds()))
+	cmd := exec.CommandContext(ctx, "vm/run.sh", append([]string{"--timeout", limit, filepath.Join("vm", "guest", script)}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	start := time.Now()
+	err := cmd.Run()
+	t.Logf("%s: %v", script, time.Since(start).Round(time.Millisecond))
+	if err != nil {
+		t.Fatalf("%s %s in the VM: %v\n%s", script, strings.Join(args, " "), err, out.String())
+	}
+	return out.String()
+}
+
+// TestVM attaches open-iscsi: a file system with files, fio with verify, discard; then the whole cluster is
+// stopped and started, and the files are still there.
+func TestVM(t *testing.T) {
+	u := newUnit(t, "256MiB")
+	watch := watchAllocated(t, u)
+	out := guest(t, "basic.sh", u.portal, u.target, fmt.Sprint(u.lun))
+	if !strings.Contains(out, "sums") && !strings.Contains(out, "file1: OK") {
+		t.Errorf("no checksums in the output:\n%s", out)
+	}
+	if u.cl == nil {
+		guest(t, "again.sh", u.portal, u.target, fmt.Sprint(u.lun))
+		return
+	}
+	most := watch()
+	awaitAllocated(t, u, func(n int64) bool { return n <= most-60<<20 },
+		fmt.Sprintf("60 MiB less than the most (%d) after fstrim of 88 MiB", most))
+	must(t, u.cl.Stop())
+	must(t, u.cl.Restart(t.Context()))
+	guest(t, "again.sh", u.portal, u.target, fmt.Sprint(u.lun))
+}
+
+// watchAllocated follows the allocated bytes of a volume; the returned function ends that and tells the most.
+func watchAllocated(t *testing.T, u unit) func() int64 {
+	if u.cl == nil {
+		return func() int64 { return 0 }
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var most int64
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if out, err := u.cl.Admin(ctx, "volume", "show", u.volume, "-o", "json"); err == nil {
+				most = max(most, allocatedOf(t, string(out)))
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return func() int64 { cancel(); wg.Wait(); return most }
+}
+
+// Secrets of the CHAP test: 12 to 16 bytes, one per direction.
+const (
+	chapUser, chapSecret     = "vm-user", "vm-secret-0001"
+	mutualUser, mutualSecret = "target-user", "tg-secret-0002"
+)
+
+// TestVMChap logs in with open-iscsi: one-way and mutual CHAP, and every wrong combination is refused.
+func TestVMChap(t *testing.T) {
+	if os.Getenv("E2E_PORTAL") != "" {
+		t.Skip("needs a target whose secrets are known")
+	}
+	if foreign() {
+		tgt, err := cluster.StartTGT(t.Context(), cluster.TGTOptions{
+			Dir: t.TempDir(), Size: 64 << 20, CHAPUser: chapUser, CHAPSecret: chapSecret,
+		})
+		must(t, err)
+		t.Cleanup(func() { must(t, tgt.Stop()) })
+		guest(t, "chap.sh", tgt.Portal, tgt.Target, "1", chapUser, chapSecret)
+		return
+	}
+	secret := func(name, text string) string {
+		file := filepath.Join(t.TempDir(), name)
+		must(t, os.WriteFile(file, []byte(text+"\n"), 0o600))
+		return file
+	}
+	u := newUnit(t, "64MiB", "--initiator", "iqn.2026-11.dev.ashlar.test:vm",
+		"--chap-user", chapUser, "--chap-secret-file", secret("in", chapSecret),
+		"--mutual-user", mutualUser, "--mutual-secret-file", secret("out", mutualSecret))
+	guest(t, "chap.sh", u.portal, u.target, "0", chapUser, chapSecret, mutualUser, mutualSecret)
+}
