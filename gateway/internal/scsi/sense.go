@@ -67,19 +67,19 @@ const SenseMax = 28
 // begins. The zero value is "none".
 type fieldPointer struct {
 	valid bool
-	data  bool // false: in the CDB; true: in the parameter list
-	byte  uint16
-	bit   int8 // most significant bit of the field, or -1
+	data  bool   // false: in the CDB; true: in the parameter list
+	at    uint16 // byte
+	bit   int8   // most significant bit of the field, or -1
 }
 
-// cdbField points at bit (7 is the most significant, -1 none) of byte of the CDB.
-func cdbField(byte, bit int) fieldPointer {
-	return fieldPointer{valid: true, byte: uint16(byte), bit: int8(bit)}
+// cdbField points at bit (7 is the most significant, -1 none) of byte at of the CDB.
+func cdbField(at, bit int) fieldPointer {
+	return fieldPointer{valid: true, at: uint16(at), bit: int8(bit)}
 }
 
 // dataField points into the parameter list.
-func dataField(byte, bit int) fieldPointer {
-	return fieldPointer{valid: true, data: true, byte: uint16(byte), bit: int8(bit)}
+func dataField(at, bit int) fieldPointer {
+	return fieldPointer{valid: true, data: true, at: uint16(at), bit: int8(bit)}
 }
 
 // put writes the three SKS bytes.
@@ -91,7 +91,7 @@ func (f fieldPointer) put(p []byte) {
 	if f.bit >= 0 {
 		p[0] |= 0x08 | byte(f.bit)
 	}
-	binary.BigEndian.PutUint16(p[1:], f.byte)
+	binary.BigEndian.PutUint16(p[1:], f.at)
 }
 
 // senseData is one sense report before it is encoded.

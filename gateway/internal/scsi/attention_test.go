@@ -1,0 +1,127 @@
+package scsi
+
+import (
+	"sync"
+	"testing"
+)
+
+func TestAttentionOrder(t *testing.T) {
+	var q attentions
+	for _, code := range []SenseCode{AttentionPowerOn, AttentionCapacityChanged, AttentionPowerOn, AttentionLUNsChanged} {
+		q.add(code)
+	}
+	q.drop(AttentionCapacityChanged)
+	for _, want := range []SenseCode{AttentionPowerOn, AttentionLUNsChanged} {
+		if code, ok := q.take(); !ok || code != want {
+			t.Fatalf("%v %v, want %v", code, ok, want)
+		}
+	}
+	if code, ok := q.take(); ok {
+		t.Fatalf("%v is left", code)
+	}
+	for i := range attentionMax {
+		q.add(Sense(6, 0x10, byte(i)))
+	}
+	q.add(AttentionLUNsChanged)
+	if code, _ := q.take(); code != AttentionPowerOn {
+		t.Errorf("overflow gave %v", code)
+	}
+	if _, ok := q.take(); ok {
+		t.Error("overflow left more than one")
+	}
+	q.add(AttentionLUNsChanged)
+	q.reset(AttentionDeviceReset)
+	if code, _ := q.take(); code != AttentionDeviceReset {
+		t.Errorf("reset gave %v", code)
+	}
+	if _, ok := q.take(); ok || q.pending.Load() {
+		t.Error("reset left more than one")
+	}
+}
+
+func TestAttentionReported(t *testing.T) {
+	r := disk512(t)
+	n := r.login(AttentionPowerOn)
+	defer n.Close()
+	// These run with it pending and leave it.
+	wantGood(t, at(t, n, 0, cdbInquiry))
+	wantGood(t, at(t, n, 0, cdbReportLUNs))
+	// An unknown command is refused at once and leaves it too.
+	wantSense(t, at(t, n, 0, "FF0000000000"), InvalidOperationCode)
+	c := at(t, n, 0, "28 00 00000000 00 0001 00")
+	wantSense(t, c, AttentionPowerOn)
+	wantBytes(t, c.Sense(), "70 00 06 00000000 0A 00000000 2900 00 000000")
+	wantGood(t, at(t, n, 0, "28 00 00000000 00 0001 00"))
+	if r.mem.reads.Load() != 1 {
+		t.Errorf("%d reads", r.mem.reads.Load())
+	}
+	// REQUEST SENSE returns it as data and clears it.
+	r.unit.Attention(AttentionSpaceThreshold, nil)
+	wantBytes(t, at(t, n, 0, cdbRequestSense).DataIn, "70 00 06 00000000 0A 00000000 3807 00 000000")
+	wantBytes(t, at(t, n, 0, cdbRequestSense).DataIn, "70 00 00 00000000 0A 00000000 0000 00 000000")
+	wantBytes(t, at(t, n, 0, "03 01 00 00 FF 00").DataIn, "72 00 0000 000000 00")
+	wantBytes(t, at(t, n, 0, "03 00 00 00 03 00").DataIn, "70 00 00")
+	wantGood(t, at(t, n, 0, cdbTestUnitReady))
+	// REPORT LUNS clears only its own.
+	r.unit.Attention(AttentionLUNsChanged, nil)
+	r.unit.Attention(AttentionCapacityChanged, r.nexus)
+	wantGood(t, at(t, n, 0, cdbReportLUNs))
+	wantSense(t, at(t, n, 0, cdbTestUnitReady), AttentionCapacityChanged)
+	wantGood(t, at(t, n, 0, cdbTestUnitReady))
+	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionSpaceThreshold)
+	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionLUNsChanged)
+	wantGood(t, at(t, r.nexus, 0, cdbTestUnitReady))
+}
+
+func TestReset(t *testing.T) {
+	r := disk512(t)
+	var mu sync.Mutex
+	told := map[string]int{}
+	join := func(name string) *Nexus {
+		return NewNexus(NexusConfig{Attention: AttentionPowerOn, Aborted: func(lun LUN) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[name+" "+lun.String()]++
+		}}, r.luns)
+	}
+	a, b := join("a"), join("b")
+	defer a.Close()
+	defer b.Close()
+	if !a.ResetLogicalUnit(0) {
+		t.Fatal("LUN 0 is absent")
+	}
+	if told["a 0"] != 0 || told["b 0"] != 1 {
+		t.Errorf("told %v", told)
+	}
+	for _, n := range []*Nexus{a, b, r.nexus} { // 29/03 in place of 29/00
+		wantSense(t, at(t, n, 0, cdbTestUnitReady), AttentionDeviceReset)
+		wantGood(t, at(t, n, 0, cdbTestUnitReady))
+	}
+	b.ResetTarget()
+	if told["a 0"] != 1 {
+		t.Errorf("told %v", told)
+	}
+	for _, n := range []*Nexus{a, b} {
+		wantSense(t, at(t, n, 0, cdbTestUnitReady), AttentionTargetReset)
+		wantGood(t, at(t, n, 0, cdbTestUnitReady))
+	}
+}
+
+func TestSetCapacity(t *testing.T) {
+	r := disk512(t)
+	before := r.unit.Blocks()
+	for _, bad := range []int64{0, -512, 513, int64(before-1) * 512} {
+		if err := r.unit.SetCapacity(bad); err == nil {
+			t.Errorf("capacity %d is accepted", bad)
+		}
+	}
+	if err := r.unit.SetCapacity(int64(before) * 512); err != nil {
+		t.Error(err)
+	}
+	r.good(cdbTestUnitReady)
+	if err := r.unit.SetCapacity(16384 * 512); err != nil {
+		t.Fatal(err)
+	}
+	r.sense(AttentionCapacityChanged, cdbTestUnitReady)
+	wantBytes(t, r.good("25 00 00000000 0000 00 00"), "00003FFF 00000200")
+}

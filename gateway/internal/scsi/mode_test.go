@@ -1,0 +1,132 @@
+package scsi
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+var (
+	caching    = "08 12" + strings.Repeat("00", 18)
+	control    = "0A 0A 20 10 00 00 00 00 FFFF 0000"
+	power      = "1A 26" + strings.Repeat("00", 38)
+	exceptions = "1C 0A 08 00 00000000 00000000"
+	allModes   = caching + control + power + exceptions
+
+	nothing = strings.NewReplacer("20 10", "00 00", "FFFF", "0000", "0A 08", "0A 00").Replace(allModes)
+)
+
+const descriptor512 = "00002005 00000200"
+
+func TestModeSense(t *testing.T) {
+	r := disk512(t)
+	for _, test := range []struct{ cdb, want string }{
+		{"1A 00 3F 00 FF 00", "5F 00 10 08" + descriptor512 + allModes},
+		{"1A 08 3F 00 FF 00", "57 00 10 00" + allModes},
+		{"1A 08 3F FF FF 00", "57 00 10 00" + allModes},
+		{"1A 08 BF 00 FF 00", "57 00 10 00" + allModes}, // default values
+		{"1A 08 7F 00 FF 00", "57 00 10 00" + nothing},  // changeable values
+		{"1A 08 08 00 FF 00", "17 00 10 00" + caching},
+		{"1A 08 0A 00 FF 00", "0F 00 10 00" + control},
+		{"1A 08 0A FF FF 00", "0F 00 10 00" + control},
+		{"1A 08 1A 00 FF 00", "2B 00 10 00" + power},
+		{"1A 08 1C 00 FF 00", "0F 00 10 00" + exceptions},
+		{"1A E8 1C 00 04 00", "0F 00 10 00"},
+		{"5A 00 3F 00 000000 00FF 00", "0062 00 10 00 00 0008" + descriptor512 + allModes},
+		{"5A 10 3F 00 000000 00FF 00", "006A 00 10 01 00 0010 0000000000002005 00000000 00000200" + allModes},
+		{"5A 18 0A 00 000000 00FF 00", "0012 00 10 00 00 0000" + control},
+		{"5A 08 0A 00 000000 0002 00", "0012"},
+	} {
+		wantBytes(t, r.good(test.cdb), test.want)
+	}
+	wantBytes(t, disk4096(t).good("1A 00 08 00 0C 00"), "1F 00 10 08 00000401 00001000")
+
+	config := testConfig(1<<33, 512)
+	config.DescriptorSense = true
+	unit, err := NewLogicalUnit(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	luns, err := NewLUNMap(Mapping{Unit: unit, Backend: newMemory(512)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := &rig{t: t, unit: unit, luns: luns}
+	big.nexus = big.login(NoSense)
+	wantBytes(t, big.good("1A 00 0A 00 FF 00"), "17 00 10 08 FFFFFFFF 00000200 0A 0A 24 10 00 00 00 00 FFFF 0000")
+	wantBytes(t, big.good("5A 10 0A 00 000000 0018 00")[8:], "0000000200000000 00000000 00000200")
+}
+
+func TestModeSenseRefuses(t *testing.T) {
+	r := disk512(t)
+	for _, page := range []string{"00", "01", "09", "3E"} {
+		r.sense(InvalidFieldInCDB, "1A 08"+page+"00 FF 00")
+		r.sense(InvalidFieldInCDB, "5A 08"+page+"00 000000 00FF 00")
+	}
+	r.sense(InvalidFieldInCDB, "1A 08 0A 01 FF 00")
+	r.sense(InvalidFieldInCDB, "1A 08 3F 01 FF 00")
+	r.sense(SavingNotSupported, "1A 08 FF 00 FF 00")
+	r.sense(SavingNotSupported, "5A 08 CA 00 000000 00FF 00")
+}
+
+func TestModeSelect(t *testing.T) {
+	r := disk512(t)
+	six := func(list string) (string, []byte) {
+		p := fromHex(t, list)
+		return fmt.Sprintf("15 10 00 00 %02X 00", len(p)), p
+	}
+	ten := func(list string) (string, []byte) {
+		p := fromHex(t, list)
+		return fmt.Sprintf("55 10 00 00 000000 %04X 00", len(p)), p
+	}
+	for _, list := range []string{
+		"", "00 00 00 00", "00 00 10 00" + allModes, "00 00 00 08" + descriptor512 + control,
+		"00 00 90 08 00000000 00000200", "00 00 00 08 FFFFFFFF 00000200" + caching,
+	} {
+		cdb, p := six(list)
+		r.good(cdb, p...)
+	}
+	for _, list := range []string{
+		"", "0000 00 00 00 00 0000", "0000 00 10 00 00 0000" + allModes,
+		"0000 00 00 01 00 0010 0000000000002005 00000000 00000200" + exceptions,
+		"0000 00 00 00 00 0008" + descriptor512 + exceptions,
+	} {
+		cdb, p := ten(list)
+		r.good(cdb, p...)
+	}
+	for _, test := range []struct {
+		list string
+		code SenseCode
+		sks  string
+	}{
+		{"00 00 00", ParameterListLengthError, "000000"},
+		{"00 00 00 08 000020", ParameterListLengthError, "000000"},
+		{"00 00 00 00 0A", ParameterListLengthError, "000000"},
+		{"00 00 00 00 0A 0A 20", ParameterListLengthError, "000000"},
+		{"00 00 00 08 00002006 00000200", InvalidFieldInParameters, "800004"},
+		{"00 00 00 08 00002005 00001000", InvalidFieldInParameters, "800004"},
+		{"00 00 00 04 00002005", InvalidFieldInParameters, "800004"},
+		{"00 00 00 00 0A 0B 20", InvalidFieldInParameters, "8F0005"},
+		{"00 00 00 00 4A 0A 20 10 00 00 00 00 FFFF 0000", InvalidFieldInParameters, "8D0004"},
+		{"00 00 00 00 09 00", InvalidFieldInParameters, "8D0004"},
+		{"00 00 00 00" + control + "08 12 04" + strings.Repeat("00", 17), InvalidFieldInParameters, "800012"}, // WCE
+		{"00 00 00 00 0A 0A 20 10 08 00 00 00 FFFF 0000", InvalidFieldInParameters, "800008"},                 // SWP
+	} {
+		cdb, p := six(test.list)
+		c := r.sense(test.code, cdb, p...)
+		wantBytes(t, c.Sense()[15:18], test.sks)
+	}
+	cdb, p := ten("0000 00 00 00 00 00")
+	r.sense(ParameterListLengthError, cdb, p...)
+	r.sense(InvalidFieldInCDB, "15 11 00 00 00 00")             // SP
+	r.sense(InvalidFieldInCDB, "15 00 00 00 04 00", 0, 0, 0, 0) // PF
+	r.sense(InvalidFieldInCommandIU, "15 10 00 00 04 00", 0, 0, 0)
+	// A list cut at every byte is refused or says nothing, and never read past its end.
+	whole := fromHex(t, "00 00 10 08"+descriptor512+allModes)
+	for n := range whole {
+		c := r.run(fmt.Sprintf("15 10 00 00 %02X 00", n), whole[:n]...)
+		if good := n == 0 || n == 12 || n == 32 || n == 44 || n == 84; good != (c.Status == StatusGood) {
+			t.Errorf("%d bytes: %v %v", n, c.Status, c.SenseCode())
+		}
+	}
+}
