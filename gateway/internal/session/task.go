@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
@@ -62,6 +63,12 @@ type Task struct {
 // Run executes the command; it blocks as long as the medium does. It is called once for each time that the task is in
 // Effects.Start, without the session's mutex, and followed by Session.Complete.
 func (t *Task) Run() { t.err = t.s.cfg.Nexus.Execute(t.ctx, &t.cmd) }
+
+// ErrBroken is for Fail: the command was not executed to its end because something is wrong with the gateway.
+var ErrBroken = errors.New("session: broken while it ran")
+
+// Fail says that Run did not return, because it panicked. Complete follows as if it had.
+func (t *Task) Fail(err error) { t.err = err }
 
 // newTask returns a blank task.
 func (s *Session) newTask(c *Conn) *Task {
@@ -254,9 +261,8 @@ func (s *Session) executed(t *Task) {
 		return
 	}
 	if t.err != nil {
-		// Execute gave up on a context that nobody cancelled: the session is ending, or the medium has a bug. The
-		// initiator is told something that makes it look again.
-		t.cmd.Fail(scsi.CommandsClearedByServer)
+		// Run panicked, or Execute gave up on a context that nobody cancelled, which is a bug of the medium's.
+		t.cmd.Fail(scsi.InternalTargetFailure)
 	}
 	t.stage = stageSending
 	t.out.buf.release() // its bytes are used up; data-in has a buffer of its own
