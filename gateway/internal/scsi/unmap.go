@@ -40,7 +40,7 @@ func unmap(ctx context.Context, a *attachment, c *Command) {
 	var run extent
 	for ; len(descriptors) > 0; descriptors = descriptors[unmapDescriptor:] {
 		next := unmapExtent(descriptors)
-		if next.blocks > 0 && run.blocks > 0 && next.lba == run.lba+run.blocks {
+		if next.lba == run.lba+run.blocks {
 			run.blocks += next.blocks
 			continue
 		}
