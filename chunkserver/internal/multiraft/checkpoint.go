@@ -1,0 +1,259 @@
+package multiraft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
+)
+
+const (
+	// checkpointLook is how often the checkpointer looks for what is due.
+	checkpointLook = 200 * time.Millisecond
+	// overlayMax is the memory of changes that are not durable yet, in bytes, above which all groups are checkpointed.
+	overlayMax = 128 << 20
+	// sampleBytes is how far apart in the log the samples of a tail are.
+	sampleBytes = 256 << 10
+)
+
+// frozen is a group's part of a checkpoint; f is nil when the group has stopped.
+type frozen struct {
+	g *Group
+	f *blockstore.Frozen
+}
+
+// checkpointer makes applied entries durable in the store and cuts the log behind them.
+type checkpointer struct {
+	host *Host
+	wake chan struct{}
+	mu   struct {
+		sync.Mutex
+		forced map[layout.CopysetID]bool
+		all    bool
+	}
+	last    map[*Group]time.Duration // owned by Run: since when a group has something to checkpoint
+	pending []frozen                 // owned by Run: a Commit that found no space
+}
+
+func newCheckpointer(h *Host) *checkpointer {
+	c := &checkpointer{host: h, wake: make(chan struct{}, 1), last: map[*Group]time.Duration{}}
+	c.mu.forced = map[layout.CopysetID]bool{}
+	return c
+}
+
+// kick has every group checkpointed soon: space is short.
+func (c *checkpointer) kick() {
+	c.mu.Lock()
+	c.mu.all = true
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+// force has the groups checkpointed soon, because they keep the log's oldest segment.
+func (c *checkpointer) force(ids []layout.CopysetID) {
+	c.mu.Lock()
+	for _, id := range ids {
+		c.mu.forced[id] = true
+	}
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+func (c *checkpointer) wakeUp() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves until ctx ends.
+func (c *checkpointer) Run(ctx context.Context) {
+	timer := time.NewTicker(checkpointLook)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-timer.C:
+		case <-c.wake:
+		case <-c.host.cfg.Store.Poisoned():
+			c.host.fail(c.host.cfg.Store.Err())
+			<-ctx.Done()
+			return
+		case <-ctx.Done():
+			return
+		}
+		if c.host.failedErr() != nil {
+			continue
+		}
+		c.look(ctx)
+	}
+}
+
+// look measures the space and checkpoints what is due.
+func (c *checkpointer) look(ctx context.Context) {
+	u := c.host.cfg.Store.Usage()
+	c.host.spaceLow.Store(u.Free < u.Reserve+c.host.cfg.SpaceMargin)
+	if _, err := c.host.cfg.Log.PrepareSpare(); err != nil {
+		c.host.event("no spare log segment", nil, err)
+	}
+	c.mu.Lock()
+	forced, all := c.mu.forced, c.mu.all || u.Overlay > overlayMax
+	c.mu.forced, c.mu.all = map[layout.CopysetID]bool{}, false
+	c.mu.Unlock()
+	var due []*Group
+	for _, g := range c.host.Groups() {
+		if c.due(g) || all || forced[g.id] {
+			due = append(due, g)
+		}
+	}
+	if len(due) == 0 && len(c.pending) == 0 {
+		return
+	}
+	if err := c.checkpoint(ctx, due, forced); err != nil && ctx.Err() == nil {
+		if errors.Is(err, blockstore.ErrNoSpace) {
+			c.host.event("checkpoint has no space", nil, err)
+			return
+		}
+		c.host.fail(fmt.Errorf("multiraft: checkpoint: %w", err))
+	}
+}
+
+// due tells whether the group's log is long enough, or its first change old enough.
+func (c *checkpointer) due(g *Group) bool {
+	if g.failure.Load() != nil {
+		return false
+	}
+	if durable, _ := g.store.Load().Durable(); g.applied.Load() == durable {
+		delete(c.last, g)
+		return false
+	}
+	since, ok := c.last[g]
+	if !ok {
+		c.last[g] = c.host.now()
+		return false
+	}
+	return c.host.now()-since >= c.host.cfg.CheckpointEvery || g.logBytes.Load() >= c.host.cfg.CheckpointBytes
+}
+
+// checkpoint freezes the groups, commits them together, and cuts the log.
+func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[layout.CopysetID]bool) error {
+	got := make(chan frozen, len(due))
+	for _, g := range due {
+		delete(c.last, g)
+		g.logBytes.Store(0)
+		g.ap.post(task{g: g, kind: taskFreeze, frozen: got})
+	}
+	for range due {
+		select {
+		case f := <-got:
+			if f.f != nil {
+				c.pending = append(c.pending, f)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	fs := make([]*blockstore.Frozen, 0, len(c.pending))
+	for _, f := range c.pending {
+		fs = append(fs, f.f)
+	}
+	if err := c.host.cfg.Store.Commit(fs); err != nil {
+		return err
+	}
+	for _, f := range c.pending {
+		c.cut(f, forced[f.g.id])
+	}
+	c.pending = nil
+	return nil
+}
+
+// cut shortens the log to what the checkpoint does not cover and a tail for followers that lag.
+func (c *checkpointer) cut(f frozen, all bool) {
+	index, _ := f.f.Applied()
+	if !all {
+		index = f.g.tail.cut(index, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
+	}
+	index = f.g.tail.held(index)
+	if pin, ok := f.g.offers.pin(); ok {
+		index = min(index, pin)
+	}
+	if first, err := f.g.log.FirstIndex(); err != nil || index < first {
+		return
+	}
+	c.host.writer.post(appendRequest{update: &raftlog.Update{Copyset: f.g.id, TruncateTo: index}})
+}
+
+// tail knows how many bytes of log are behind an index, and which images still need the log behind theirs.
+type tail struct {
+	mu struct {
+		sync.Mutex
+		total   int64
+		samples []sample
+		holds   map[uint64]int
+	}
+}
+
+type sample struct {
+	index uint64
+	total int64
+}
+
+// add notes that entries up to index, of that many bytes, were appended.
+func (t *tail) add(index uint64, bytes int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.mu.total += bytes
+	if n := len(t.mu.samples); n == 0 || t.mu.total-t.mu.samples[n-1].total >= sampleBytes {
+		t.mu.samples = append(t.mu.samples, sample{index, t.mu.total})
+	}
+}
+
+// cut returns up to where the log may go when entries, or bytes if they are fewer, are to stay in front of applied.
+func (t *tail) cut(applied, entries uint64, bytes int64) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var index uint64
+	if applied > entries {
+		index = applied - entries
+	}
+	keep := 0
+	for i, s := range t.mu.samples {
+		if t.mu.total-s.total < bytes || s.index > applied {
+			break
+		}
+		index, keep = max(index, s.index), i
+	}
+	t.mu.samples = append(t.mu.samples[:0], t.mu.samples[keep:]...)
+	return min(index, applied)
+}
+
+func (t *tail) hold(index uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.holds == nil {
+		t.mu.holds = map[uint64]int{}
+	}
+	t.mu.holds[index]++
+}
+
+func (t *tail) release(index uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.holds[index]--; t.mu.holds[index] <= 0 {
+		delete(t.mu.holds, index)
+	}
+}
+
+// held returns index, or the lowest held one if that is lower.
+func (t *tail) held(index uint64) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at := range t.mu.holds {
+		index = min(index, at)
+	}
+	return index
+}

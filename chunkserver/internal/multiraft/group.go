@@ -1,0 +1,279 @@
+package multiraft
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
+)
+
+// Group is this chunkserver's peer of one copyset. Its methods may be called from any goroutine.
+type Group struct {
+	id   layout.CopysetID
+	peer layout.PeerID
+	host *Host
+	w    *worker
+	ap   *applier
+	log  *raftlog.Group
+
+	node node // the worker's
+	app  app  // the applier's
+
+	// What follows is published by worker and applier, for all.
+	store     atomic.Pointer[blockstore.Copyset]
+	lease     atomic.Int64  // end of the read lease on the host's clock, 0: none
+	leading   atomic.Bool   // raft leads here
+	leader    atomic.Uint64 // chunkserver of the leader, 0: not known
+	applied   atomic.Uint64
+	view      atomic.Pointer[copyset.View]
+	members   atomic.Pointer[copyset.Members]
+	report    atomic.Pointer[raftReport]
+	failure   atomic.Pointer[error]
+	blocked   atomic.Pointer[error] // an entry can not be applied at the moment
+	appending atomic.Int32          // appends that the log writer has
+	logBytes  atomic.Int64          // bytes of entries appended since the last checkpoint
+	sending   atomic.Pointer[Transfer]
+
+	waiters struct {
+		sync.Mutex
+		m      map[uint64]*proposal
+		closed error
+	}
+	pending struct{ count, bytes atomic.Int64 }
+	offers  offers
+	tail    tail
+}
+
+// Waiter gets the reply to a proposal, once, on a goroutine that serves other groups too: Done must not block.
+type Waiter interface{ Done(Reply) }
+
+type proposal struct {
+	id   uint64
+	data []byte
+	w    Waiter
+}
+
+// ID returns the copyset, Peer the peer's id in it.
+func (g *Group) ID() layout.CopysetID { return g.id }
+
+// Peer returns the id of this chunkserver's peer.
+func (g *Group) Peer() layout.PeerID { return g.peer }
+
+// Propose proposes the command, which it encodes before it returns; the reply goes to w, in any case. Leadership lost
+// on the way is NotLeader, and the command may still take effect: to ask again, with the same seq, is safe.
+func (g *Group) Propose(c *copyset.Command, w Waiter) {
+	if r, ok := g.admit(c); !ok {
+		w.Done(r)
+		return
+	}
+	p := &proposal{id: g.host.nextProposal.Add(1), w: w}
+	c.Proposer, c.Proposal = g.peer, p.id
+	p.data = c.AppendTo(make([]byte, 0, c.Size()))
+	size := int64(len(p.data))
+	if g.pending.count.Add(1) > int64(g.host.cfg.ProposalsMax) || g.pending.bytes.Add(size) > g.host.cfg.ProposalBytesMax ||
+		g.host.pendingBytes.Add(size) > g.host.cfg.TotalBytesMax {
+		g.settle(p) // the sums that were not added stay above zero only as long as others wait
+		w.Done(Reply{Status: Busy})
+		return
+	}
+	g.w.post(event{g: g, kind: evPropose, prop: p})
+}
+
+// admit answers what needs no log: it is a short cut, the log decides.
+func (g *Group) admit(c *copyset.Command) (Reply, bool) {
+	switch {
+	case g.failure.Load() != nil:
+		return g.failed(), false
+	case !g.leading.Load():
+		return g.notLeader(), false
+	case c.Op == copyset.OpWrite || c.Op == copyset.OpCompareAndWrite || c.Op == copyset.OpWriteZeroes:
+		if g.host.spaceLow.Load() {
+			return Reply{Status: NoSpace}, false
+		}
+	}
+	return Reply{}, true
+}
+
+// settle gives back what the proposal counted.
+func (g *Group) settle(p *proposal) {
+	size := int64(len(p.data))
+	g.pending.count.Add(-1)
+	g.pending.bytes.Add(-size)
+	g.host.pendingBytes.Add(-size)
+}
+
+func (g *Group) finish(p *proposal, r Reply) {
+	g.settle(p)
+	p.w.Done(r)
+}
+
+func (g *Group) notLeader() Reply {
+	return Reply{Status: NotLeader, Leader: layout.ChunkserverID(g.leader.Load())}
+}
+
+func (g *Group) failed() Reply {
+	if e := g.failure.Load(); e != nil {
+		return Reply{Status: Failed, Err: *e}
+	}
+	return Reply{Status: Failed, Err: ErrStopped}
+}
+
+// expect makes the proposal one that the applier will answer. It returns false when the group has stopped.
+func (g *Group) expect(p *proposal) bool {
+	g.waiters.Lock()
+	defer g.waiters.Unlock()
+	if g.waiters.closed != nil {
+		return false
+	}
+	g.waiters.m[p.id] = p
+	return true
+}
+
+// take returns the proposal and expects it no more; nil when somebody else was quicker.
+func (g *Group) take(id uint64) *proposal {
+	g.waiters.Lock()
+	defer g.waiters.Unlock()
+	p := g.waiters.m[id]
+	delete(g.waiters.m, id)
+	return p
+}
+
+// abandon answers everything that is expected; closed, if not nil, is why nothing will be expected any more.
+func (g *Group) abandon(r Reply, closed error) {
+	g.waiters.Lock()
+	m := g.waiters.m
+	g.waiters.m = map[uint64]*proposal{}
+	if closed != nil && g.waiters.closed == nil {
+		g.waiters.closed = closed
+	}
+	g.waiters.Unlock()
+	for _, p := range m {
+		g.finish(p, r)
+	}
+}
+
+// Access is who reads, by which rights.
+type Access struct {
+	Initiator layout.InitiatorID
+	Fence     layout.Fence
+	Access    layout.AccessGeneration
+}
+
+// readable checks lease and fences. Done means that the read may go on, or that its data may be used.
+func (g *Group) readable(v layout.VolumeID, a *Access) Reply {
+	if end := g.lease.Load(); end == 0 || int64(g.host.now()) >= end {
+		switch {
+		case g.failure.Load() != nil:
+			return g.failed()
+		case g.leading.Load():
+			return Reply{Status: NotReady}
+		}
+		return g.notLeader()
+	}
+	verdict, out := g.view.Load().Check(v, a.Initiator, a.Fence, a.Access)
+	switch verdict {
+	case copyset.Pass:
+		return Reply{Status: Done, Outcome: copyset.Outcome{Code: copyset.OK}}
+	case copyset.Behind:
+		return Reply{Status: Behind}
+	}
+	return Reply{Status: Done, Outcome: out}
+}
+
+func served(r Reply) bool { return r.Status == Done && r.Outcome.Code == copyset.OK }
+
+// Read fills dst from off of the chunk and appends the checksums of the whole blocks to crcs. It runs on the caller's
+// goroutine and may wait for the disk. dst is of use only when the reply is Done and OK.
+func (g *Group) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32, a *Access) ([]uint32, Reply) {
+	if r := g.readable(ch.Volume, a); !served(r) {
+		return crcs, r
+	}
+	crcs, err := g.store.Load().Read(ch, off, dst, crcs)
+	if err != nil {
+		return crcs, storeReply(err)
+	}
+	return crcs, g.readable(ch.Volume, a)
+}
+
+// Allocated appends which blocks of the range are allocated to runs.
+func (g *Group) Allocated(ch layout.ChunkID, off, length uint32, runs []blockstore.Run, a *Access) ([]blockstore.Run, Reply) {
+	if r := g.readable(ch.Volume, a); !served(r) {
+		return runs, r
+	}
+	runs, err := g.store.Load().Allocated(ch, off, length, runs)
+	if err != nil {
+		return runs, storeReply(err)
+	}
+	return runs, g.readable(ch.Volume, a)
+}
+
+// storeReply is what an error of the store means to the one who asked.
+func storeReply(err error) Reply {
+	switch {
+	case errors.As(err, new(*blockstore.ChecksumError)):
+		return Reply{Status: Damaged, Err: err}
+	case errors.Is(err, blockstore.ErrRange):
+		return Reply{Status: Invalid, Err: err}
+	case errors.Is(err, blockstore.ErrRemoved):
+		return Reply{Status: NotReady, Err: err} // an image took its place
+	}
+	return Reply{Status: Failed, Err: err}
+}
+
+// ReadBlocks reads whole blocks of the replica, whoever leads, once it has applied the index given; it is how another
+// peer gets a good copy of a damaged block.
+func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length uint32, applied uint64) (data []byte, crcs []uint32, at uint64, err error) {
+	for g.applied.Load() < applied {
+		if err := g.host.pause(ctx, 5*time.Millisecond); err != nil {
+			return nil, nil, 0, err
+		}
+	}
+	data = make([]byte, length)
+	at = g.applied.Load()
+	crcs, err = g.store.Load().Read(ch, off, data, nil)
+	return data, crcs, at, err
+}
+
+// order asks the worker for something and waits for its answer.
+func (g *Group) order(ctx context.Context, ev event) error {
+	ev.g, ev.reply = g, make(chan error, 1)
+	g.w.post(ev)
+	select {
+	case err := <-ev.reply:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.host.stopped:
+		return ErrStopped
+	}
+}
+
+// ChangeMembers proposes the change and does not wait until it is made. ErrNotLeader, or why the change does not fit.
+func (g *Group) ChangeMembers(ctx context.Context, c *copyset.Change) error {
+	return g.order(ctx, event{kind: evChange, change: c})
+}
+
+// TransferLeader begins to hand leadership to the peer. The leader serves no reads from then on.
+func (g *Group) TransferLeader(ctx context.Context, to layout.PeerID) error {
+	return g.order(ctx, event{kind: evTransfer, peer: to})
+}
+
+// Campaign lets the peer start an election now.
+func (g *Group) Campaign(ctx context.Context) error {
+	return g.order(ctx, event{kind: evCampaign})
+}
+
+// Members returns the membership as of the applied index.
+func (g *Group) Members() *copyset.Members { return g.members.Load() }
+
+// Leading tells whether raft leads here, which is no promise: only Read and Propose know.
+func (g *Group) Leading() bool { return g.leading.Load() }
+
+// Applied returns the index of the last applied entry.
+func (g *Group) Applied() uint64 { return g.applied.Load() }

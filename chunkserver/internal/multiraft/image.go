@@ -1,0 +1,302 @@
+package multiraft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+const (
+	// offerAge is how long an image waits for a follower that wants it before its blocks are let go.
+	offerAge = 10 * time.Second
+	// imageQueueMax bounds the images that wait to be sent.
+	imageQueueMax = 64
+)
+
+// Transfer is an image on its way to a peer.
+type Transfer struct {
+	Peer layout.PeerID
+	// Total is the size of the content when the transfer began, in bytes; Sent is how much of it has gone.
+	Total int64
+	Sent  atomic.Int64
+}
+
+// offer is an image that can be sent.
+type offer struct {
+	im   *blockstore.Image
+	conf *raftpb.ConfState
+	made time.Duration
+}
+
+// offers are the images of a group: one that was prepared because raft asked for it, and those that raft has taken for a
+// MsgSnap which has not come by yet.
+type offers struct {
+	mu struct {
+		sync.Mutex
+		ready   *offer
+		ordered bool
+		taken   []*offer
+	}
+}
+
+func (o *offers) take() (*blockstore.Image, *raftpb.ConfState) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.mu.ready == nil {
+		return nil, nil
+	}
+	r := o.mu.ready
+	o.mu.ready = nil
+	o.mu.taken = append(o.mu.taken, r)
+	return r.im, proto.Clone(r.conf).(*raftpb.ConfState)
+}
+
+// claim returns the taken image of an index.
+func (o *offers) claim(index uint64) *blockstore.Image {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, r := range o.mu.taken {
+		if at, _ := r.im.Applied(); at == index {
+			o.mu.taken = append(o.mu.taken[:i], o.mu.taken[i+1:]...)
+			return r.im
+		}
+	}
+	return nil
+}
+
+// order tells whether an image has to be made.
+func (o *offers) order() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := !o.mu.ordered
+	o.mu.ordered = true
+	return first
+}
+
+func (o *offers) put(r *offer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mu.ordered = false
+	if o.mu.ready != nil {
+		o.mu.ready.im.Close()
+	}
+	o.mu.ready = r
+}
+
+// expire lets an image go that nobody took.
+func (o *offers) expire(now time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r := o.mu.ready; r != nil && now-r.made > offerAge {
+		r.im.Close()
+		o.mu.ready = nil
+	}
+}
+
+// drop lets the prepared image go.
+func (o *offers) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.mu.ready != nil {
+		o.mu.ready.im.Close()
+		o.mu.ready = nil
+	}
+}
+
+// pin returns the lowest index that an image stands for, whose followers will need the log behind it; ok is false when
+// there is none.
+func (o *offers) pin() (index uint64, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := o.mu.taken
+	if o.mu.ready != nil {
+		all = append(all[:len(all):len(all)], o.mu.ready)
+	}
+	for _, r := range all {
+		if at, _ := r.im.Applied(); !ok || at < index {
+			index, ok = at, true
+		}
+	}
+	return index, ok
+}
+
+func (g *Group) orderImage() {
+	if g.offers.order() {
+		g.ap.post(task{g: g, kind: taskImage})
+	}
+}
+
+// image prepares an image for raft's next Snapshot call.
+func (a *applier) image(g *Group) {
+	p := &g.app
+	if p.dead {
+		return
+	}
+	im, err := p.med.cs.Snapshot(p.state.Marshal())
+	if err != nil {
+		g.offers.put(nil)
+		g.host.event("image not made", g, err)
+		return
+	}
+	g.offers.put(&offer{im: im, conf: p.state.Members().Conf, made: a.host.now()})
+}
+
+// imageJob is an image to send.
+type imageJob struct {
+	g  *Group
+	to layout.ChunkserverID
+	m  *raftpb.Message
+	im *blockstore.Image
+}
+
+// sendImage queues the image that belongs to a MsgSnap.
+func (h *Host) sendImage(g *Group, m *raftpb.Message, to layout.ChunkserverID) {
+	im := g.offers.claim(m.GetSnapshot().GetMetadata().GetIndex())
+	err := errors.New("multiraft: no image, or nobody to send it to")
+	if im != nil && to != 0 {
+		select {
+		case h.images <- imageJob{g, to, m, im}:
+			return
+		default:
+			err = errors.New("multiraft: too many images wait")
+		}
+	}
+	if im != nil {
+		im.Close()
+	}
+	g.w.post(event{g: g, kind: evSnapStatus, peer: layout.PeerID(m.GetTo()), err: err})
+}
+
+// runImages sends images until ctx ends.
+func (h *Host) runImages(ctx context.Context) {
+	for {
+		select {
+		case j := <-h.images:
+			h.sendOne(ctx, j)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (h *Host) sendOne(ctx context.Context, j imageJob) {
+	defer j.im.Close()
+	t := &Transfer{Peer: layout.PeerID(j.m.GetTo())}
+	for _, n := range j.g.store.Load().Usage() {
+		t.Total += n
+	}
+	j.g.sending.Store(t)
+	index, _ := j.im.Applied()
+	j.g.tail.hold(index)
+	err := h.cfg.Transport.Install(ctx, j.to, Message{Copyset: j.g.id, Raft: j.m}, j.im, &t.Sent)
+	j.g.tail.release(index)
+	j.g.sending.CompareAndSwap(t, nil)
+	h.event("image sent", j.g, err)
+	j.g.w.post(event{g: j.g, kind: evSnapStatus, peer: t.Peer, err: err})
+}
+
+// incoming is an image that comes in.
+type incoming struct {
+	msg  *raftpb.Message
+	inst *blockstore.Installer
+	once sync.Once
+	done chan error
+}
+
+func (in *incoming) finish(err error) {
+	in.once.Do(func() { in.done <- err })
+}
+
+// Incoming takes an image from another chunkserver. It is used by one goroutine.
+type Incoming struct {
+	g  *Group
+	in *incoming
+}
+
+// ReceiveImage begins to take the image that belongs to m, a MsgSnap.
+func (h *Host) ReceiveImage(m Message) (*Incoming, error) {
+	g := h.Group(m.Copyset)
+	if g == nil || m.Raft.GetType() != raftpb.MsgSnap || m.Raft.GetTo() != uint64(g.peer) {
+		return nil, ErrNoGroup
+	}
+	if m.Raft.GetSnapshot().GetMetadata().GetIndex() <= g.Applied() {
+		return nil, fmt.Errorf("multiraft: copyset %d has applied more than the image", g.id)
+	}
+	if h.receiving.Add(1) > int64(2*h.cfg.SnapshotsMax) {
+		h.receiving.Add(-1)
+		return nil, errors.New("multiraft: too many images come in")
+	}
+	inst, err := h.cfg.Store.NewInstaller(m.Copyset)
+	if err != nil {
+		h.receiving.Add(-1)
+		return nil, err
+	}
+	return &Incoming{g: g, in: &incoming{msg: m.Raft, inst: inst, done: make(chan error, 1)}}, nil
+}
+
+// Write takes the next bytes of the image; they are not kept.
+func (r *Incoming) Write(p []byte) (int, error) { return r.in.inst.Write(p) }
+
+// Finish hands the whole image to raft and waits until it is in place, or not wanted (nil too: the log has what it
+// would bring).
+func (r *Incoming) Finish(ctx context.Context) error {
+	r.g.w.post(event{g: r.g, kind: evImage, image: r.in})
+	select {
+	case err := <-r.in.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.g.host.stopped:
+		return ErrStopped
+	}
+}
+
+// Close ends the transfer; what was not handed over is dropped.
+func (r *Incoming) Close(handed bool) {
+	if !handed {
+		r.in.inst.Abort()
+	}
+	r.g.host.receiving.Add(-1)
+}
+
+// receive tells raft of an image.
+func (w *worker) receive(g *Group, ev *event) {
+	n := &g.node
+	if n.image != nil {
+		ev.image.inst.Abort()
+		ev.image.finish(errors.New("multiraft: another image is being installed"))
+		return
+	}
+	n.image = ev.image
+	_ = n.raw.Step(ev.image.msg) // refuseImage sees whether raft took it
+}
+
+// refuseImage drops an image that raft did not want.
+func (w *worker) refuseImage(g *Group) {
+	n := &g.node
+	if n.image != nil && !n.installing {
+		n.image.inst.Abort()
+		n.image.finish(nil)
+		n.image = nil
+	}
+}
+
+// installed lets the appends go that waited for the image.
+func (w *worker) installed(g *Group) {
+	n := &g.node
+	n.image.finish(nil)
+	n.image, n.installing = nil, false
+	for _, r := range n.held {
+		w.host.writer.post(r)
+	}
+	n.held = nil
+}

@@ -1,0 +1,191 @@
+package multiraft
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
+)
+
+type progress = tracker.Progress
+
+// reportTicks is after how many ticks a group's report is made anew.
+const reportTicks = 5
+
+// node is what a worker keeps of a group.
+type node struct {
+	raw     *raft.RawNode
+	members *copyset.Members
+	// As of the last Ready.
+	state        raft.StateType
+	lead         layout.PeerID
+	term, commit uint64
+	// What the log writer was last given.
+	writtenTerm, writtenVote uint64
+
+	dirty, dead bool
+	props       []*proposal
+	ticks       int
+	eager       int    // ticks for which a founding peer that is meant to lead still tries to
+	appliedTerm uint64 // the term of the last applied entry
+	quarantine  time.Duration
+	seen        map[layout.PeerID]layout.ChunkserverID // where peers that are not members yet write from
+
+	// Leader: what makes the lease. transferTicks counts since a transfer began, 0: none in this term.
+	acks          map[layout.PeerID]uint64
+	transferTicks int
+	// Follower: the newest stamp of the leader of this term, and the one that the round brought.
+	echo, arrived stamp
+
+	// An image that raft was told of; installing: it accepted it. held are the appends that wait until it is in place.
+	image      *incoming
+	installing bool
+	held       []appendRequest
+}
+
+// step takes a message of another chunkserver.
+func (w *worker) step(g *Group, ev *event) {
+	n, m := &g.node, ev.msg
+	from := layout.PeerID(m.GetFrom())
+	if m.GetTo() != uint64(g.peer) || from == 0 || raft.IsLocalMsgTarget(m.GetFrom()) {
+		return
+	}
+	switch m.GetType() {
+	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		if w.now < n.quarantine {
+			return // what it promised before it was started is not known
+		}
+	case raftpb.MsgApp, raftpb.MsgHeartbeat:
+		n.arrived.newer(stamp{term: m.GetTerm(), from: from, at: ev.stamp})
+	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
+		w.acknowledge(g, from, m.GetTerm(), ev.stamp)
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+	default:
+		return
+	}
+	if _, ok := n.members.Chunkservers[from]; !ok {
+		n.seen[from] = ev.from
+	}
+	_ = n.raw.Step(m) // from a peer that is no member any more
+}
+
+// drain takes what raft wants done.
+func (w *worker) drain(g *Group) {
+	n := &g.node
+	if n.dead {
+		return
+	}
+	w.propose(g)
+	if n.raw.HasReady() {
+		rd := n.raw.Ready()
+		w.observe(g, &rd)
+		for _, m := range rd.Messages {
+			switch {
+			case m.GetTo() == raft.LocalAppendThread:
+				w.append(g, m)
+			case m.GetTo() == raft.LocalApplyThread:
+				g.ap.post(task{g: g, kind: taskApply, msg: m})
+			case m.GetType() == raftpb.MsgSnap:
+				w.host.sendImage(g, m, w.locate(g, m))
+			default:
+				w.send(g, m)
+			}
+		}
+	} else {
+		n.arrive()
+	}
+	w.refuseImage(g)
+	w.publishLease(g)
+}
+
+// observe notes the new state of the node before its messages go out.
+func (w *worker) observe(g *Group, rd *raft.Ready) {
+	n := &g.node
+	state, term := n.state, n.term
+	if rd.SoftState != nil {
+		n.state, n.lead = rd.SoftState.RaftState, layout.PeerID(rd.SoftState.Lead)
+	}
+	if !raft.IsEmptyHardState(rd.HardState) {
+		n.term, n.commit = rd.HardState.GetTerm(), rd.HardState.GetCommit()
+	}
+	if state != n.state || term != n.term {
+		if state == raft.StateLeader {
+			g.lease.Store(0)
+			g.leading.Store(false)
+		}
+		n.acks = map[layout.PeerID]uint64{}
+		n.transferTicks = 0
+	}
+	if rd.SoftState != nil || term != n.term {
+		g.leader.Store(uint64(n.members.Chunkservers[n.lead]))
+		g.leading.Store(n.state == raft.StateLeader)
+		if state == raft.StateLeader && (n.state != raft.StateLeader || term != n.term) {
+			g.abandon(g.notLeader(), nil)
+		}
+		w.publishReport(g)
+	}
+	n.arrive()
+}
+
+// locate returns where the message's peer is, 0 if that is not known.
+func (w *worker) locate(g *Group, m *raftpb.Message) layout.ChunkserverID {
+	p := layout.PeerID(m.GetTo())
+	if cs, ok := g.node.members.Chunkservers[p]; ok {
+		return cs
+	}
+	return g.node.seen[p]
+}
+
+// send queues a message for the end of the round.
+func (w *worker) send(g *Group, m *raftpb.Message) {
+	if to := w.locate(g, m); to != 0 {
+		w.out[to] = append(w.out[to], Message{Copyset: g.id, Raft: m, Stamp: w.stampFor(g, m)})
+	}
+}
+
+// append hands a MsgStorageAppend to the log writer. One that changes nothing but the commit index, which needs not be
+// durable, is answered at once when nothing is before it.
+func (w *worker) append(g *Group, m *raftpb.Message) {
+	n := &g.node
+	r := appendRequest{g: g, entries: m.GetEntries(), snapshot: m.GetSnapshot()}
+	if m.Term != nil && (m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0) {
+		r.hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	}
+	voted := r.hard != nil && (r.hard.GetVote() != n.writtenVote || r.hard.GetTerm() != n.writtenTerm)
+	if voted {
+		n.writtenTerm, n.writtenVote = r.hard.GetTerm(), r.hard.GetVote()
+	}
+	for _, resp := range m.GetResponses() {
+		if resp.GetTo() == uint64(g.peer) {
+			r.local = append(r.local, resp)
+		} else if to := w.locate(g, resp); to != 0 {
+			r.remote = append(r.remote, outgoing{to, Message{Copyset: g.id, Raft: resp, Stamp: w.stampFor(g, resp)}})
+		}
+	}
+	switch {
+	case r.snapshot != nil:
+		n.installing = true
+		index, term := r.snapshot.GetMetadata().GetIndex(), r.snapshot.GetMetadata().GetTerm()
+		r.reset = &raftlog.SnapshotMeta{Index: index, Term: term}
+		g.ap.post(task{g: g, kind: taskInstall, image: n.image})
+		fallthrough
+	case n.installing:
+		g.appending.Add(1)
+		n.held = append(n.held, r)
+	case len(r.entries) == 0 && !voted && g.appending.Load() == 0:
+		for _, resp := range r.local {
+			w.post(event{g: g, kind: evLocal, msg: resp})
+		}
+		for _, o := range r.remote {
+			w.out[o.to] = append(w.out[o.to], o.m)
+		}
+	default:
+		g.appending.Add(1)
+		w.host.writer.post(r)
+	}
+}

@@ -1,0 +1,300 @@
+package multiraft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.uber.org/zap"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
+)
+
+// The log of a founding peer starts behind an entry that nobody has, so a peer that joins always gets an image first.
+const (
+	foundingIndex = 1
+	foundingTerm  = 1
+	// foundingVersion is the Members.Version of a founding membership.
+	foundingVersion = 1
+	// eagerTicks is for how long the founding peer that is meant to lead tries to, each second tick.
+	eagerTicks = 20
+)
+
+// recover brings back the groups of the list and finishes what a crash interrupted.
+func (h *Host) recover() error {
+	for id, r := range h.manifest.all() {
+		var err error
+		switch r.state {
+		case peerLive:
+			g := h.newGroup(id, r.peer)
+			g.node.quarantine = h.now() + time.Duration(h.cfg.ElectionTicks)*h.cfg.Tick
+			h.setGroup(id, g)
+			if err := g.recover(); err != nil {
+				g.broken(fmt.Errorf("multiraft: copyset %d can not be recovered: %w", id, err))
+			}
+			g.w.post(event{g: g, kind: evAttach})
+		case peerCreating, peerRemoving:
+			// A peer that was being made has promised nothing; it may be made again under its id.
+			if err = h.cfg.Log.Append([]raftlog.Update{{Copyset: id, Remove: true}}); err != nil {
+				break
+			}
+			if err = h.cfg.Store.Remove(id); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
+				break
+			}
+			state := peerRemoved
+			if r.state == peerCreating {
+				r.peer = 0
+			}
+			err = h.manifest.set(id, peerRecord{r.peer, state})
+		}
+		if err != nil {
+			return fmt.Errorf("multiraft: copyset %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+func (h *Host) newGroup(id layout.CopysetID, peer layout.PeerID) *Group {
+	g := &Group{id: id, peer: peer, host: h, w: h.workerOf(id), ap: h.applierOf(id)}
+	g.waiters.m = map[uint64]*proposal{}
+	g.node.seen = map[layout.PeerID]layout.ChunkserverID{}
+	g.node.acks = map[layout.PeerID]uint64{}
+	empty := copyset.New(nil, 0, 0)
+	g.members.Store(empty.Members())
+	g.view.Store(empty.View())
+	g.node.members = empty.Members()
+	return g
+}
+
+// broken makes the group one that only reports why it does not run.
+func (g *Group) broken(err error) {
+	g.node.dead, g.app.dead = true, true
+	g.failure.Store(&err)
+	g.abandon(g.failed(), err)
+	g.host.event("copyset stopped", g, err)
+}
+
+// recover builds the group's raft node from log and store. The store may be ahead of the log by an image whose
+// installation a crash interrupted: then the log starts anew behind it.
+func (g *Group) recover() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("raft: %v", r)
+		}
+	}()
+	if err := g.use(g.host.cfg.Store.Copyset(g.id)); err != nil {
+		return err
+	}
+	lg, ok := g.host.cfg.Log.Group(g.id)
+	if !ok {
+		return errors.New("its log is lost")
+	}
+	g.log = lg
+	index, term := g.app.state.Applied()
+	first, err1 := lg.FirstIndex()
+	last, err2 := lg.LastIndex()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if first-1 > index {
+		return fmt.Errorf("its log starts at %d, its data ends at %d", first, index)
+	}
+	hard := lg.HardState()
+	if hard == nil {
+		hard = &raftpb.HardState{}
+	}
+	behind := index > last
+	if !behind {
+		at, err := lg.Term(index)
+		if err != nil {
+			return err
+		}
+		behind = at != term
+	}
+	commit := max(hard.GetCommit(), index)
+	switch {
+	case behind:
+		commit = index
+	case commit > last:
+		return fmt.Errorf("its log ends at %d, %d was committed", last, commit)
+	}
+	hard = &raftpb.HardState{Term: new(max(hard.GetTerm(), term)), Vote: new(hard.GetVote()), Commit: &commit}
+	if hard.GetTerm() != lgTerm(lg) {
+		hard.Vote = new(uint64(0))
+	}
+	if behind {
+		u := raftlog.Update{Copyset: g.id, HardState: hard, Reset: &raftlog.SnapshotMeta{Index: index, Term: term}}
+		if err := g.host.cfg.Log.Append([]raftlog.Update{u}); err != nil {
+			return err
+		}
+	}
+	return g.start(hard)
+}
+
+func lgTerm(lg *raftlog.Group) uint64 { return lg.HardState().GetTerm() }
+
+// start makes the raft node.
+func (g *Group) start(hard *raftpb.HardState) error {
+	c := &g.host.cfg
+	n := &g.node
+	n.members = g.members.Load()
+	index, term := g.app.state.Applied()
+	st := &logStorage{Group: g.log, g: g, hard: hard, conf: n.members.Conf}
+	raw, err := raft.NewRawNode(&raft.Config{
+		ID: uint64(g.peer), ElectionTick: c.ElectionTicks, HeartbeatTick: c.HeartbeatTicks,
+		Storage: st, Applied: index, AsyncStorageWrites: true,
+		MaxSizePerMsg: c.MessageBytes, MaxCommittedSizePerReady: c.InflightBytes,
+		MaxInflightMsgs: c.InflightMessages, MaxInflightBytes: c.InflightBytes,
+		CheckQuorum: true, PreVote: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
+		Logger: raftLogger{g.host.log.With(zap.Uint64("copyset", uint64(g.id)))},
+	})
+	if err != nil {
+		return err
+	}
+	n.raw, n.appliedTerm = raw, term
+	n.term, n.commit = hard.GetTerm(), hard.GetCommit()
+	n.writtenTerm, n.writtenVote = hard.GetTerm(), hard.GetVote()
+	return nil
+}
+
+// Found makes a founding peer, durably: one of those that the copyset begins with, which are the same in the order to
+// each of them. It is done already when that peer is here. ErrExists, ErrRemoved, or an error of the disk.
+func (h *Host) Found(ctx context.Context, id layout.CopysetID, peer layout.PeerID, members map[layout.PeerID]layout.ChunkserverID) error {
+	if members[peer] != h.cfg.Self || len(members) > copyset.PeersMax {
+		return fmt.Errorf("multiraft: peer %d of copyset %d is not one of the founding peers here", peer, id)
+	}
+	m := &copyset.Members{Version: foundingVersion, Conf: &raftpb.ConfState{AutoLeave: new(false)}, Chunkservers: maps.Clone(members)}
+	for _, p := range slices.Sorted(maps.Keys(members)) {
+		m.Conf.Voters = append(m.Conf.Voters, uint64(p))
+	}
+	return h.create(ctx, id, peer, m)
+}
+
+// Join makes an empty peer, durably, that the leader of the copyset will fill. It is done already when it is here.
+func (h *Host) Join(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error {
+	return h.create(ctx, id, peer, nil)
+}
+
+func (h *Host) create(ctx context.Context, id layout.CopysetID, peer layout.PeerID, founding *copyset.Members) error {
+	h.orders.Lock()
+	defer h.orders.Unlock()
+	have := h.manifest.get(id)
+	switch {
+	case id == 0 || peer == 0:
+		return errors.New("multiraft: copyset or peer 0")
+	case have.state == peerRemoved && peer <= have.peer:
+		return ErrRemoved
+	case have.state == peerLive && have.peer == peer:
+		return nil
+	case have.state == peerLive || have.state == peerRemoving:
+		return ErrExists
+	case h.failedErr() != nil:
+		return h.failedErr()
+	case have.state == peerCreating: // an attempt that failed half way
+		if err := h.erase(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := h.manifest.set(id, peerRecord{peer, peerCreating}); err != nil {
+		return err
+	}
+	g := h.newGroup(id, peer)
+	if err := g.format(ctx, founding); err != nil {
+		return err
+	}
+	if err := h.manifest.set(id, peerRecord{peer, peerLive}); err != nil {
+		return err
+	}
+	h.setGroup(id, g)
+	g.w.post(event{g: g, kind: evAttach})
+	h.event("peer created", g, nil)
+	return nil
+}
+
+// format makes the group's content and log.
+func (g *Group) format(ctx context.Context, founding *copyset.Members) error {
+	cs, err := g.host.cfg.Store.Create(g.id)
+	if err != nil {
+		return err
+	}
+	u := raftlog.Update{Copyset: g.id, MustSync: true}
+	hard := &raftpb.HardState{Term: new(uint64(0)), Vote: new(uint64(0)), Commit: new(uint64(0))}
+	if founding != nil {
+		cs.SetApplied(foundingIndex, foundingTerm)
+		f := cs.Freeze(copyset.New(founding, foundingIndex, foundingTerm).Marshal())
+		if err := g.host.cfg.Store.Commit([]*blockstore.Frozen{f}); err != nil {
+			return err
+		}
+		hard = &raftpb.HardState{Term: new(uint64(foundingTerm)), Vote: new(uint64(0)), Commit: new(uint64(foundingIndex))}
+		u.HardState, u.Reset = hard, &raftlog.SnapshotMeta{Index: foundingIndex, Term: foundingTerm}
+		voters := founding.Conf.GetVoters()
+		if voters[uint64(g.id)%uint64(len(voters))] == uint64(g.peer) {
+			g.node.eager = eagerTicks
+		}
+	}
+	if err := g.host.writer.do(ctx, u); err != nil {
+		return err
+	}
+	if err := g.use(cs, nil); err != nil {
+		return err
+	}
+	lg, ok := g.host.cfg.Log.Group(g.id)
+	if !ok {
+		return errors.New("multiraft: log has no such group")
+	}
+	g.log = lg
+	return g.start(hard)
+}
+
+// Remove removes the peer with its data and log, durably. It is done already when it is not here. The id never comes
+// back.
+func (h *Host) Remove(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error {
+	h.orders.Lock()
+	defer h.orders.Unlock()
+	have, g := h.manifest.get(id), h.Group(id)
+	if have.peer != peer || have.state == peerRemoved || have.state == 0 {
+		return nil
+	}
+	if err := h.manifest.set(id, peerRecord{peer, peerRemoving}); err != nil {
+		return err
+	}
+	if g != nil {
+		h.setGroup(id, nil)
+		if err := g.order(ctx, event{kind: evDetach, err: ErrRemoved}); err != nil {
+			return err
+		}
+		reply := make(chan error, 1)
+		g.ap.post(task{g: g, kind: taskStop, reply: reply})
+		select {
+		case <-reply:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := h.erase(ctx, id); err != nil {
+		return err
+	}
+	if g != nil {
+		h.event("peer removed", g, nil)
+	}
+	return h.manifest.set(id, peerRecord{peer, peerRemoved})
+}
+
+// erase removes log and data.
+func (h *Host) erase(ctx context.Context, id layout.CopysetID) error {
+	if err := h.writer.do(ctx, raftlog.Update{Copyset: id, Remove: true}); err != nil {
+		return err
+	}
+	if err := h.cfg.Store.Remove(id); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
+		return err
+	}
+	return nil
+}

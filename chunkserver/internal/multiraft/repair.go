@@ -1,0 +1,79 @@
+package multiraft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// repairQueueMax bounds the damaged blocks that wait. One that finds no place is met again by the next try.
+const repairQueueMax = 64
+
+type repairJob struct {
+	g *Group
+	e *blockstore.ChecksumError
+}
+
+// repairer fetches good copies of blocks that an apply met damaged.
+type repairer struct {
+	host *Host
+	jobs chan repairJob
+}
+
+func (r *repairer) order(g *Group, e *blockstore.ChecksumError) {
+	select {
+	case r.jobs <- repairJob{g, e}:
+	default:
+	}
+}
+
+// Run serves until ctx ends.
+func (r *repairer) Run(ctx context.Context) {
+	for {
+		select {
+		case j := <-r.jobs:
+			err := r.host.Repair(ctx, j.g, j.e)
+			r.host.event("block repaired", j.g, err)
+			if err == nil {
+				j.g.ap.post(task{g: j.g, kind: taskRetry})
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Repair replaces a damaged block by a good copy of another peer. The store takes only bytes that fit the checksum which
+// it has for the block, so a copy that is older or newer changes nothing. The error is that of the last peer asked.
+func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError) error {
+	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
+	off := e.Block * layout.BlockSize
+	for _, cs := range g.Members().Chunkservers {
+		if cs == h.cfg.Self {
+			continue
+		}
+		data, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
+		if err == nil {
+			reply := make(chan error, 1)
+			g.ap.post(task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: data, reply: reply})
+			select {
+			case err = <-reply:
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-h.stopped:
+				return ErrStopped
+			}
+		}
+		if err == nil {
+			h.repaired.Add(1)
+			return nil
+		}
+		if last = err; ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+	return last
+}

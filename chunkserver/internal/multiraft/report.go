@@ -1,0 +1,80 @@
+package multiraft
+
+import (
+	"cmp"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// raftReport is what a worker publishes of a group now and then.
+type raftReport struct {
+	leading      bool
+	leader       layout.PeerID
+	term, commit uint64
+	match        map[layout.PeerID]uint64 // of a leader
+}
+
+// Report describes a group.
+type Report struct {
+	Copyset    layout.CopysetID
+	Peer       layout.PeerID
+	Leading    bool
+	LeaderPeer layout.PeerID
+	Term       uint64
+	Applied    uint64
+	Commit     uint64
+	Members    *copyset.Members
+	// Match is what each peer has of the log, as its leader knows it; nil from others.
+	Match map[layout.PeerID]uint64
+	// Usage is the allocated bytes of each volume; from a leader.
+	Usage map[layout.VolumeID]int64
+	// Sending is the image that is being sent, or nil.
+	Sending *Transfer
+	// Err is why the group stopped, or why it can not go on at the moment, or nil.
+	Err error
+}
+
+func (w *worker) publishReport(g *Group) {
+	n := &g.node
+	r := &raftReport{leading: n.state == raft.StateLeader, leader: n.lead, term: n.term, commit: n.commit}
+	if r.leading {
+		r.match = map[layout.PeerID]uint64{}
+		n.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) { r.match[layout.PeerID(id)] = pr.Match })
+	}
+	g.report.Store(r)
+	g.offers.expire(w.now)
+}
+
+// Report returns the present state of the group, some of it up to reportTicks ticks old.
+func (g *Group) Report() Report {
+	r := Report{
+		Copyset: g.id, Peer: g.peer, Applied: g.applied.Load(), Members: g.members.Load(), Sending: g.sending.Load(),
+	}
+	if p := g.report.Load(); p != nil {
+		r.Leading, r.LeaderPeer, r.Term, r.Commit, r.Match = p.leading, p.leader, p.term, p.commit, p.match
+	}
+	if e := g.blocked.Load(); e != nil {
+		r.Err = *e
+	}
+	if e := g.failure.Load(); e != nil {
+		r.Err, r.Leading = *e, false
+	}
+	if r.Leading {
+		r.Usage = g.store.Load().Usage()
+	}
+	return r
+}
+
+// Reports returns the reports of all groups, by copyset.
+func (h *Host) Reports() []Report {
+	var out []Report
+	for _, g := range h.Groups() {
+		out = append(out, g.Report())
+	}
+	slices.SortFunc(out, func(a, b Report) int { return cmp.Compare(a.Copyset, b.Copyset) })
+	return out
+}

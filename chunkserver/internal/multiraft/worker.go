@@ -1,0 +1,397 @@
+package multiraft
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+type eventKind uint8
+
+const (
+	evMessage     eventKind = iota // from another chunkserver
+	evLocal                        // a response of the log writer or the applier
+	evPropose                      // prop
+	evConf                         // a configuration change was applied: conf, members
+	evUnreachable                  // messages to the chunkserver from were lost
+	evSnapStatus                   // the image to peer was sent, or not (err)
+	evChange                       // change, reply
+	evTransfer                     // peer, reply
+	evCampaign                     // reply
+	evAttach                       // the group is new here
+	evDetach                       // reply: the worker is done with it
+	evImage                        // an image came in: image
+	evInstalled                    // the applier installed an image: members
+	evFail                         // err: the group stops
+	evBlocked                      // err: an entry can not be applied
+)
+
+type event struct {
+	g       *Group
+	kind    eventKind
+	msg     *raftpb.Message
+	stamp   uint64
+	from    layout.ChunkserverID
+	peer    layout.PeerID
+	prop    *proposal
+	conf    *raftpb.ConfChangeV2
+	members *copyset.Members
+	change  *copyset.Change
+	image   *incoming
+	err     error
+	reply   chan error
+}
+
+// worker drives the raft nodes of its groups.
+type worker struct {
+	host *Host
+	mu   struct {
+		sync.Mutex
+		queue  []event
+		closed bool
+	}
+	wake chan struct{}
+
+	// Owned by Run.
+	spare    []event
+	groups   map[layout.CopysetID]*Group
+	dirty    []*Group
+	out      map[layout.ChunkserverID][]Message
+	lastTick time.Duration
+	now      time.Duration // read once per round
+}
+
+func newWorker(h *Host) *worker {
+	return &worker{
+		host: h, wake: make(chan struct{}, 1), groups: map[layout.CopysetID]*Group{},
+		out: map[layout.ChunkserverID][]Message{},
+	}
+}
+
+// post gives the worker an event. It does not block.
+func (w *worker) post(ev event) {
+	w.mu.Lock()
+	if w.mu.closed {
+		w.mu.Unlock()
+		w.refuse(ev.g, &ev)
+		return
+	}
+	w.mu.queue = append(w.mu.queue, ev)
+	first := len(w.mu.queue) == 1
+	w.mu.Unlock()
+	if first {
+		w.kick()
+	}
+}
+
+func (w *worker) kick() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close refuses what waits and what comes; Run has returned.
+func (w *worker) close() {
+	w.mu.Lock()
+	rest := w.mu.queue
+	w.mu.queue, w.mu.closed = nil, true
+	w.mu.Unlock()
+	for i := range rest {
+		w.refuse(rest[i].g, &rest[i])
+	}
+	for _, g := range w.groups {
+		for _, p := range g.node.props {
+			g.finish(p, g.notLeader())
+		}
+		if g.node.image != nil {
+			g.node.image.finish(ErrStopped)
+		}
+	}
+}
+
+// Run serves until ctx ends.
+func (w *worker) Run(ctx context.Context) {
+	timer := time.NewTicker(w.host.cfg.Tick)
+	defer timer.Stop()
+	w.lastTick = w.host.now()
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		events := w.mu.queue
+		w.mu.queue = w.spare[:0]
+		w.mu.Unlock()
+		if len(events) == 0 && !w.tickDue() {
+			w.spare = events
+			select {
+			case <-w.wake:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		w.round(events)
+		clear(events)
+		w.spare = events
+	}
+}
+
+// tickDue tells whether a tick has passed since the last. Ticks that were missed are not made up: between two there is
+// always a whole tick, or a follower could forget its leader before the leader's lease ended.
+func (w *worker) tickDue() bool { return w.host.now()-w.lastTick >= w.host.cfg.Tick }
+
+// round takes events through raft: 1. events and ticks, 2. what each changed group has to write, apply and send, 3. the
+// messages, by destination.
+func (w *worker) round(events []event) {
+	w.now = w.host.now()
+	for i := range events {
+		w.guard(events[i].g, func(g *Group) { w.handle(g, &events[i]) })
+	}
+	if w.now-w.lastTick >= w.host.cfg.Tick {
+		w.lastTick = w.now
+		for _, g := range w.groups {
+			w.guard(g, w.tick)
+		}
+	}
+	for i, g := range w.dirty {
+		g.node.dirty = false
+		w.dirty[i] = nil
+		w.guard(g, w.drain)
+	}
+	w.dirty = w.dirty[:0]
+	for to, msgs := range w.out {
+		if len(msgs) > 0 {
+			w.host.cfg.Transport.Send(to, msgs)
+			clear(msgs)
+			w.out[to] = msgs[:0]
+		}
+	}
+}
+
+// guard runs f and stops the group when raft panics: it met something that must not be, such as a leader that believes
+// this peer to have what it does not.
+func (w *worker) guard(g *Group, f func(*Group)) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.stop(g, fmt.Errorf("multiraft: raft: %v", r))
+		}
+	}()
+	f(g)
+}
+
+func (w *worker) mark(g *Group) {
+	if !g.node.dirty {
+		g.node.dirty = true
+		w.dirty = append(w.dirty, g)
+	}
+}
+
+// handle takes one event.
+func (w *worker) handle(g *Group, ev *event) {
+	n := &g.node
+	if n.dead && ev.kind != evDetach && ev.kind != evAttach {
+		w.refuse(g, ev)
+		return
+	}
+	w.mark(g)
+	switch ev.kind {
+	case evMessage:
+		w.step(g, ev)
+	case evLocal:
+		if ev.msg.GetType() == raftpb.MsgStorageApplyResp {
+			last := ev.msg.GetEntries()[len(ev.msg.GetEntries())-1]
+			n.appliedTerm = last.GetTerm()
+		}
+		_ = n.raw.Step(ev.msg) // an answer that came too late
+	case evPropose:
+		n.props = append(n.props, ev.prop)
+	case evConf:
+		n.raw.ApplyConfChange(ev.conf)
+		n.members = ev.members
+	case evUnreachable:
+		for p, cs := range n.members.Chunkservers {
+			if cs == ev.from && n.state == raft.StateLeader {
+				n.raw.ReportUnreachable(uint64(p))
+			}
+		}
+	case evSnapStatus:
+		status := raft.SnapshotFinish
+		if ev.err != nil {
+			status = raft.SnapshotFailure
+		}
+		n.raw.ReportSnapshot(uint64(ev.peer), status)
+	case evImage:
+		w.receive(g, ev)
+	case evInstalled:
+		n.members = ev.members
+		w.installed(g)
+	default:
+		w.control(g, ev)
+	}
+}
+
+// control takes the events that are not part of the steady state.
+func (w *worker) control(g *Group, ev *event) {
+	n := &g.node
+	switch ev.kind {
+	case evAttach:
+		w.groups[g.id] = g
+	case evCampaign:
+		ev.reply <- n.raw.Campaign()
+	case evChange:
+		ev.reply <- w.change(g, ev.change)
+	case evTransfer:
+		ev.reply <- w.transfer(g, ev.peer)
+	case evBlocked:
+		if n.state == raft.StateLeader {
+			w.yield(g)
+		}
+	case evFail:
+		w.stop(g, ev.err)
+	case evDetach:
+		w.stop(g, ev.err)
+		delete(w.groups, g.id)
+		ev.reply <- nil
+	}
+}
+
+// refuse answers an event of a group that has stopped.
+func (w *worker) refuse(g *Group, ev *event) {
+	switch {
+	case ev.prop != nil:
+		g.finish(ev.prop, g.failed())
+	case ev.image != nil:
+		ev.image.finish(ErrStopped)
+	case ev.reply != nil:
+		ev.reply <- ErrStopped
+	}
+}
+
+// stop ends the group's part in raft. It keeps its data and its log until it is removed.
+func (w *worker) stop(g *Group, err error) {
+	n := &g.node
+	if n.dead {
+		return
+	}
+	n.dead = true
+	g.failure.CompareAndSwap(nil, &err)
+	g.lease.Store(0)
+	g.leading.Store(false)
+	g.leader.Store(0)
+	for _, p := range n.props {
+		g.finish(p, g.failed())
+	}
+	n.props = nil
+	g.abandon(g.failed(), err)
+	if n.image != nil {
+		n.image.finish(err)
+		n.image = nil
+	}
+	g.offers.drop()
+	w.host.event("copyset stopped", g, err)
+}
+
+// tick advances raft's clock by one.
+func (w *worker) tick(g *Group) {
+	n := &g.node
+	if n.dead {
+		return
+	}
+	w.mark(g)
+	n.raw.Tick()
+	if n.eager > 0 && n.lead == 0 {
+		if n.eager--; n.eager%2 == 0 {
+			_ = n.raw.Campaign() // tried again
+		}
+	}
+	if n.ticks++; n.ticks%reportTicks == 0 {
+		w.publishReport(g)
+	}
+	if n.transferTicks > 0 {
+		if n.transferTicks++; n.transferTicks > 2*w.host.cfg.ElectionTicks {
+			w.yield(g)
+		}
+	}
+}
+
+// propose steps the proposals of the round as one message.
+func (w *worker) propose(g *Group) {
+	n := &g.node
+	if len(n.props) == 0 {
+		return
+	}
+	m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(g.peer))}
+	m.Entries = make([]*raftpb.Entry, 0, len(n.props))
+	expected := n.props[:0]
+	for _, p := range n.props {
+		if n.transferTicks > 0 || !g.expect(p) {
+			g.finish(p, g.notLeader())
+			continue
+		}
+		expected = append(expected, p)
+		m.Entries = append(m.Entries, &raftpb.Entry{Data: p.data})
+	}
+	if len(m.Entries) > 0 {
+		if err := n.raw.Step(m); err != nil {
+			for _, p := range expected {
+				if q := g.take(p.id); q != nil {
+					g.finish(q, g.notLeader())
+				}
+			}
+		}
+	}
+	clear(n.props)
+	n.props = n.props[:0]
+}
+
+// change proposes a configuration change.
+func (w *worker) change(g *Group, c *copyset.Change) error {
+	n := &g.node
+	if n.state != raft.StateLeader {
+		return ErrNotLeader
+	}
+	if err := c.Check(n.members); err != nil {
+		return err
+	}
+	return n.raw.ProposeConfChange(c.Raft())
+}
+
+// transfer hands leadership over. The lease ends before raft hears of it, and stays away for the rest of the term.
+func (w *worker) transfer(g *Group, to layout.PeerID) error {
+	n := &g.node
+	switch {
+	case n.state != raft.StateLeader:
+		return ErrNotLeader
+	case to == g.peer:
+		return nil
+	case !n.members.Voter(to):
+		return fmt.Errorf("multiraft: peer %d of copyset %d can not lead", to, g.id)
+	}
+	n.transferTicks = 1
+	g.lease.Store(0)
+	n.raw.TransferLeader(uint64(to))
+	return nil
+}
+
+// yield hands leadership to the voter that has most of the log. A transfer that came to nothing is tried again until
+// the term ends, because without a lease this leader is of no use.
+func (w *worker) yield(g *Group) {
+	n := &g.node
+	var best layout.PeerID
+	var match uint64
+	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
+		p := layout.PeerID(id)
+		if p != g.peer && typ == raft.ProgressTypePeer && pr.RecentActive && pr.Match >= match && n.members.Voter(p) {
+			best, match = p, pr.Match
+		}
+	})
+	if best != 0 {
+		_ = w.transfer(g, best) // it is leader and best is a voter
+	}
+}
