@@ -85,7 +85,7 @@ test-fault: $(LAYER) ## fault layer: kill, stop and restart real processes under
 test-e2e: $(LAYER) ## end to end: libiscsi and QEMU on this host, open-iscsi in a Linux VM
 	@$(MAKE) --no-print-directory build || true
 	@$(LAYER) -name e2e -budget $(E2E_BUDGET) -results $(RESULTS) -- \
-	  $(GO) test -json -count=1 -tags e2e -skip '^TestFault' -timeout $(E2E_BUDGET) ./scripts/e2e
+	  env E2E_CONFORMANCE=1 $(GO) test -json -count=1 -tags e2e -skip '^TestFault' -timeout $(E2E_BUDGET) ./scripts/e2e
 
 .PHONY: e2e
 e2e: build ## the end-to-end and fault tests with their output (RUN=regexp selects)

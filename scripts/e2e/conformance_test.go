@@ -1,0 +1,177 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// conformanceMax bounds one test of iscsi-test-cu.
+const conformanceMax = 30 * time.Second
+
+// verdict is how one test of the suite ended.
+type verdict string
+
+const (
+	vPass    verdict = "PASS"
+	vFail    verdict = "FAIL"
+	vSkip    verdict = "SKIP"
+	vTimeout verdict = "TIMEOUT"
+)
+
+// TestConformance runs every test of libiscsi's iscsi-test-cu alone (RUN=SUITE in E2E_CONFORMANCE narrows them).
+// testdata/conformance.txt lists the tests that are expected to fail or to be skipped, each with its reason; any
+// other result than PASS fails, and so does a listed test that passes.
+func TestConformance(t *testing.T) {
+	want := os.Getenv("E2E_CONFORMANCE")
+	if want == "" {
+		t.Skip("runs with make conformance (E2E_CONFORMANCE=1)")
+	}
+	filter := regexp.MustCompile(".")
+	if want != "1" {
+		filter = regexp.MustCompile(want)
+	}
+	u := newUnit(t, "256MiB")
+	known := map[string]expectation{}
+	if !foreign() {
+		known = readKnown(t, "testdata/conformance.txt")
+	}
+	table := map[string]map[verdict]int{}
+	var suites []string
+	for _, name := range conformanceTests(t) {
+		if !filter.MatchString(name) {
+			continue
+		}
+		v, why := conform(t, u, name)
+		suite, _, _ := strings.Cut(name, ".")
+		if table[suite] == nil {
+			table[suite] = map[verdict]int{}
+			suites = append(suites, suite)
+		}
+		table[suite][v]++
+		e := known[name]
+		switch {
+		case v == vPass && e.verdict == "":
+		case v == e.verdict:
+		case v == vPass:
+			t.Errorf("%s passes now: take it out of testdata/conformance.txt (%s)", name, e.why)
+		case foreign():
+			t.Logf("%s %s: %s", v, name, why)
+		default:
+			t.Errorf("%s %s: %s", v, name, why)
+		}
+	}
+	t.Log(tableText(suites, table))
+}
+
+// conformanceTests lists the suite, as FAMILY.TEST.
+func conformanceTests(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	for l := range strings.Lines(tool(t, toolMax, "iscsi-test-cu", "-l")) {
+		l = strings.TrimSpace(l)
+		if name, ok := strings.CutPrefix(l, "ALL."); ok && strings.Count(name, ".") == 1 && !strings.HasSuffix(name, "*") {
+			out = append(out, name)
+		}
+	}
+	if len(out) < 200 {
+		t.Fatalf("iscsi-test-cu lists %d tests, want 200 or more", len(out))
+	}
+	return out
+}
+
+var (
+	cuFailed  = regexp.MustCompile(`\[FAILED\].*|\d+\. .*CU_.*`)
+	cuSkipped = regexp.MustCompile(`\[SKIPPED\].*`)
+	cuTotals  = regexp.MustCompile(`tests +1 +1 +([01]) +([01]) `)
+)
+
+// conform runs one test. What is printed before "Test:" belongs to the set-up of the suite.
+func conform(t *testing.T, u unit, name string) (verdict, string) {
+	t.Helper()
+	args := []string{"-d", "-S", "-v", "-t", "ALL." + name, u.url()}
+	if strings.HasPrefix(name, "MultipathIO.") {
+		if u.cl != nil && len(u.cl.Portals) > 1 {
+			args = append(args, fmt.Sprintf("iscsi://%s/%s/%d", u.cl.Portals[1], u.target, u.lun))
+		} else {
+			args = append(args, u.url())
+		}
+	}
+	start := time.Now()
+	out, err := try(t, conformanceMax, "iscsi-test-cu", args...)
+	if time.Since(start) >= conformanceMax {
+		return vTimeout, "no end after " + conformanceMax.String()
+	}
+	if i := strings.Index(out, "Test: "); i >= 0 {
+		out = out[i:]
+	}
+	totals := cuTotals.FindStringSubmatch(out)
+	switch {
+	case totals == nil:
+		return vFail, fmt.Sprintf("did not run: %v %s", err, lastLine(out))
+	case totals[2] == "1" || strings.Contains(out, "[FAILED]"):
+		return vFail, cuFailed.FindString(out)
+	case strings.Contains(out, "[SKIPPED]"):
+		return vSkip, cuSkipped.FindString(out)
+	}
+	return vPass, ""
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// expectation is one line of testdata/conformance.txt: "VERDICT SUITE.TEST: reason".
+type expectation struct {
+	verdict verdict
+	why     string
+}
+
+func readKnown(t *testing.T, name string) map[string]expectation {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]expectation{}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		l := strings.TrimSpace(sc.Text())
+		if l == "" || strings.HasPrefix(l, "#") {
+			continue
+		}
+		head, why, ok := strings.Cut(l, ": ")
+		f := strings.Fields(head)
+		if !ok || len(f) != 2 || why == "" {
+			t.Fatalf("%s: %q: want VERDICT SUITE.TEST: reason", name, l)
+		}
+		out[f[1]] = expectation{verdict(f[0]), why}
+	}
+	return out
+}
+
+func tableText(suites []string, table map[string]map[verdict]int) string {
+	var b strings.Builder
+	all := map[verdict]int{}
+	row := func(name string, m map[verdict]int) {
+		fmt.Fprintf(&b, "%-28s %5d %5d %5d %8d\n", name, m[vPass], m[vFail], m[vSkip], m[vTimeout])
+	}
+	fmt.Fprintf(&b, "\n%-28s %5s %5s %5s %8s\n", "suite", vPass, vFail, vSkip, vTimeout)
+	slices.Sort(suites)
+	for _, s := range suites {
+		row(s, table[s])
+		for v, n := range table[s] {
+			all[v] += n
+		}
+	}
+	row("all", all)
+	return b.String()
+}
