@@ -2568,8 +2568,10 @@ type ClusterStatusReply struct {
 	Used                  uint64         `protobuf:"varint,12,opt,name=used,proto3" json:"used,omitempty"`
 	Provisioned           uint64         `protobuf:"varint,13,opt,name=provisioned,proto3" json:"provisioned,omitempty"`
 	Version               string         `protobuf:"bytes,14,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// notes are sentences about what is not wrong but good to know, for example that there is no standby.
+	Notes         []string `protobuf:"bytes,15,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterStatusReply) Reset() {
@@ -2698,6 +2700,13 @@ func (x *ClusterStatusReply) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *ClusterStatusReply) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 type Metaserver struct {
@@ -4599,7 +4608,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12 \n" +
 	"\vchunkserver\x18\x03 \x01(\x04R\vchunkserver\"\x16\n" +
-	"\x14ClusterStatusRequest\"\xa4\x04\n" +
+	"\x14ClusterStatusRequest\"\xba\x04\n" +
 	"\x12ClusterStatusReply\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
@@ -4616,7 +4625,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bcapacity\x18\v \x01(\x04R\bcapacity\x12\x12\n" +
 	"\x04used\x18\f \x01(\x04R\x04used\x12 \n" +
 	"\vprovisioned\x18\r \x01(\x04R\vprovisioned\x12\x18\n" +
-	"\aversion\x18\x0e \x01(\tR\aversion\"\x90\x01\n" +
+	"\aversion\x18\x0e \x01(\tR\aversion\x12\x14\n" +
+	"\x05notes\x18\x0f \x03(\tR\x05notes\"\x90\x01\n" +
 	"\n" +
 	"Metaserver\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +

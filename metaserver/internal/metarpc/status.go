@@ -1,0 +1,269 @@
+package metarpc
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/topology"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// What is a problem.
+const (
+	// skewMax: clocks that differ by more make logs hard to read and certificates fail; nothing else depends on them.
+	skewMax = 500 * time.Millisecond
+	// fullPercent: a disk beyond this takes no new copysets, fullUrgent: it will soon refuse writes.
+	fullPercent, fullUrgent = 85, 95
+	// movesMany: a path that moved more often in ten minutes points at two hosts with one name, or at a flapping link.
+	movesMany = 10
+)
+
+// problems collects sentences.
+type problems struct{ out []string }
+
+func (p *problems) add(format string, args ...any) {
+	p.out = append(p.out, fmt.Sprintf(format, args...))
+}
+
+// status answers ClusterStatus.
+func (s *Server) status(t *running, p *picture) *metav1.ClusterStatusReply {
+	out := &metav1.ClusterStatusReply{
+		ClusterId: t.Topology.Cluster().String(), Version: s.o.Version, Copysets: uint32(len(p.cluster.Copysets)),
+	}
+	for i, c := range s.o.Candidates() {
+		out.Metaservers = append(out.Metaservers, &metav1.Metaserver{
+			Name: c.Name, Address: c.Address, Version: c.Version, Active: i == 0, SinceUnixMs: c.SinceUnixMs,
+		})
+	}
+	for _, c := range p.cluster.Chunkservers {
+		out.Chunkservers = append(out.Chunkservers, chunkserver(c))
+		out.Capacity += c.Capacity
+		out.Used += c.Used
+	}
+	for _, g := range p.cluster.Gateways {
+		out.Gateways = append(out.Gateways, gateway(g))
+	}
+	for _, v := range p.names.Volumes {
+		if !v.Deleting {
+			out.Volumes++
+			out.Provisioned += uint64(v.Size)
+		}
+	}
+	for _, c := range p.cluster.Copysets {
+		switch {
+		case p.noQuorum(c):
+			out.CopysetsWithoutQuorum++
+		case degraded(c):
+			out.CopysetsDegraded++
+		}
+	}
+	out.Problems = s.problems(t, p)
+	out.Healthy = len(out.Problems) == 0
+	if len(out.Metaservers) < 2 {
+		out.Notes = append(out.Notes, "There is no standby metaserver: if this one ends, volumes can not be created or attached until it is "+
+			"started again; I/O goes on. Start a second metaserver for a quick take-over.")
+	}
+	return out
+}
+
+// degraded tells whether a copyset serves with fewer replicas than it should.
+func degraded(c topology.Copyset) bool { return c.Live < c.Voters }
+
+// problems returns what is wrong, why, and what to do.
+func (s *Server) problems(t *running, p *picture) []string {
+	out := &problems{}
+	if p.young {
+		out.add("This metaserver became active %v ago and is still waiting for heartbeats, so it can not tell who is down: ask again in %v.",
+			p.cluster.Age.Round(100*time.Millisecond), (s.o.StartGrace-p.cluster.Age).Round(time.Second)+time.Second)
+	} else {
+		p.nodeProblems(out)
+		p.copysetProblems(out)
+	}
+	p.diskProblems(out)
+	p.versionProblems(out, s.o.Version)
+	if !p.young {
+		p.pendingProblems(out, t.Namespace.Pending())
+	}
+	p.pathProblems(out)
+	return out.out
+}
+
+// nodeProblems tells who is down and whose clock is wrong.
+func (p *picture) nodeProblems(out *problems) {
+	if len(p.cluster.Chunkservers) == 0 {
+		out.add("No chunkserver has registered: start chunkservers in at least three zones with this metaserver's address.")
+	} else if len(p.cluster.Copysets) == 0 {
+		out.add("There are no copysets, so no volume can be created: they are made when chunkservers of at least three zones are up (see ashlar chunkserver list).")
+	}
+	for _, c := range p.cluster.Chunkservers {
+		if !c.Up {
+			out.add("Chunkserver %d (%s) is down, %s: start it again, or, if its disk is lost, drain it (ashlar chunkserver drain %d).",
+				c.ID, c.Address, silent(c.Last), c.ID)
+			continue
+		}
+		if c.Skew > skewMax || c.Skew < -skewMax {
+			out.add("The clock of chunkserver %d (%s) differs from this metaserver's by %v: check its time synchronisation. Data is not at risk.",
+				c.ID, c.Address, c.Skew.Round(time.Millisecond))
+		}
+		if c.Draining && c.Copysets > 0 {
+			p.drainProblem(out, c)
+		}
+		if c.Strays > 0 {
+			out.add("Chunkserver %d (%s) holds %d replicas that the cluster's records do not know; they are kept. This happens when etcd was restored "+
+				"from an older backup: compare ashlar copyset list with the chunkserver's disk before you delete anything.", c.ID, c.Address, c.Strays)
+		}
+	}
+	for _, g := range p.cluster.Gateways {
+		switch {
+		case !g.Up:
+			out.add("Gateway %s (%s) is down, %s: its initiators use their other paths; start it again.", g.Name, strings.Join(g.Portals, ", "), silent(g.Last))
+		case g.Skew > skewMax || g.Skew < -skewMax:
+			out.add("The clock of gateway %s differs from this metaserver's by %v: check its time synchronisation. Data is not at risk.",
+				g.Name, g.Skew.Round(time.Millisecond))
+		}
+	}
+}
+
+// drainProblem tells about a drain that does not go on.
+func (p *picture) drainProblem(out *problems, c topology.Chunkserver) {
+	for _, cs := range p.cluster.Copysets {
+		if op := cs.Record.Op; op != nil && op.OldChunkserver == c.ID {
+			return
+		}
+	}
+	out.add("Chunkserver %d is being drained and nothing moves: %d copysets remain. No other chunkserver in a free zone of pool %q can take them; "+
+		"add one, or end the drain (ashlar chunkserver drain %d --cancel).", c.ID, c.Copysets, c.Pool, c.ID)
+}
+
+func silent(last time.Time) string {
+	if last.IsZero() {
+		return "not heard of since this metaserver became active"
+	}
+	return "last heard of " + last.UTC().Format(time.RFC3339)
+}
+
+// diskProblems tells of bad and full disks.
+func (p *picture) diskProblems(out *problems) {
+	for _, c := range p.cluster.Chunkservers {
+		if c.DiskError != "" {
+			out.add("The disk of chunkserver %d (%s) has failed: %s. Its copysets are moved to others if there are any; replace the disk and "+
+				"start the chunkserver with an empty directory.", c.ID, c.Address, c.DiskError)
+		}
+		if c.Capacity == 0 {
+			continue
+		}
+		switch used := c.Used * 100 / c.Capacity; {
+		case used >= fullUrgent:
+			out.add("The disk of chunkserver %d (%s) is %d %% full and will soon refuse writes: add chunkservers or delete data now.", c.ID, c.Address, used)
+		case used >= fullPercent:
+			out.add("The disk of chunkserver %d (%s) is %d %% full and takes no new copysets: add chunkservers or delete data.", c.ID, c.Address, used)
+		}
+	}
+}
+
+// copysetProblems tells of copysets that do not serve or lack replicas, and of the volumes that wait for them.
+func (p *picture) copysetProblems(out *problems) {
+	var noQuorum, lacking []layout.CopysetID
+	var example, lackingExample topology.Copyset
+	for _, c := range p.cluster.Copysets {
+		switch {
+		case p.noQuorum(c):
+			noQuorum, example = append(noQuorum, c.Record.ID), c
+		case degraded(c):
+			lacking, lackingExample = append(lacking, c.Record.ID), c
+		}
+	}
+	if len(noQuorum) > 0 {
+		out.add("%s without quorum: reads and writes there wait. For example %s. Start those chunkservers again.",
+			copysetList(noQuorum), p.whyStalled(example.Record.ID, example, true))
+	}
+	if len(lacking) > 0 {
+		out.add("%s with fewer replicas than they should have: data is safe, but one more failure may stop I/O. For example copyset %d: %s.",
+			copysetList(lacking), lackingExample.Record.ID, p.dead(lackingExample))
+	}
+	for _, v := range p.names.Volumes {
+		if why := p.stalled(v); why != "" {
+			out.add("I/O of a part of volume %s waits: %s.", v.Name, why)
+		}
+	}
+}
+
+// copysetList is "Copyset 3 is" or "3 copysets (1, 2, 3) are".
+func copysetList(ids []layout.CopysetID) string {
+	if len(ids) == 1 {
+		return fmt.Sprintf("Copyset %d is", ids[0])
+	}
+	var names []string
+	for _, id := range ids[:min(len(ids), listMax)] {
+		names = append(names, id.String())
+	}
+	if len(ids) > listMax {
+		names = append(names, "…")
+	}
+	return fmt.Sprintf("%d copysets (%s) are", len(ids), strings.Join(names, ", "))
+}
+
+// versionProblems tells of versions that differ.
+func (p *picture) versionProblems(out *problems, own string) {
+	others := map[string][]string{}
+	note := func(version, who string) {
+		if version != "" && version != own {
+			others[version] = append(others[version], who)
+		}
+	}
+	for _, c := range p.cluster.Chunkservers {
+		note(c.Version, fmt.Sprintf("chunkserver %d", c.ID))
+	}
+	for _, g := range p.cluster.Gateways {
+		note(g.Version, "gateway "+g.Name)
+	}
+	var versions []string
+	for v := range others {
+		versions = append(versions, v)
+	}
+	slices.Sort(versions)
+	for _, v := range versions {
+		who := others[v]
+		if len(who) > listMax {
+			who = append(slices.Clone(who[:listMax]), fmt.Sprintf("%d more", len(who)-listMax))
+		}
+		out.add("%s run version %s, this metaserver %s: finish the upgrade.", strings.Join(who, ", "), v, own)
+	}
+}
+
+// pendingProblems tells of copysets that were not told that access was taken away.
+func (p *picture) pendingProblems(out *problems, pending []namespace.Pending) {
+	for _, v := range pending {
+		var waiting []layout.CopysetID
+		for _, id := range v.Copysets {
+			if c, ok := p.copysets[id]; !ok || p.noQuorum(c) {
+				waiting = append(waiting, id)
+			}
+		}
+		if len(waiting) == 0 {
+			continue
+		}
+		what := "Access to volume %s was taken away, but %s without quorum and will be told when they serve again; until then nothing is read or written there."
+		if v.Deleting {
+			what = "Volume %s was deleted, but %s without quorum and will give its space back when they serve again."
+		}
+		out.add(what, v.Name, copysetList(waiting))
+	}
+}
+
+// pathProblems tells of paths that move between gateways too often.
+func (p *picture) pathProblems(out *problems) {
+	now := time.Now()
+	for _, v := range p.names.Volumes {
+		for _, a := range p.names.Attachments[v.ID] {
+			if m := a.Moves(now); m > movesMany {
+				out.add("The path of initiator %s to volume %s moved between gateways %d times in ten minutes: see whether two hosts use the same "+
+					"initiator name (a cloned host), or whether a path keeps failing.", a.Initiator, v.Name, m)
+			}
+		}
+	}
+}
