@@ -364,5 +364,8 @@ func (c *Conn) remove() {
 // Closed reports that everything was taken and the connection is to be closed.
 func (c *Conn) Closed() bool { return c.closing && len(c.out) == 0 }
 
+// Closing reports that nothing is accepted any more.
+func (c *Conn) Closing() bool { return c.closing }
+
 // CID returns the connection's number.
 func (c *Conn) CID() pdu.CID { return c.cid }

@@ -44,6 +44,10 @@ func (s *Session) pump() {
 	m := &s.memory
 	for len(m.queue) > 0 && !s.ended {
 		t := m.queue[0]
+		if t.aborted { // and its turn to be ended comes
+			m.forget(s, t)
+			continue
+		}
 		size := classSize(t.need)
 		if !m.waiting && m.bytes > 0 && m.bytes+size > s.cfg.Bytes {
 			return // until a task of this session ends

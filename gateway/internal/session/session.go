@@ -235,6 +235,15 @@ func (s *Session) settle() {
 	}
 }
 
+// Forfeit gives the reservation back although tasks never came back, because the engine panicked. The session is not used
+// afterwards.
+func (s *Session) Forfeit() {
+	if s.reserved > 0 {
+		s.cfg.Pool.Unreserve(s.reserved)
+		s.reserved = 0
+	}
+}
+
 // AbortUnit aborts the session's tasks on lun, because another nexus reset the logical unit or it is no longer mapped.
 func (s *Session) AbortUnit(lun scsi.LUN) {
 	number, ok := lun.Number()

@@ -1,0 +1,106 @@
+package portal
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/session"
+	"github.com/ashlar-storage/ashlar/gateway/internal/target"
+)
+
+// Config is the configuration of a Portal.
+type Config struct {
+	// Addresses are the HOST:PORT to listen on; HOST may be empty for all, PORT 0 for any.
+	Addresses []string
+	// Port is the target port that all addresses are.
+	Port target.Port
+	// Login is what is negotiated. CommandWindow is not looked at: a login promises session.WindowMin, and the session
+	// opens its window with the first response.
+	Login login.Config
+
+	// Window is how many commands a session may have outstanding.
+	Window int
+	// MemoryMax bounds the data of all sessions in memory, in bytes, and SessionMemoryMax those of one that were not
+	// sent unasked. Half of MemoryMax may be reserved for what initiators send unasked.
+	MemoryMax, SessionMemoryMax int64
+
+	// ConnsMax bounds all connections, ConnsPerAddressMax those of one IP address, and LoginsMax those of both that have
+	// not finished their login.
+	ConnsMax, ConnsPerAddressMax, LoginsMax int
+
+	// LoginTimeout bounds the login phase of a connection.
+	LoginTimeout time.Duration
+	// PingInterval is how long a connection may be silent before the initiator is asked whether it is there, and
+	// PingTimeout how long it has for the answer. 0 for PingInterval: it is not asked.
+	PingInterval, PingTimeout time.Duration
+	// SendTimeout is how long a write to a connection may take without the peer taking all of it.
+	SendTimeout time.Duration
+	// ReplaceTimeout bounds the wait for an old session to end when its initiator logs in again.
+	ReplaceTimeout time.Duration
+}
+
+// Default returns a configuration for all of the common initiators.
+func Default() Config {
+	l := login.DefaultConfig()
+	l.FirstBurstLength = 64 << 10 // each command of a window reserves as much
+	l.ISCSIProtocolLevel = 1
+	l.CommandWindow = session.WindowMin
+	return Config{
+		Addresses:          []string{"127.0.0.1:3260"},
+		Port:               target.Port{Group: 1, RelativeID: 1},
+		Login:              l,
+		Window:             128,
+		MemoryMax:          1 << 30,
+		SessionMemoryMax:   128 << 20,
+		ConnsMax:           4096,
+		ConnsPerAddressMax: 512,
+		LoginsMax:          1024,
+		LoginTimeout:       15 * time.Second,
+		PingInterval:       5 * time.Second,
+		PingTimeout:        5 * time.Second,
+		SendTimeout:        30 * time.Second,
+		ReplaceTimeout:     5 * time.Second,
+	}
+}
+
+// Validate reports the first value that can not be used.
+func (c *Config) Validate() error {
+	if len(c.Addresses) == 0 {
+		return fmt.Errorf("portal: no address to listen on")
+	}
+	for _, a := range c.Addresses {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("portal: %q is not HOST:PORT: %w", a, err)
+		}
+	}
+	if err := c.Login.Validate(); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name      string
+		v, lo, hi int64
+	}{
+		{"Port.Group", int64(c.Port.Group), 1, 1<<16 - 1},
+		{"Port.RelativeID", int64(c.Port.RelativeID), 1, 1<<16 - 1},
+		{"Window", int64(c.Window), session.WindowMin, session.WindowMax},
+		{"Login.MaxConnections", int64(c.Login.MaxConnections), 1, 1},
+		{"Login.ErrorRecoveryLevel", int64(c.Login.ErrorRecoveryLevel), 0, 0},
+		{"MemoryMax", c.MemoryMax, 4 * session.BufferMax, 1 << 50},
+		{"SessionMemoryMax", c.SessionMemoryMax, session.BufferMax, c.MemoryMax},
+		{"ConnsMax", int64(c.ConnsMax), 1, 1 << 16},
+		{"ConnsPerAddressMax", int64(c.ConnsPerAddressMax), 1, 1 << 16},
+		{"LoginsMax", int64(c.LoginsMax), 1, 1 << 16},
+		{"LoginTimeout", int64(c.LoginTimeout), int64(time.Millisecond), int64(time.Hour)},
+		{"PingInterval", int64(c.PingInterval), 0, int64(time.Hour)},
+		{"PingTimeout", int64(c.PingTimeout), int64(time.Millisecond), int64(time.Hour)},
+		{"SendTimeout", int64(c.SendTimeout), int64(time.Millisecond), int64(time.Hour)},
+		{"ReplaceTimeout", int64(c.ReplaceTimeout), int64(time.Millisecond), int64(time.Hour)},
+	} {
+		if f.v < f.lo || f.v > f.hi {
+			return fmt.Errorf("portal: %s is %d, must be %d to %d", f.name, f.v, f.lo, f.hi)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,390 @@
+package portal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/session"
+	"go.uber.org/zap"
+)
+
+// conn is one TCP connection.
+type conn struct {
+	p    *Portal
+	nc   *net.TCPConn
+	host string // IP address of the peer
+	log  *zap.Logger
+	in   *input
+
+	inLogin bool // guarded by Portal.mu
+
+	// Of the full feature phase.
+	r      *runner
+	engine *session.Conn
+	out    *output
+	wake   chan struct{} // cap 1: the engine has something to send
+	room   chan struct{} // cap 1: something was taken to be sent
+	gone   chan struct{} // closed when the writer has returned
+	locked bool          // the reader holds runner.mu
+	pinged int64         // when the last ping was asked for, since the epoch; guarded by runner.mu
+	todo   session.Effects
+}
+
+func newConn(p *Portal, nc *net.TCPConn, host string) *conn {
+	return &conn{
+		p: p, nc: nc, host: host, inLogin: true,
+		log:  p.log.With(zap.Stringer("peer", nc.RemoteAddr())),
+		in:   newInput(nc, &p.counters),
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+}
+
+// errRefused says that the engine wants the connection closed after what it sends: a Logout Response, or a Reject.
+var errRefused = errors.New("portal: logged out or refused")
+
+// serve is the life of the connection. It returns when all goroutines that it owns have.
+func (c *conn) serve() {
+	defer func() { _ = c.nc.Close() }()
+	r, err := c.enter()
+	c.p.loginOver(c)
+	if err != nil {
+		c.p.counters.loginsFailed.Add(1)
+		c.log.Info("login failed", zap.Error(err))
+		return
+	}
+	c.p.counters.loginsDone.Add(1)
+	c.log = c.log.With(zap.Uint16("session", uint16(r.place.TSIH())))
+	c.log.Info("logged in", zap.String("initiator", r.place.Initiator()), zap.String("target", r.place.Target()))
+	go r.keepGuarded()
+	go c.writeGuarded()
+	err = c.readGuarded()
+	c.leave(err)
+	c.log.Info("logged out", zap.NamedError("why", r.reason(err)))
+}
+
+// enter is the login phase, RFC 7143 section 6.3. It returns the session, to which the connection was added.
+func (c *conn) enter() (r *runner, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked("login", v)
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	if err := c.nc.SetDeadline(time.Now().Add(c.p.cfg.LoginTimeout)); err != nil {
+		return nil, err
+	}
+	c.in.limits = pdu.Limits{MaxData: login.DefaultMaxRecvDataSegmentLength}
+	env := c.p.registry.NewEnv(c.p.cfg.Port)
+	l := login.NewLogin(c.p.cfg.Login, env)
+	defer func() {
+		if place := env.Admitted(); r == nil && place != nil {
+			place.End()
+		}
+		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+			c.p.counters.loginTimeouts.Add(1)
+		}
+	}()
+	data := make([]byte, login.DefaultMaxRecvDataSegmentLength)
+	for {
+		req, err := c.readLogin(data)
+		if err != nil {
+			return nil, err
+		}
+		responses, done, err := l.Receive(req)
+		if done != nil && err == nil {
+			if r, err = c.begin(env.Admitted(), done); err != nil {
+				responses = []pdu.LoginResponse{login.Reject(&req, asStatus(err))}
+				done = nil
+			}
+		}
+		if werr := c.writeLogin(responses); err == nil {
+			err = werr
+		}
+		switch {
+		case err != nil:
+			if r != nil {
+				r.abandon(c)
+				r = nil
+			}
+			return nil, err
+		case done != nil:
+			return r, c.nc.SetDeadline(time.Time{})
+		}
+	}
+}
+
+// asStatus makes the answer to a login that the session table admitted and that failed afterwards.
+func asStatus(err error) *login.StatusError {
+	if s, ok := errors.AsType[*login.StatusError](err); ok {
+		return s
+	}
+	if errors.Is(err, session.ErrLimit) {
+		return &login.StatusError{Status: login.StatusOutOfResources, Detail: err.Error()}
+	}
+	return &login.StatusError{Status: login.StatusServiceUnavailable, Detail: err.Error()}
+}
+
+// readLogin reads a Login Request. Its text is in data until the next call.
+func (c *conn) readLogin(data []byte) (pdu.LoginRequest, error) {
+	if err := c.in.header(); err != nil {
+		return pdu.LoginRequest{}, err
+	}
+	data = data[:c.in.size.Data]
+	if err := c.in.data(data); err != nil {
+		return pdu.LoginRequest{}, err
+	}
+	return pdu.ParseLoginRequest(&c.in.head, c.in.ahs, data)
+}
+
+func (c *conn) writeLogin(responses []pdu.LoginResponse) error {
+	var b []byte
+	for i := range responses {
+		p := &responses[i]
+		b = p.AppendHeader(b, len(p.Data))
+		b = append(b, p.Data...)
+		b = pdu.AppendTrailer(b, false, p.Data)
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// readGuarded is the reader. A panic ends the session, whose state can not be trusted any more.
+func (c *conn) readGuarded() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked("reader", v)
+			err = fmt.Errorf("panic: %v", v)
+			c.r.breakLocked(c.locked)
+		} else if c.locked {
+			c.unlock()
+		}
+	}()
+	return c.read()
+}
+
+// lock takes the engine's mutex.
+func (c *conn) lock() {
+	c.r.mu.Lock()
+	c.locked = true
+}
+
+// unlock gives it back and does what the engine wants done.
+func (c *conn) unlock() {
+	if !c.r.broken {
+		c.r.engine.Effects(&c.todo)
+	}
+	c.locked = false
+	c.r.mu.Unlock()
+	c.r.do(&c.todo)
+}
+
+// read takes PDUs until the connection ends. The mutex is held from the first PDU that is buffered to the last.
+func (c *conn) read() error {
+	for {
+		if !c.in.ready() && c.locked {
+			c.unlock()
+		}
+		err := c.in.header()
+		if !c.locked {
+			c.lock()
+		}
+		if err != nil {
+			return c.refuse(err)
+		}
+		if err := c.receive(); err != nil {
+			return err
+		}
+		if c.r.broken || c.engine.Closing() {
+			return errRefused
+		}
+		if c.engine.Congested() {
+			if err := c.decongest(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// receive takes the PDU whose header was just read.
+func (c *conn) receive() error {
+	h := &c.in.head
+	place, err := c.engine.Claim(h)
+	if err != nil {
+		return c.refuse(err)
+	}
+	if c.in.size.Data > 0 {
+		away := !c.in.dataReady()
+		if away {
+			c.unlock()
+		}
+		if place.Discard() {
+			err = c.in.discard()
+		} else {
+			err = c.in.data(place.Bytes())
+		}
+		if away {
+			c.lock()
+		}
+		if err != nil {
+			place.Release()
+			return c.refuse(err)
+		}
+	}
+	if err := c.engine.Receive(h, c.in.ahs, place); err != nil {
+		c.p.counters.protocolErrors.Add(1)
+		return err
+	}
+	return nil
+}
+
+// refuse has the initiator told about err, if it broke a rule, and returns err.
+func (c *conn) refuse(err error) error {
+	_, format := errors.AsType[*pdu.FormatError](err)
+	_, digest := errors.AsType[*pdu.DigestError](err)
+	if format || digest {
+		c.p.counters.protocolErrors.Add(1)
+		c.engine.Refuse(&c.in.head, err)
+	}
+	return err
+}
+
+// decongest waits until less waits to be sent.
+func (c *conn) decongest() error {
+	for c.engine.Congested() {
+		c.unlock()
+		select {
+		case <-c.room:
+		case <-c.gone:
+			c.lock()
+			return net.ErrClosed
+		}
+		c.lock()
+	}
+	return nil
+}
+
+// Bounds of the end of a connection on which the last word is the target's.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 16 << 20
+)
+
+// leave ends the connection after the reader returned err.
+func (c *conn) leave(err error) {
+	r := c.r
+	r.mu.Lock()
+	flush := !r.broken && c.engine.Closing() && !errors.Is(err, net.ErrClosed)
+	if !flush && !r.broken {
+		c.engine.Lost()
+	}
+	r.unlock()
+	if flush {
+		// The writer sends what waits and closes its side. The initiator may be in the middle of sending; what it sends
+		// is thrown away for a while, for a reset would take the last answer from it.
+		<-c.gone
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+		r.mu.Lock()
+		if !r.broken {
+			c.engine.Lost()
+		}
+		r.unlock()
+	}
+	_ = c.nc.Close()
+	c.signal()
+	<-c.gone
+	r.connLeft()
+}
+
+// writeGuarded is the writer.
+func (c *conn) writeGuarded() {
+	defer close(c.gone)
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked("writer", v)
+			c.r.breakLocked(false)
+			_ = c.nc.Close()
+		}
+	}()
+	c.write()
+}
+
+// write sends what the engine has, until the connection is to be closed.
+func (c *conn) write() {
+	for {
+		closed := c.take()
+		if len(c.out.pdus) > 0 {
+			if err := c.out.send(); err != nil {
+				_ = c.nc.Close() // the reader sees it, and ends the connection
+				c.await()
+				return
+			}
+			continue
+		}
+		if closed {
+			_ = c.nc.CloseWrite()
+			return
+		}
+		<-c.wake
+	}
+}
+
+// await takes and gives up what the engine sends until it knows that the connection is lost.
+func (c *conn) await() {
+	for {
+		closed := c.take()
+		if n := len(c.out.pdus); n > 0 {
+			c.out.release()
+			continue
+		}
+		if closed {
+			return
+		}
+		<-c.wake
+	}
+}
+
+// take gets a batch from the engine and reports whether the connection is to be closed when there is none.
+func (c *conn) take() (closed bool) {
+	r := c.r
+	r.mu.Lock()
+	locked := true
+	defer func() {
+		if locked { // a panic
+			r.mu.Unlock()
+		}
+	}()
+	closed = true
+	if !r.broken {
+		c.out.pdus = c.engine.Take(c.out.pdus[:0], batchBytes)
+		closed = c.engine.Closed()
+		r.engine.Effects(&c.out.todo)
+	}
+	locked = false
+	r.mu.Unlock()
+	r.do(&c.out.todo)
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
+	return closed
+}
+
+// signal has the writer look.
+func (c *conn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *conn) panicked(where string, v any) {
+	c.p.counters.panics.Add(1)
+	c.log.Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
+}
