@@ -137,7 +137,7 @@ func (o *osFile) control(op string, call func(fd int) error) error {
 	if cerr := o.raw.Control(func(fd uintptr) {
 		err = retryEINTR(func() error { return call(int(fd)) })
 	}); cerr != nil {
-		err = cerr
+		err = iofs.ErrClosed // the one error that Control itself has
 	}
 	return pathError(op, o.f.Name(), err)
 }
@@ -151,7 +151,7 @@ func (o *osFile) Close() error                             { return o.f.Close() 
 func (o *osFile) Sync() error {
 	var err error
 	if cerr := o.raw.Control(func(fd uintptr) { err = unix.Fdatasync(int(fd)) }); cerr != nil {
-		err = cerr
+		err = iofs.ErrClosed // as in control
 	}
 	return pathError("fdatasync", o.f.Name(), err)
 }
