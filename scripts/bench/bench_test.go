@@ -53,8 +53,8 @@ func TestSumAndTable(t *testing.T) {
 	}
 	r.Workload, r.Target = "x", "t"
 	var out strings.Builder
-	table(&out, options{rounds: 1, targets: []string{"t"}, workloads: []workload{{name: "x"}}}, []result{r})
-	if !strings.Contains(out.String(), "a 100") {
+	err := table(&out, options{rounds: 1, targets: []string{"t"}, workloads: []workload{{name: "x"}}}, []result{r})
+	if err != nil || !strings.Contains(out.String(), "a 100") {
 		t.Errorf("table:\n%s", out.String())
 	}
 	if m := median([]float64{5, 1, 3}); m != 3 {

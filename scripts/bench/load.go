@@ -186,11 +186,9 @@ func (w *worker) run(ctx context.Context, begin, end time.Time) {
 	rnd := rand.New(rand.NewPCG(uint64(w.id), uint64(begin.UnixNano())))
 	slots := w.length / int64(w.wl.block)
 	for ctx.Err() == nil {
-		slot := int64(0)
+		slot := (w.cursor.Add(1) - 1) % slots
 		if w.wl.random {
 			slot = rnd.Int64N(slots)
-		} else {
-			slot = (w.cursor.Add(1) - 1) % slots
 		}
 		at := w.base + slot*int64(w.wl.block)
 		if w.wl.write {

@@ -158,7 +158,9 @@ func bench(ctx context.Context, opt options, w io.Writer) (err error) {
 			}
 		}
 	}
-	table(w, opt, all)
+	if err := table(w, opt, all); err != nil {
+		return err
+	}
 	for _, r := range all {
 		if r.Errors > 0 {
 			return fmt.Errorf("%s %s: %d errors: %q", r.Target, r.Workload, r.Errors, r.FirstErrors)

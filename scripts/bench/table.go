@@ -22,7 +22,7 @@ func median(v []float64) float64 {
 }
 
 // table prints the medians of the rounds, a row per workload and target.
-func table(w io.Writer, opt options, all []result) {
+func table(w io.Writer, opt options, all []result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\nmedian of %d rounds, %v each; CPU is that of all the target's processes\n\n", opt.rounds, opt.seconds)
 	fmt.Fprintln(tw, "workload\ttarget\tIOPS\tMB/s\tp50 µs\tp99 µs\tCPU µs/IO\tgenerator µs/IO\tby role\t")
@@ -48,7 +48,7 @@ func table(w io.Writer, opt options, all []result) {
 				roles(rs, col))
 		}
 	}
-	tw.Flush()
+	return tw.Flush()
 }
 
 // roles prints the CPU of each role when there is more than one.

@@ -151,3 +151,62 @@ func TestInitiatorSCSI(t *testing.T) {
 		t.Errorf("unknown command: %v, want sense 05/20/00", err)
 	}
 }
+
+// TestInitiatorLoadCatches tampers with the unit behind the load's back: a lost write, a block in the wrong place
+// and an old version that comes back must all be found.
+func TestInitiatorLoadCatches(t *testing.T) {
+	u := newUnit(t, "64MiB")
+	c, other := client(u, "victim"), client(u, "tamperer")
+	defer c.Close()
+	defer other.Close()
+	cfg := load.Config{Blocks: 64, Depth: 4, MaxBlocks: 1, Seed: uint64(time.Now().UnixNano())}
+	if u.cl == nil {
+		zero(t, c, cfg)
+	}
+	l := load.New(c, cfg)
+	verified := func() (violations int) {
+		t.Helper()
+		if err := l.Verify(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return len(l.Report().Violations)
+	}
+	run := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		l.Run(ctx)
+	}
+	s, err := other.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb := other.LogicalBlock()
+	per := uint64(load.BlockLen / lb)
+	read := func(block uint64) []byte {
+		b := make([]byte, load.BlockLen)
+		must(t, s.Read(t.Context(), block*per, lb, b))
+		return b
+	}
+	write := func(block uint64, b []byte) { must(t, s.Write(t.Context(), block*per, lb, b)) }
+
+	run()
+	if n := verified(); n != 0 {
+		t.Fatalf("%d violations before anything was touched", n)
+	}
+	old := read(7)
+	for _, step := range []struct {
+		name string
+		b    []byte
+	}{{"a lost write", make([]byte, load.BlockLen)}, {"a block in the wrong place", read(8)}} {
+		write(7, step.b)
+		if verified() == 0 {
+			t.Errorf("%s was not found", step.name)
+		}
+	}
+	write(7, old)
+	run()
+	write(7, old)
+	if verified() == 0 {
+		t.Error("an old version was not found")
+	}
+}

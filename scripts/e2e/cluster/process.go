@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -84,14 +85,16 @@ func allFree(p, n int) bool {
 }
 
 // AwaitPort waits until somebody listens at addr.
-func AwaitPort(addr string, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
+func AwaitPort(ctx context.Context, addr string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var d net.Dialer
 	for {
-		conn, err := net.DialTimeout("tcp", addr, time.Second)
+		conn, err := d.DialContext(ctx, "tcp", addr)
 		if err == nil {
 			return conn.Close()
 		}
-		if time.Now().After(deadline) {
+		if ctx.Err() != nil {
 			return fmt.Errorf("nobody listens at %s after %v: %w", addr, limit, err)
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -78,7 +78,7 @@ func StartTGT(ctx context.Context, opt TGTOptions) (*TGT, error) {
 
 // configure makes the target through tgtadm.
 func (t *TGT) configure(ctx context.Context, opt TGTOptions, img string) error {
-	if err := AwaitPort(t.Portal, 10*time.Second); err != nil {
+	if err := AwaitPort(ctx, t.Portal, 10*time.Second); err != nil {
 		return err
 	}
 	steps := [][]string{

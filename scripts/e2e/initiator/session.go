@@ -43,8 +43,8 @@ type Session struct {
 
 	mu struct {
 		sync.Mutex
-		window    sync.Cond // signalled when maxCmdSN advances or the session ends
-		outgoing  sync.Cond // signalled when frames or the end of the session wait
+		window    sync.Cond // signaled when maxCmdSN advances or the session ends
+		outgoing  sync.Cond // signaled when frames or the end of the session wait
 		frames    []frame
 		tasks     map[uint32]*task
 		nextITT   uint32
@@ -190,9 +190,9 @@ func (s *Session) writeLoop() error {
 		for len(s.mu.frames) == 0 && s.mu.err == nil {
 			s.mu.outgoing.Wait()
 		}
-		if s.mu.err != nil {
+		if err := s.mu.err; err != nil {
 			s.mu.Unlock()
-			return nil
+			return err
 		}
 		batch, s.mu.frames = s.mu.frames, batch[:0]
 		s.mu.Unlock()
