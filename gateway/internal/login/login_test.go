@@ -254,128 +254,131 @@ func transcriptSend(h *host, d *datadriven.TestData) string {
 	return b.String()
 }
 
+func chapEnv(e *testEnv) { e.target.Auth = mutual }
+
+var failures = []struct {
+	name   string
+	env    func(e *testEnv)
+	run    func(h *host)
+	status Status
+}{
+	{"no InitiatorName", nil, func(h *host) { h.say(sec, oper, "TargetName="+targetName) }, StatusMissingParameter},
+	{"nothing at all", nil, func(h *host) { h.say(sec, oper) }, StatusMissingParameter},
+	{"no TargetName", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName) }, StatusMissingParameter},
+	{"bad InitiatorName", nil, func(h *host) { h.say(sec, oper, "InitiatorName=host", "TargetName="+targetName) }, StatusInitiatorError},
+	{"bad TargetName", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "TargetName=x") }, StatusNotFound},
+	{"unknown target", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "TargetName="+targetName+"2") }, StatusNotFound},
+	{"not allowed", func(e *testEnv) { e.target.Allowed = false }, func(h *host) { h.say(sec, oper, normal...) }, StatusAuthorizationFailure},
+	{"unavailable", func(e *testEnv) { e.target.Unavailable = true }, func(h *host) { h.say(sec, oper, normal...) }, StatusServiceUnavailable},
+	{"discovery not allowed", func(e *testEnv) { e.discovery.Allowed = false }, func(h *host) {
+		h.say(sec, oper, "InitiatorName="+hostName, "SessionType=Discovery")
+	}, StatusAuthorizationFailure},
+	{"session type", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "SessionType=Other") }, StatusSessionTypeUnsupported},
+	{"InitiatorName twice", nil, func(h *host) { h.say(sec, oper, with("InitiatorName="+hostName)...) }, StatusInitiatorError},
+	{"InitiatorName again", nil, func(h *host) { h.say(sec, sec, normal...); h.say(sec, oper, "InitiatorName="+hostName) }, StatusInitiatorError},
+	{"SessionType too late", nil, func(h *host) {
+		h.say(sec, sec, "InitiatorName="+hostName, "TargetName="+targetName)
+		h.say(sec, oper, "SessionType=Discovery")
+	}, StatusInitiatorError},
+	{"AuthMethod twice", nil, func(h *host) { h.say(sec, sec, with("AuthMethod=None")...); h.say(sec, oper, "AuthMethod=None") }, StatusInitiatorError},
+	{"version 1", nil, func(h *host) { h.req.VersionMax, h.req.VersionMin = 1, 1; h.say(sec, oper, normal...) }, StatusUnsupportedVersion},
+	{"version changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.VersionMax = 1; h.say(sec, oper) }, StatusInitiatorError},
+	{"reserved ISID", nil, func(h *host) { h.req.ISID[0] = 0xc0; h.say(sec, oper, normal...) }, StatusInitiatorError},
+	{"ISID changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.ISID[5]++; h.say(sec, oper) }, StatusInitiatorError},
+	{"TSIH changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.TSIH++; h.say(sec, oper) }, StatusInitiatorError},
+	{"CID changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.CID++; h.say(sec, oper) }, StatusInitiatorError},
+	{"ITT changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.ITT++; h.say(sec, oper) }, StatusInitiatorError},
+	{"CSG 2", nil, func(h *host) { h.say(2, full, normal...) }, StatusInitiatorError},
+	{"CSG 3", nil, func(h *host) { h.say(full, full, normal...) }, StatusInitiatorError},
+	{"NSG 2", nil, func(h *host) { h.say(sec, 2, normal...) }, StatusInitiatorError},
+	{"NSG behind CSG", nil, func(h *host) { h.say(oper, sec, normal...) }, StatusInitiatorError},
+	{"CSG ahead of the stage", nil, func(h *host) { h.say(sec, sec, normal...); h.say(oper, full) }, StatusInitiatorError},
+	{"CSG behind the stage", nil, func(h *host) { h.say(sec, oper, normal...); h.say(sec, full) }, StatusInitiatorError},
+	{"T to the same stage", nil, func(h *host) {
+		req := h.req
+		req.Transit, req.Data = true, textOf(normal...)
+		h.send(req)
+	}, StatusInitiatorError},
+	{"T and C", nil, func(h *host) {
+		req := h.req
+		req.Transit, req.Continue, req.NSG, req.Data = true, true, oper, textOf(normal...)
+		h.send(req)
+	}, StatusInitiatorError},
+	{"key twice", nil, func(h *host) {
+		h.say(oper, full, with("MaxBurstLength=1024", "MaxBurstLength=1024")...)
+	}, StatusInitiatorError},
+	{"key in two requests", nil, func(h *host) {
+		h.say(oper, oper, with("MaxBurstLength=1024")...)
+		h.say(oper, full, "MaxBurstLength=2048")
+	}, StatusInitiatorError},
+	{"unterminated text", nil, func(h *host) {
+		req := h.req
+		req.Data = bytes.TrimSuffix(textOf(normal...), []byte{0})
+		h.send(req)
+	}, StatusInitiatorError},
+	{"2048 tiny keys", nil, func(h *host) {
+		req := h.req
+		req.Data = bytes.Repeat([]byte("X=\x00"), 2048)
+		h.send(req)
+	}, StatusInitiatorError},
+	{"empty requests with C for ever", nil, func(h *host) {
+		req := h.req
+		req.Continue = true
+		for h.err == nil {
+			h.send(req)
+		}
+	}, StatusInitiatorError},
+	{"requests for ever", nil, func(h *host) {
+		h.say(sec, sec, normal...)
+		for h.err == nil {
+			h.say(sec, sec)
+		}
+	}, StatusInitiatorError},
+	{"a key of 64 bytes", nil, func(h *host) { h.say(oper, full, with(strings.Repeat("k", 64)+"=")...) }, StatusInitiatorError},
+	{"an unknown key of 8 KiB", nil, func(h *host) { h.say(oper, full, with(strings.Repeat("k", 7000)+"=")...) }, StatusInitiatorError},
+
+	{"authentication skipped", chapEnv, func(h *host) { h.say(oper, full, normal...) }, StatusAuthenticationFailure},
+	{"no AuthMethod", chapEnv, func(h *host) { h.say(sec, oper, normal...) }, StatusAuthenticationFailure},
+	{"AuthMethod None only", chapEnv, func(h *host) { h.say(sec, oper, with("AuthMethod=None")...) }, StatusAuthenticationFailure},
+	{"AuthMethod unknown", chapEnv, func(h *host) { h.say(sec, oper, with("AuthMethod=KRB5,SRP")...) }, StatusAuthenticationFailure},
+	{"CHAP only, not configured", nil, func(h *host) { h.say(sec, oper, with("AuthMethod=CHAP")...) }, StatusAuthenticationFailure},
+	{"AuthMethod and CHAP_A together", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP", "CHAP_A=5")...) }, StatusInitiatorError},
+	{"CHAP_A before AuthMethod", chapEnv, func(h *host) { h.say(sec, sec, with("CHAP_A=5")...) }, StatusInitiatorError},
+	{"CHAP_A missing", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP")...); h.say(sec, sec) }, StatusMissingParameter},
+	{"CHAP_A out of order", chapEnv, func(h *host) {
+		h.say(sec, sec, with("AuthMethod=CHAP")...)
+		h.say(sec, oper, "CHAP_N=alice", "CHAP_R=0x00112233445566778899aabbccddeeff")
+	}, StatusMissingParameter},
+	{"CHAP_A and CHAP_N together", chapEnv, func(h *host) {
+		h.say(sec, sec, with("AuthMethod=CHAP")...)
+		h.say(sec, oper, "CHAP_A=5", "CHAP_N=alice")
+	}, StatusInitiatorError},
+	{"jump out of CHAP", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP")...); h.say(oper, full) }, StatusInitiatorError},
+	{"CHAP keys after None", nil, func(h *host) { h.say(sec, sec, with("AuthMethod=None")...); h.say(sec, oper, "CHAP_A=5") }, StatusInitiatorError},
+	{"no random bytes", chapEnv, func(h *host) {
+		h.login.rand = strings.NewReader("short")
+		h.say(sec, sec, with("AuthMethod=CHAP")...)
+		h.say(sec, sec, "CHAP_A=5")
+	}, StatusTargetError},
+
+	{"admission refused", func(e *testEnv) {
+		e.admit = func(Admission) (Grant, error) { return Grant{}, failf(StatusTooManyConnections, "full") }
+	}, func(h *host) { h.say(oper, full, normal...) }, StatusTooManyConnections},
+	{"admission failed", func(e *testEnv) {
+		e.admit = func(Admission) (Grant, error) { return Grant{}, errors.New("boom") }
+	}, func(h *host) { h.say(oper, full, normal...) }, StatusTargetError},
+	{"admission without TSIH", func(e *testEnv) {
+		e.admit = func(Admission) (Grant, error) { return Grant{}, nil }
+	}, func(h *host) { h.say(oper, full, normal...) }, StatusTargetError},
+	{"no such session", func(e *testEnv) {
+		e.admit = func(a Admission) (Grant, error) {
+			return Grant{}, failf(StatusSessionDoesNotExist, "TSIH %d", a.TSIH)
+		}
+	}, func(h *host) { h.req.TSIH = 9; h.say(oper, full, normal...) }, StatusSessionDoesNotExist},
+}
+
 func TestFailures(t *testing.T) {
-	chapEnv := func(e *testEnv) { e.target.Auth = mutual }
-	for _, c := range []struct {
-		name   string
-		env    func(e *testEnv)
-		run    func(h *host)
-		status Status
-	}{
-		{"no InitiatorName", nil, func(h *host) { h.say(sec, oper, "TargetName="+targetName) }, StatusMissingParameter},
-		{"nothing at all", nil, func(h *host) { h.say(sec, oper) }, StatusMissingParameter},
-		{"no TargetName", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName) }, StatusMissingParameter},
-		{"bad InitiatorName", nil, func(h *host) { h.say(sec, oper, "InitiatorName=host", "TargetName="+targetName) }, StatusInitiatorError},
-		{"bad TargetName", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "TargetName=x") }, StatusNotFound},
-		{"unknown target", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "TargetName="+targetName+"2") }, StatusNotFound},
-		{"not allowed", func(e *testEnv) { e.target.Allowed = false }, func(h *host) { h.say(sec, oper, normal...) }, StatusAuthorizationFailure},
-		{"unavailable", func(e *testEnv) { e.target.Unavailable = true }, func(h *host) { h.say(sec, oper, normal...) }, StatusServiceUnavailable},
-		{"discovery not allowed", func(e *testEnv) { e.discovery.Allowed = false }, func(h *host) {
-			h.say(sec, oper, "InitiatorName="+hostName, "SessionType=Discovery")
-		}, StatusAuthorizationFailure},
-		{"session type", nil, func(h *host) { h.say(sec, oper, "InitiatorName="+hostName, "SessionType=Other") }, StatusSessionTypeUnsupported},
-		{"InitiatorName twice", nil, func(h *host) { h.say(sec, oper, with("InitiatorName="+hostName)...) }, StatusInitiatorError},
-		{"InitiatorName again", nil, func(h *host) { h.say(sec, sec, normal...); h.say(sec, oper, "InitiatorName="+hostName) }, StatusInitiatorError},
-		{"SessionType too late", nil, func(h *host) {
-			h.say(sec, sec, "InitiatorName="+hostName, "TargetName="+targetName)
-			h.say(sec, oper, "SessionType=Discovery")
-		}, StatusInitiatorError},
-		{"AuthMethod twice", nil, func(h *host) { h.say(sec, sec, with("AuthMethod=None")...); h.say(sec, oper, "AuthMethod=None") }, StatusInitiatorError},
-		{"version 1", nil, func(h *host) { h.req.VersionMax, h.req.VersionMin = 1, 1; h.say(sec, oper, normal...) }, StatusUnsupportedVersion},
-		{"version changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.VersionMax = 1; h.say(sec, oper) }, StatusInitiatorError},
-		{"reserved ISID", nil, func(h *host) { h.req.ISID[0] = 0xc0; h.say(sec, oper, normal...) }, StatusInitiatorError},
-		{"ISID changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.ISID[5]++; h.say(sec, oper) }, StatusInitiatorError},
-		{"TSIH changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.TSIH++; h.say(sec, oper) }, StatusInitiatorError},
-		{"CID changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.CID++; h.say(sec, oper) }, StatusInitiatorError},
-		{"ITT changes", nil, func(h *host) { h.say(sec, sec, normal...); h.req.ITT++; h.say(sec, oper) }, StatusInitiatorError},
-		{"CSG 2", nil, func(h *host) { h.say(2, full, normal...) }, StatusInitiatorError},
-		{"CSG 3", nil, func(h *host) { h.say(full, full, normal...) }, StatusInitiatorError},
-		{"NSG 2", nil, func(h *host) { h.say(sec, 2, normal...) }, StatusInitiatorError},
-		{"NSG behind CSG", nil, func(h *host) { h.say(oper, sec, normal...) }, StatusInitiatorError},
-		{"CSG ahead of the stage", nil, func(h *host) { h.say(sec, sec, normal...); h.say(oper, full) }, StatusInitiatorError},
-		{"CSG behind the stage", nil, func(h *host) { h.say(sec, oper, normal...); h.say(sec, full) }, StatusInitiatorError},
-		{"T to the same stage", nil, func(h *host) {
-			req := h.req
-			req.Transit, req.Data = true, textOf(normal...)
-			h.send(req)
-		}, StatusInitiatorError},
-		{"T and C", nil, func(h *host) {
-			req := h.req
-			req.Transit, req.Continue, req.NSG, req.Data = true, true, oper, textOf(normal...)
-			h.send(req)
-		}, StatusInitiatorError},
-		{"key twice", nil, func(h *host) {
-			h.say(oper, full, with("MaxBurstLength=1024", "MaxBurstLength=1024")...)
-		}, StatusInitiatorError},
-		{"key in two requests", nil, func(h *host) {
-			h.say(oper, oper, with("MaxBurstLength=1024")...)
-			h.say(oper, full, "MaxBurstLength=2048")
-		}, StatusInitiatorError},
-		{"unterminated text", nil, func(h *host) {
-			req := h.req
-			req.Data = bytes.TrimSuffix(textOf(normal...), []byte{0})
-			h.send(req)
-		}, StatusInitiatorError},
-		{"2048 tiny keys", nil, func(h *host) {
-			req := h.req
-			req.Data = bytes.Repeat([]byte("X=\x00"), 2048)
-			h.send(req)
-		}, StatusInitiatorError},
-		{"empty requests with C for ever", nil, func(h *host) {
-			req := h.req
-			req.Continue = true
-			for h.err == nil {
-				h.send(req)
-			}
-		}, StatusInitiatorError},
-		{"requests for ever", nil, func(h *host) {
-			h.say(sec, sec, normal...)
-			for h.err == nil {
-				h.say(sec, sec)
-			}
-		}, StatusInitiatorError},
-		{"a key of 64 bytes", nil, func(h *host) { h.say(oper, full, with(strings.Repeat("k", 64)+"=")...) }, StatusInitiatorError},
-		{"an unknown key of 8 KiB", nil, func(h *host) { h.say(oper, full, with(strings.Repeat("k", 7000)+"=")...) }, StatusInitiatorError},
-
-		{"authentication skipped", chapEnv, func(h *host) { h.say(oper, full, normal...) }, StatusAuthenticationFailure},
-		{"no AuthMethod", chapEnv, func(h *host) { h.say(sec, oper, normal...) }, StatusAuthenticationFailure},
-		{"AuthMethod None only", chapEnv, func(h *host) { h.say(sec, oper, with("AuthMethod=None")...) }, StatusAuthenticationFailure},
-		{"AuthMethod unknown", chapEnv, func(h *host) { h.say(sec, oper, with("AuthMethod=KRB5,SRP")...) }, StatusAuthenticationFailure},
-		{"CHAP only, not configured", nil, func(h *host) { h.say(sec, oper, with("AuthMethod=CHAP")...) }, StatusAuthenticationFailure},
-		{"AuthMethod and CHAP_A together", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP", "CHAP_A=5")...) }, StatusInitiatorError},
-		{"CHAP_A before AuthMethod", chapEnv, func(h *host) { h.say(sec, sec, with("CHAP_A=5")...) }, StatusInitiatorError},
-		{"CHAP_A missing", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP")...); h.say(sec, sec) }, StatusMissingParameter},
-		{"CHAP_A out of order", chapEnv, func(h *host) {
-			h.say(sec, sec, with("AuthMethod=CHAP")...)
-			h.say(sec, oper, "CHAP_N=alice", "CHAP_R=0x00112233445566778899aabbccddeeff")
-		}, StatusMissingParameter},
-		{"CHAP_A and CHAP_N together", chapEnv, func(h *host) {
-			h.say(sec, sec, with("AuthMethod=CHAP")...)
-			h.say(sec, oper, "CHAP_A=5", "CHAP_N=alice")
-		}, StatusInitiatorError},
-		{"jump out of CHAP", chapEnv, func(h *host) { h.say(sec, sec, with("AuthMethod=CHAP")...); h.say(oper, full) }, StatusInitiatorError},
-		{"CHAP keys after None", nil, func(h *host) { h.say(sec, sec, with("AuthMethod=None")...); h.say(sec, oper, "CHAP_A=5") }, StatusInitiatorError},
-		{"no random bytes", chapEnv, func(h *host) {
-			h.login.rand = strings.NewReader("short")
-			h.say(sec, sec, with("AuthMethod=CHAP")...)
-			h.say(sec, sec, "CHAP_A=5")
-		}, StatusTargetError},
-
-		{"admission refused", func(e *testEnv) {
-			e.admit = func(Admission) (Grant, error) { return Grant{}, failf(StatusTooManyConnections, "full") }
-		}, func(h *host) { h.say(oper, full, normal...) }, StatusTooManyConnections},
-		{"admission failed", func(e *testEnv) {
-			e.admit = func(Admission) (Grant, error) { return Grant{}, errors.New("boom") }
-		}, func(h *host) { h.say(oper, full, normal...) }, StatusTargetError},
-		{"admission without TSIH", func(e *testEnv) {
-			e.admit = func(Admission) (Grant, error) { return Grant{}, nil }
-		}, func(h *host) { h.say(oper, full, normal...) }, StatusTargetError},
-		{"no such session", func(e *testEnv) {
-			e.admit = func(a Admission) (Grant, error) {
-				return Grant{}, failf(StatusSessionDoesNotExist, "TSIH %d", a.TSIH)
-			}
-		}, func(h *host) { h.req.TSIH = 9; h.say(oper, full, normal...) }, StatusSessionDoesNotExist},
-	} {
+	for _, c := range failures {
 		t.Run(c.name, func(t *testing.T) {
 			env := newTestEnv()
 			if c.env != nil {
