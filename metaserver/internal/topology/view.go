@@ -146,3 +146,14 @@ func (t *Topology) Rooms(pool string) (rooms []Room, known bool) {
 	}
 	return rooms, known
 }
+
+// Members returns the records of all copysets, in no order. They are not to be changed.
+func (t *Topology) Members() []*schedule.Record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]*schedule.Record, 0, len(t.mu.copysets))
+	for _, c := range t.mu.copysets {
+		out = append(out, c.rec)
+	}
+	return out
+}
