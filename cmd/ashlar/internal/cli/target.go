@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+)
+
+// secretFileMax bounds a file with a CHAP secret, in bytes.
+const secretFileMax = 4096
+
+// targetOut is a target in JSON.
+type targetOut struct {
+	IQN           string         `json:"iqn"`
+	CreatedUnixMs int64          `json:"created_unix_ms"`
+	LUNs          []lunOut       `json:"luns"`
+	Initiators    []initiatorOut `json:"initiators"`
+}
+
+type lunOut struct {
+	LUN      uint32 `json:"lun"`
+	Volume   string `json:"volume"`
+	VolumeID uint64 `json:"volume_id"`
+	ReadOnly bool   `json:"read_only"`
+}
+
+type initiatorOut struct {
+	Name       string `json:"name"`
+	ChapUser   string `json:"chap_user"`
+	MutualUser string `json:"mutual_user"`
+}
+
+func newTargetOut(t *metav1.Target) targetOut {
+	out := targetOut{IQN: t.GetIqn(), CreatedUnixMs: t.GetCreatedUnixMs(), LUNs: []lunOut{}, Initiators: []initiatorOut{}}
+	for _, l := range t.GetLuns() {
+		out.LUNs = append(out.LUNs, lunOut{l.GetLun(), l.GetVolume(), l.GetVolumeId(), l.GetReadOnly()})
+	}
+	for _, i := range t.GetInitiators() {
+		out.Initiators = append(out.Initiators, initiatorOut{i.GetName(), i.GetChapUser(), i.GetMutualUser()})
+	}
+	return out
+}
+
+func targetCommand() *cobra.Command {
+	return group("target", "Create targets, map volumes into them and say who may use them",
+		targetCreate(), targetList(), targetShow(), targetDelete(), targetMap(), targetUnmap(), targetAllow(), targetDeny())
+}
+
+// target shows one target.
+func (s *session) target(t *metav1.Target, err error) error {
+	if err != nil {
+		return err
+	}
+	o := newTargetOut(t)
+	return s.print(o, func(w io.Writer) {
+		field(w, "IQN", o.IQN)
+		field(w, "Created", age(o.CreatedUnixMs))
+		for _, l := range o.LUNs {
+			note := ""
+			if l.ReadOnly {
+				note = " (read-only)"
+			}
+			field(w, fmt.Sprintf("LUN %d", l.LUN), l.Volume+note)
+		}
+		for _, i := range o.Initiators {
+			field(w, "Allowed", i.Name+auth(i))
+		}
+		if len(o.Initiators) == 0 {
+			field(w, "Allowed", "nobody: see ashlar target allow")
+		}
+	})
+}
+
+// auth says how an initiator proves itself.
+func auth(i initiatorOut) string {
+	switch {
+	case i.MutualUser != "":
+		return fmt.Sprintf(" (mutual CHAP, users %s and %s)", i.ChapUser, i.MutualUser)
+	case i.ChapUser != "":
+		return fmt.Sprintf(" (CHAP, user %s)", i.ChapUser)
+	}
+	return " (no authentication)"
+}
+
+func targetCreate() *cobra.Command {
+	return verb("create IQN", "Create a target", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		return s.target(s.admin.CreateTarget(ctx, &metav1.CreateTargetRequest{Iqn: args[0]}))
+	})
+}
+
+func targetList() *cobra.Command {
+	return verb("list", "List the targets", cobra.NoArgs, func(ctx context.Context, s *session, _ []string) error {
+		r, err := s.admin.ListTargets(ctx, &metav1.ListTargetsRequest{})
+		if err != nil {
+			return err
+		}
+		out := []targetOut{}
+		for _, t := range r.GetTargets() {
+			out = append(out, newTargetOut(t))
+		}
+		return s.print(out, func(w io.Writer) {
+			row(w, "IQN", "LUNS", "INITIATORS")
+			for _, t := range out {
+				row(w, t.IQN, len(t.LUNs), len(t.Initiators))
+			}
+		})
+	})
+}
+
+func targetShow() *cobra.Command {
+	return verb("show IQN", "Show a target", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		return s.target(s.admin.ShowTarget(ctx, &metav1.ShowTargetRequest{Iqn: args[0]}))
+	})
+}
+
+func targetDelete() *cobra.Command {
+	return verb("delete IQN", "Delete a target without LUNs", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		if _, err := s.admin.DeleteTarget(ctx, &metav1.DeleteTargetRequest{Iqn: args[0]}); err != nil {
+			return err
+		}
+		return s.deleted("target", args[0])
+	})
+}
+
+func targetMap() *cobra.Command {
+	q := &metav1.MapLUNRequest{}
+	c := verb("map IQN --lun N --volume NAME", "Make a volume a LUN of a target", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			q.Iqn = args[0]
+			return s.target(s.admin.MapLUN(ctx, q))
+		})
+	c.Flags().Uint32Var(&q.Lun, "lun", 0, "LUN, 0 to 255")
+	c.Flags().StringVar(&q.Volume, "volume", "", "name of the volume")
+	c.Flags().BoolVar(&q.ReadOnly, "read-only", false, "refuse writes")
+	mustFlag(c, "lun")
+	mustFlag(c, "volume")
+	return c
+}
+
+func targetUnmap() *cobra.Command {
+	q := &metav1.UnmapLUNRequest{}
+	c := verb("unmap IQN --lun N", "Take a volume out of a target", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			q.Iqn = args[0]
+			return s.target(s.admin.UnmapLUN(ctx, q))
+		})
+	c.Flags().Uint32Var(&q.Lun, "lun", 0, "LUN, 0 to 255")
+	mustFlag(c, "lun")
+	return c
+}
+
+func targetAllow() *cobra.Command {
+	i := &metav1.Initiator{}
+	var secretFile, mutualFile string
+	c := verb("allow IQN --initiator NAME", "Let an initiator use a target, in place of what it was allowed before", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			if (i.ChapUser == "") != (secretFile == "") || (i.MutualUser == "") != (mutualFile == "") {
+				return errors.New("a CHAP user and the file with its secret go together: give --chap-user and --chap-secret-file, " +
+					"and for mutual CHAP --mutual-user and --mutual-secret-file too")
+			}
+			var err error
+			if i.ChapSecret, err = readSecret("--chap-secret-file", secretFile); err != nil {
+				return err
+			}
+			if i.MutualSecret, err = readSecret("--mutual-secret-file", mutualFile); err != nil {
+				return err
+			}
+			return s.target(s.admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: args[0], Initiator: i}))
+		})
+	c.Flags().StringVar(&i.Name, "initiator", "", "the initiator's iSCSI name, or * for any")
+	c.Flags().StringVar(&i.ChapUser, "chap-user", "", "user with which the initiator proves itself")
+	c.Flags().StringVar(&secretFile, "chap-secret-file", "", "file with its secret, 12 to 16 bytes; - for stdin")
+	c.Flags().StringVar(&i.MutualUser, "mutual-user", "", "user with which the target proves itself")
+	c.Flags().StringVar(&mutualFile, "mutual-secret-file", "", "file with its secret, 12 to 16 bytes, another one")
+	mustFlag(c, "initiator")
+	return c
+}
+
+// readSecret reads a secret from a file, "-" for stdin, without the line's end; empty for no file. Secrets are not taken as
+// arguments because other users of the machine see those.
+func readSecret(flag, name string) (string, error) {
+	var from io.Reader
+	switch name {
+	case "":
+		return "", nil
+	case "-":
+		from = os.Stdin
+	default:
+		f, err := os.Open(name)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", flag, err)
+		}
+		defer f.Close() //nolint:errcheck // only read
+		from = f
+	}
+	b, err := io.ReadAll(io.LimitReader(from, secretFileMax))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	b = bytes.TrimSuffix(bytes.TrimSuffix(b, []byte("\n")), []byte("\r"))
+	if len(b) == 0 {
+		return "", fmt.Errorf("%s: %s is empty", flag, name)
+	}
+	return string(b), nil
+}
+
+func targetDeny() *cobra.Command {
+	q := &metav1.DenyInitiatorRequest{}
+	c := verb("deny IQN --initiator NAME", "Take away what allow gave", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			q.Iqn = args[0]
+			return s.target(s.admin.DenyInitiator(ctx, q))
+		})
+	c.Flags().StringVar(&q.Initiator, "initiator", "", "the initiator's iSCSI name, or * for the entry that lets any in")
+	mustFlag(c, "initiator")
+	return c
+}
