@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -60,7 +61,7 @@ func (c *Copyset) sweep(at int) int {
 		}
 		ch := c.mu.cached[at]
 		for i, l := range ch.leaves {
-			if l == nil || l.seq > c.mu.durable || l.used.Swap(false) {
+			if l == nil || l.Seq > c.mu.durable || l.Used.Swap(false) {
 				continue
 			}
 			c.setLeafLocked(ch, uint32(i), nil)
@@ -74,13 +75,13 @@ func (c *Copyset) sweep(at int) int {
 
 // lookup fills ents with the entries of consecutive blocks of a chunk, all of one moment, and pins the blocks: the caller
 // must give the slot that is returned to unpin when it has read them.
-func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []entry) (slot int, err error) {
-	for range loadAttemptsMax + len(ents)/leafBlocks {
+func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []extent.Entry) (slot int, err error) {
+	for range loadAttemptsMax + len(ents)/extent.LeafBlocks {
 		c.mu.RLock()
 		slot, missing, err := c.fillLocked(id, first, ents)
 		var ch *chunk
 		var changes uint64
-		inc := c.mu.record.incarnation
+		inc := c.mu.record.Incarnation
 		if slot < 0 && err == nil {
 			ch = c.mu.chunks[id]
 			changes = ch.changes
@@ -89,7 +90,7 @@ func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []entry) (slot in
 		if ch == nil {
 			return slot, err
 		}
-		l, err := c.s.index.leaf(inc, leafID{id, missing})
+		l, err := c.s.index.Leaf(inc, extent.LeafID{Chunk: id, Index: missing})
 		if err != nil {
 			return -1, err
 		}
@@ -105,7 +106,7 @@ func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []entry) (slot in
 
 // lookupSlow is lookup for a reader whose leaves were evicted or changed again and again: it reads the index under the
 // lock, which can not go wrong.
-func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []entry) (int, error) {
+func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []extent.Entry) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
@@ -113,7 +114,7 @@ func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []entry) (int
 		if slot >= 0 || err != nil {
 			return slot, err
 		}
-		l, err := c.s.index.leaf(c.mu.record.incarnation, leafID{id, missing})
+		l, err := c.s.index.Leaf(c.mu.record.Incarnation, extent.LeafID{Chunk: id, Index: missing})
 		if err != nil {
 			return -1, err
 		}
@@ -122,23 +123,23 @@ func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []entry) (int
 }
 
 // insertLocked puts a leaf that was read from the index into memory; nil when the index has none.
-func (c *Copyset) insertLocked(ch *chunk, i uint32, l *leaf) {
+func (c *Copyset) insertLocked(ch *chunk, i uint32, l *extent.Leaf) {
 	if l == nil {
-		l = new(leaf)
+		l = new(extent.Leaf)
 	}
-	l.used.Store(true)
+	l.Used.Store(true)
 	c.setLeafLocked(ch, i, l)
 }
 
 // fillLocked fills ents, pins the blocks and returns the slot. When a leaf is not in memory it returns -1 and the leaf.
-func (c *Copyset) fillLocked(id layout.ChunkID, first uint32, ents []entry) (slot int, missing uint32, err error) {
+func (c *Copyset) fillLocked(id layout.ChunkID, first uint32, ents []extent.Entry) (slot int, missing uint32, err error) {
 	if c.mu.removed {
 		return -1, 0, ErrRemoved
 	}
 	ch := c.mu.chunks[id]
 	for k := 0; k < len(ents); {
-		i, b := (first+uint32(k))/leafBlocks, (first+uint32(k))%leafBlocks
-		n := min(leafBlocks-int(b), len(ents)-k)
+		i, b := (first+uint32(k))/extent.LeafBlocks, (first+uint32(k))%extent.LeafBlocks
+		n := min(extent.LeafBlocks-int(b), len(ents)-k)
 		if ch == nil || !ch.has(i) {
 			clear(ents[k : k+n])
 			k += n
@@ -148,11 +149,11 @@ func (c *Copyset) fillLocked(id layout.ChunkID, first uint32, ents []entry) (slo
 		if l == nil {
 			return -1, i, nil
 		}
-		if !l.used.Load() {
-			l.used.Store(true)
+		if !l.Used.Load() {
+			l.Used.Store(true)
 		}
 		for ; n > 0; n-- {
-			ents[k] = entry{l.addr[b], l.crc[b]}
+			ents[k] = extent.Entry{Addr: l.Addr[b], CRC: l.CRC[b]}
 			k++
 			b++
 		}

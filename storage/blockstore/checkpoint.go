@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 )
 
 // Frozen is the part of a copyset's changes that one checkpoint makes durable.
@@ -52,20 +54,20 @@ func (s *Store) Commit(frozen []*Frozen) error {
 	if err != nil || len(parts) == 0 {
 		return err
 	}
-	if err := s.file.f.Sync(); err != nil {
-		return s.poison.set(&IOError{Op: "sync", Err: err})
+	if err := s.file.Sync(); err != nil {
+		return s.poison.Set(err)
 	}
-	b := s.index.db.NewBatch()
+	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
 	for _, f := range parts {
 		if err := f.addTo(b); err != nil {
 			return &IOError{Op: "index", Err: err}
 		}
 	}
-	if err := s.index.commit(b); err != nil {
+	if err := s.index.Commit(b); err != nil {
 		return err
 	}
-	if err := s.index.flush(); err != nil {
+	if err := s.index.Flush(); err != nil {
 		return err
 	}
 	for _, f := range parts {
@@ -108,20 +110,20 @@ func (f *Frozen) addTo(b *pebble.Batch) error {
 	inc := f.c.incarnation()
 	var key, value []byte
 	for id, l := range f.leaves {
-		key = appendLeafKey(key[:0], inc, id)
-		if l.allocated == 0 {
+		key = extent.AppendLeafKey(key[:0], inc, id)
+		if l.Allocated == 0 {
 			if err := b.Delete(key, nil); err != nil {
 				return err
 			}
 			continue
 		}
-		value = l.appendTo(value[:0])
+		value = l.AppendTo(value[:0])
 		if err := b.Set(key, value, nil); err != nil {
 			return err
 		}
 	}
-	r := record{incarnation: inc, index: f.index, term: f.term, state: f.state}
-	return b.Set(appendCopysetKey(key[:0], f.c.id), r.appendTo(value[:0]), nil)
+	r := extent.Record{Incarnation: inc, Index: f.index, Term: f.term, State: f.state}
+	return b.Set(extent.AppendCopysetKey(key[:0], f.c.id), r.AppendTo(value[:0]), nil)
 }
 
 // done makes known that the changes are durable.
@@ -129,7 +131,7 @@ func (f *Frozen) done() {
 	c := f.c
 	c.mu.Lock()
 	c.mu.durable = f.seq
-	c.mu.record.index, c.mu.record.term, c.mu.record.state = f.index, f.term, f.state
+	c.mu.record.Index, c.mu.record.Term, c.mu.record.State = f.index, f.term, f.state
 	c.mu.frozen = append([]*Frozen(nil), c.mu.frozen[1:]...)
 	c.s.overlay.Add(-int64(len(f.leaves)))
 	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.overwritten, discarded: f.discarded}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -22,7 +23,7 @@ type Copyset struct {
 		sync.RWMutex
 		removed bool
 		// record is the durable state, as of the last checkpoint.
-		record record
+		record extent.Record
 		// index and term are those of the last applied entry.
 		index, term uint64
 		// chunks holds the chunks that have a block; cached lists those that have a leaf in memory.
@@ -43,12 +44,12 @@ type Copyset struct {
 // overlay is what changed since the last Freeze.
 type overlay struct {
 	// leaves holds every leaf that was changed; one without blocks is to be deleted.
-	leaves map[leafID]*leaf
+	leaves map[extent.LeafID]*extent.Leaf
 	// overwritten and discarded are the blocks that the changes freed, the latter to be given back to the file system.
-	overwritten, discarded []run
+	overwritten, discarded []extent.Run
 }
 
-func newOverlay() overlay { return overlay{leaves: make(map[leafID]*leaf)} }
+func newOverlay() overlay { return overlay{leaves: make(map[extent.LeafID]*extent.Leaf)} }
 
 // chunk is what is known of a chunk's leaves. It is guarded by the copyset's mu.
 type chunk struct {
@@ -56,7 +57,7 @@ type chunk struct {
 	// present has a bit for each leaf that has blocks.
 	present []uint64
 	// leaves holds those leaves that are in memory; it is nil when none is.
-	leaves []*leaf
+	leaves []*extent.Leaf
 	// resident is the number of leaves in memory, slot the chunk's place in Copyset.mu.cached when it is not 0.
 	resident, slot int
 	// changes counts the changes of the map: a leaf that was read from the index is only used if none came between.
@@ -64,10 +65,10 @@ type chunk struct {
 }
 
 // newCopyset returns a copyset in the durable state r, without leaves.
-func newCopyset(s *Store, id layout.CopysetID, r record) *Copyset {
+func newCopyset(s *Store, id layout.CopysetID, r extent.Record) *Copyset {
 	c := &Copyset{s: s, id: id}
 	c.mu.record = r
-	c.mu.index, c.mu.term = r.index, r.term
+	c.mu.index, c.mu.term = r.Index, r.Term
 	c.mu.chunks = make(map[layout.ChunkID]*chunk)
 	c.mu.usage = make(map[layout.VolumeID]int64)
 	c.mu.gen, c.mu.seq = 1, 1
@@ -90,14 +91,14 @@ func (c *Copyset) Applied() (index, term uint64) {
 func (c *Copyset) Durable() (index, term uint64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.mu.record.index, c.mu.record.term
+	return c.mu.record.Index, c.mu.record.Term
 }
 
 // State returns the state of the last durable checkpoint (nil for a new copyset). The caller must not change it.
 func (c *Copyset) State() []byte {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.mu.record.state
+	return c.mu.record.State
 }
 
 // SetApplied sets the raft index and term up to which entries were applied. For the owner.
@@ -121,13 +122,13 @@ func (c *Copyset) Usage() map[layout.VolumeID]int64 {
 func (c *Copyset) incarnation() uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.mu.record.incarnation
+	return c.mu.record.Incarnation
 }
 
 // noteLeaf makes a leaf known that is in the index, while nobody else uses the copyset.
-func (c *Copyset) noteLeaf(id leafID, allocated uint64) {
-	c.chunkLocked(id.chunk).setPresent(id.index)
-	c.addUsageLocked(id.chunk.Volume, int64(bits.OnesCount64(allocated)))
+func (c *Copyset) noteLeaf(id extent.LeafID, allocated uint64) {
+	c.chunkLocked(id.Chunk).setPresent(id.Index)
+	c.addUsageLocked(id.Chunk.Volume, int64(bits.OnesCount64(allocated)))
 }
 
 // addUsageLocked changes a volume's number of blocks.
@@ -162,7 +163,7 @@ func (ch *chunk) setPresent(i uint32) {
 }
 
 // leaf returns leaf i if it is in memory.
-func (ch *chunk) leaf(i uint32) *leaf {
+func (ch *chunk) leaf(i uint32) *extent.Leaf {
 	if int(i) < len(ch.leaves) {
 		return ch.leaves[i]
 	}
@@ -170,7 +171,7 @@ func (ch *chunk) leaf(i uint32) *leaf {
 }
 
 // setLeafLocked puts leaf i of ch into memory, or out of it (nil).
-func (c *Copyset) setLeafLocked(ch *chunk, i uint32, l *leaf) {
+func (c *Copyset) setLeafLocked(ch *chunk, i uint32, l *extent.Leaf) {
 	old := ch.leaf(i)
 	switch {
 	case old == nil && l != nil:
@@ -179,7 +180,7 @@ func (c *Copyset) setLeafLocked(ch *chunk, i uint32, l *leaf) {
 			c.mu.cached = append(c.mu.cached, ch)
 		}
 		if n := int(i) + 1; n > len(ch.leaves) {
-			ch.leaves = append(ch.leaves, make([]*leaf, max(n, 64*len(ch.present))-len(ch.leaves))...)
+			ch.leaves = append(ch.leaves, make([]*extent.Leaf, max(n, 64*len(ch.present))-len(ch.leaves))...)
 		}
 		ch.resident++
 		c.s.cache.resident.Add(1)
@@ -216,7 +217,7 @@ func (c *Copyset) dropLeafLocked(ch *chunk, i uint32) {
 }
 
 // addDirtyLocked puts a leaf into the active overlay.
-func (c *Copyset) addDirtyLocked(id leafID, l *leaf) {
+func (c *Copyset) addDirtyLocked(id extent.LeafID, l *extent.Leaf) {
 	n := len(c.mu.active.leaves)
 	c.mu.active.leaves[id] = l
 	c.s.overlay.Add(int64(len(c.mu.active.leaves) - n))

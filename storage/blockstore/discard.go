@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -34,39 +35,39 @@ func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
 	if err := c.s.ready(); err != nil {
 		return err
 	}
-	ents := make([]entry, sp.n)
-	var taken []run
+	ents := make([]extent.Entry, sp.n)
+	var taken []extent.Run
 	for _, i := range []uint32{0, sp.n - 1} {
-		if sp.whole(i) || ents[i].addr != 0 {
+		if sp.whole(i) || ents[i].Addr != 0 {
 			continue
 		}
 		ents[i], err = c.zeroPart(ch, sp, i)
 		if err != nil {
 			break
 		}
-		if ents[i].addr != 0 {
-			taken = append(taken, run{ents[i].addr, 1})
+		if ents[i].Addr != 0 {
+			taken = append(taken, extent.Run{Start: ents[i].Addr, N: 1})
 		}
 	}
 	if err == nil {
 		err = c.remap(ch, sp.first, sp.n, ents)
 	}
 	if err != nil {
-		c.s.file.alloc.release(taken, false)
+		c.s.file.TakeBack(taken)
 	}
 	return err
 }
 
 // zeroPart writes block i of a span anew with zeroes in the range; a block that is not allocated stays so.
-func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (entry, error) {
-	var ent [1]entry
+func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (extent.Entry, error) {
+	var ent [1]extent.Entry
 	slot, err := c.lookup(ch, sp.first+i, ent[:])
 	if err != nil {
-		return entry{}, err
+		return extent.Entry{}, err
 	}
 	c.unpin(slot)
-	if ent[0].addr == 0 {
-		return entry{}, nil
+	if ent[0].Addr == 0 {
+		return extent.Entry{}, nil
 	}
 	from, to := sp.part(i)
 	part := span{first: sp.first + i, n: 1, head: from, tail: to}
@@ -76,18 +77,18 @@ func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (entry, error) 
 	var e edges
 	defer c.s.putEdges(&e)
 	if err := c.merge(ch, part, zeroes[:to-from], &e); err != nil {
-		return entry{}, err
+		return extent.Entry{}, err
 	}
-	var few [1]run
+	var few [1]extent.Run
 	runs, err := c.s.allocate(1, few[:0])
 	if err != nil {
-		return entry{}, err
+		return extent.Entry{}, err
 	}
-	if err := c.s.file.write(runs[0].start, e.head[:]); err != nil {
-		c.s.file.alloc.release(runs, false)
-		return entry{}, err
+	if err := c.s.file.Write(runs[0].Start, e.head[:]); err != nil {
+		c.s.file.TakeBack(runs)
+		return extent.Entry{}, err
 	}
-	return entry{runs[0].start, e.headCRC}, nil
+	return extent.Entry{Addr: runs[0].Start, CRC: e.headCRC}, nil
 }
 
 // DeleteVolume gives back all blocks of the volume in this copyset. For the owner.
@@ -104,68 +105,68 @@ func (c *Copyset) DeleteVolume(v layout.VolumeID) error {
 	if c.mu.removed {
 		return ErrRemoved
 	}
-	gone := new(leaf)
+	gone := new(extent.Leaf)
 	for id, ch := range c.mu.chunks {
 		if id.Volume != v {
 			continue
 		}
 		for i := range uint32(64 * len(ch.present)) {
 			if ch.has(i) {
-				c.addDirtyLocked(leafID{id, i}, gone)
+				c.addDirtyLocked(extent.LeafID{Chunk: id, Index: i}, gone)
 				c.dropLeafLocked(ch, i)
 			}
 		}
 	}
 	delete(c.mu.usage, v)
 	c.mu.active.discarded = append(c.mu.active.discarded, runs...)
-	c.s.file.alloc.retire(countBlocks(runs))
+	c.s.file.Retire(countBlocks(runs))
 	return nil
 }
 
 // countBlocks returns the number of blocks in runs.
-func countBlocks(runs []run) (n uint64) {
+func countBlocks(runs []extent.Run) (n uint64) {
 	for _, r := range runs {
-		n += uint64(r.n)
+		n += uint64(r.N)
 	}
 	return n
 }
 
 // collect returns the blocks of a volume, or of all (nil), that the content has now. For the owner.
-func (c *Copyset) collect(v *layout.VolumeID) ([]run, error) {
-	var runs []run
-	done := make(map[leafID]struct{})
+func (c *Copyset) collect(v *layout.VolumeID) ([]extent.Run, error) {
+	var runs []extent.Run
+	done := make(map[extent.LeafID]struct{})
 	c.mu.RLock()
-	inc := c.mu.record.incarnation
+	inc := c.mu.record.Incarnation
 	for _, ch := range c.mu.cached {
 		if v != nil && ch.id.Volume != *v {
 			continue
 		}
 		for i, l := range ch.leaves {
 			if l != nil {
-				done[leafID{ch.id, uint32(i)}] = struct{}{}
-				runs = l.appendRuns(runs)
+				done[extent.LeafID{Chunk: ch.id, Index: uint32(i)}] = struct{}{}
+				runs = l.AppendRuns(runs)
 			}
 		}
 	}
 	c.mu.RUnlock()
 	// What was not in memory is durable, so the index has it; what the index has besides was deleted since.
-	from, to := appendIncarnationKey(nil, inc), appendIncarnationKey(nil, inc+1)
+	from, to := extent.AppendIncarnationKey(nil, inc), extent.AppendIncarnationKey(nil, inc+1)
 	if v != nil {
-		from = appendVolumeKey(nil, inc, *v)
+		from = extent.AppendVolumeKey(nil, inc, *v)
 		if *v+1 != 0 {
-			to = appendVolumeKey(nil, inc, *v+1)
+			to = extent.AppendVolumeKey(nil, inc, *v+1)
 		}
 	}
-	err := c.s.index.eachLeaf(from, to, func(_ uint64, id leafID, l *leaf) error {
+	err := c.s.index.EachLeaf(from, to, func(_ uint64, id extent.LeafID, l *extent.Leaf) error {
 		if _, ok := done[id]; ok {
 			return nil
 		}
 		c.mu.RLock()
-		ch := c.mu.chunks[id.chunk]
-		live := ch != nil && ch.has(id.index)
+		ch := c.mu.chunks[id.Chunk]
+		live := ch != nil && ch.has(id.Index)
 		c.mu.RUnlock()
 		if live {
-			runs = l.appendRuns(runs)
+			runs = l.AppendRuns(runs)
 		}
 		return nil
 	})

@@ -77,8 +77,8 @@
 //	Store.mu         the set of copysets
 //	Copyset.mu       extent maps; readers take it shared; never held across I/O, except by a reader whose leaf was
 //	                 evicted again and again before it could use it (loadAttemptsMax)
-//	Store.index.mu   held shared while the index is read, exclusive to close it
+//	Index.mu         held shared while the index is read, exclusive to close it
 //	reclaimer.mu     freed blocks that wait
+//	File.growMu      growth of the data file, held across fallocate
 //	allocator.mu     the bitmap
-//	blockFile.growMu growth of the data file, held across fallocate
 package blockstore

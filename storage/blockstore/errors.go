@@ -4,18 +4,15 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
 var (
-	// ErrNoSpace means that free space would fall below the reserve, or that the file system is full. Nothing was
-	// changed. Deletes, discards and checkpoints do not answer it unless the file system itself is full.
-	ErrNoSpace = errors.New("blockstore: no space")
 	// ErrRange means an offset, a length or a number of checksums that the call does not allow. It is the caller's
 	// mistake; nothing was changed.
 	ErrRange = errors.New("blockstore: range not allowed")
-	// ErrClosed means that the store was closed.
-	ErrClosed = errors.New("blockstore: closed")
 	// ErrExists means that the copyset exists already.
 	ErrExists = errors.New("blockstore: copyset exists")
 	// ErrNotFound means that there is no such copyset.
@@ -25,56 +22,6 @@ var (
 	// ErrImageClosed means that the image was closed, or that its copyset was removed from the index.
 	ErrImageClosed = errors.New("blockstore: image closed")
 )
-
-// LockedError means that another process, or another Store of this one, has the directory open.
-type LockedError struct {
-	Dir string
-	Err error
-}
-
-func (e *LockedError) Error() string {
-	return fmt.Sprintf("blockstore: %s is in use by another process: %v", e.Dir, e.Err)
-}
-func (e *LockedError) Unwrap() error { return e.Err }
-
-// ForeignError means that the directory belongs to another cluster or chunkserver. Nothing in it was touched.
-type ForeignError struct {
-	Dir        string
-	Have, Want Identity
-}
-
-func (e *ForeignError) Error() string {
-	return fmt.Sprintf("blockstore: %s belongs to cluster %x chunkserver %d, not to cluster %x chunkserver %d",
-		e.Dir, e.Have.Cluster, e.Have.Chunkserver, e.Want.Cluster, e.Want.Chunkserver)
-}
-
-// VersionError means that the directory, or a value in it, has a format that this program does not know: it was
-// written by a newer one. Nothing was touched.
-type VersionError struct {
-	// What names the file or value.
-	What        string
-	Have, Knows uint32
-}
-
-func (e *VersionError) Error() string {
-	return fmt.Sprintf("blockstore: %s has format %d, this program knows up to %d", e.What, e.Have, e.Knows)
-}
-
-// CorruptError means that something other than a block's data is damaged or missing: the store can not be opened or
-// that part of it not be used, and the peers on this disk have to be rebuilt.
-type CorruptError struct {
-	// What names the file or value and says what is wrong with it.
-	What string
-	Err  error
-}
-
-func (e *CorruptError) Error() string {
-	if e.Err == nil {
-		return "blockstore: damaged: " + e.What
-	}
-	return fmt.Sprintf("blockstore: damaged: %s: %v", e.What, e.Err)
-}
-func (e *CorruptError) Unwrap() error { return e.Err }
 
 // ChecksumError means that a block's bytes are not those that were written, or can not be read. Other blocks are not
 // affected; the block can be repaired from another peer (Copyset.Repair).
@@ -95,26 +42,6 @@ func (e *ChecksumError) Error() string {
 }
 func (e *ChecksumError) Unwrap() error { return e.Err }
 
-// IOError is a failed operation on the data file or the index. The operation changed nothing that can be seen.
-type IOError struct {
-	// Op is what was tried: write, grow, punch, index.
-	Op  string
-	Err error
-}
-
-func (e *IOError) Error() string { return fmt.Sprintf("blockstore: %s: %v", e.Op, e.Err) }
-func (e *IOError) Unwrap() error { return e.Err }
-
-// PoisonedError means that a sync, or a write of the index, failed earlier: what the disk holds is not known, so
-// nothing is changed any more until the disk's peers were rebuilt. Reads still work, each verified.
-type PoisonedError struct {
-	// Err is the failure that poisoned the store.
-	Err error
-}
-
-func (e *PoisonedError) Error() string { return fmt.Sprintf("blockstore: poisoned: %v", e.Err) }
-func (e *PoisonedError) Unwrap() error { return e.Err }
-
 // ImageError means that an image stream is damaged, cut, or not for this copyset. Nothing was changed.
 type ImageError struct {
 	// What says what is wrong.
@@ -122,3 +49,34 @@ type ImageError struct {
 }
 
 func (e *ImageError) Error() string { return "blockstore: image: " + e.What }
+
+// The errors of the files below.
+var (
+	// ErrNoSpace means that free space would fall below the reserve, or that the file system is full. Nothing was
+	// changed. Deletes, discards and checkpoints do not answer it unless the file system itself is full.
+	ErrNoSpace = disk.ErrNoSpace
+	// ErrClosed means that the store was closed.
+	ErrClosed = disk.ErrClosed
+)
+
+// The types of the errors of the files below.
+type (
+	// LockedError means that another process, or another Store of this one, has the directory open.
+	LockedError = disk.LockedError
+	// ForeignError means that the directory belongs to another cluster or chunkserver. Nothing in it was touched.
+	ForeignError = disk.ForeignError
+	// VersionError means that the directory, or a value in it, has a format that this program does not know: it was
+	// written by a newer one. Nothing was touched.
+	VersionError = extent.VersionError
+	// CorruptError means that something other than a block's data is damaged or missing: the store can not be opened
+	// or that part of it not be used, and the peers on this disk have to be rebuilt.
+	CorruptError = extent.CorruptError
+	// IOError is a failed operation on the data file or the index. The operation changed nothing that can be seen.
+	IOError = disk.IOError
+	// PoisonedError means that a sync, or a write of the index, failed earlier: what the disk holds is not known, so
+	// nothing is changed any more until the disk's peers were rebuilt. Reads still work, each verified.
+	PoisonedError = disk.PoisonedError
+)
+
+// Identity says whose disk a directory is.
+type Identity = disk.Identity

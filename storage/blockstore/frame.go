@@ -3,8 +3,8 @@ package blockstore
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -36,7 +36,7 @@ const (
 	endPayload    = 8
 
 	// framePayloadMax is the most that a payload may be long: leafBlocks blocks.
-	framePayloadMax = blocksPayload + leafBlocks*(4+layout.BlockSize)
+	framePayloadMax = blocksPayload + extent.LeafBlocks*(4+layout.BlockSize)
 
 	// FrameMax is the most that one frame of an image stream can be long, in bytes.
 	FrameMax = frameHeader + framePayloadMax
@@ -56,8 +56,8 @@ func endFrame(b []byte, plain int) []byte {
 
 // frameCRC returns the checksum of a frame without its last plain bytes.
 func frameCRC(b []byte, plain int) uint32 {
-	crc := crc32.Checksum(b[:8], castagnoli)
-	return crc32.Update(crc, castagnoli, b[frameHeader:len(b)-plain])
+	crc := extent.Checksum(b[:8])
+	return extent.UpdateChecksum(crc, b[frameHeader:len(b)-plain])
 }
 
 // appendHeaderFrame appends the first frame of a stream to b, which is empty.
@@ -108,7 +108,7 @@ func parseFrame(b []byte) (kind byte, payload []byte, err error) {
 			return 0, nil, &ImageError{What: "short frame of blocks"}
 		}
 		n := binary.LittleEndian.Uint32(payload[16:])
-		if n == 0 || n > leafBlocks || len(payload) != blocksPayload+int(n)*(4+layout.BlockSize) {
+		if n == 0 || n > extent.LeafBlocks || len(payload) != blocksPayload+int(n)*(4+layout.BlockSize) {
 			return 0, nil, &ImageError{What: fmt.Sprintf("frame of %d blocks", n)}
 		}
 		plain = int(n) * layout.BlockSize
@@ -120,22 +120,22 @@ func parseFrame(b []byte) (kind byte, payload []byte, err error) {
 }
 
 // parseImageHeader decodes the payload of the first frame.
-func parseImageHeader(p []byte) (id layout.CopysetID, r record, state uint64, err error) {
+func parseImageHeader(p []byte) (id layout.CopysetID, r extent.Record, state uint64, err error) {
 	if len(p) < 10 || string(p[:8]) != imageMagic {
-		return 0, record{}, 0, &ImageError{What: "not an image"}
+		return 0, extent.Record{}, 0, &ImageError{What: "not an image"}
 	}
 	if v := binary.LittleEndian.Uint16(p[8:]); v != imageVersion {
-		return 0, record{}, 0, &VersionError{What: "image", Have: uint32(v), Knows: imageVersion}
+		return 0, extent.Record{}, 0, &VersionError{What: "image", Have: uint32(v), Knows: imageVersion}
 	}
 	if len(p) != imageHeader {
-		return 0, record{}, 0, &ImageError{What: "header"}
+		return 0, extent.Record{}, 0, &ImageError{What: "header"}
 	}
 	id = layout.CopysetID(binary.LittleEndian.Uint64(p[16:]))
-	r.index = binary.LittleEndian.Uint64(p[24:])
-	r.term = binary.LittleEndian.Uint64(p[32:])
+	r.Index = binary.LittleEndian.Uint64(p[24:])
+	r.Term = binary.LittleEndian.Uint64(p[32:])
 	state = binary.LittleEndian.Uint64(p[40:])
 	if state > StateMax {
-		return 0, record{}, 0, &ImageError{What: fmt.Sprintf("state of %d bytes", state)}
+		return 0, extent.Record{}, 0, &ImageError{What: fmt.Sprintf("state of %d bytes", state)}
 	}
 	return id, r, state, nil
 }
@@ -151,7 +151,7 @@ func parseBlocks(p []byte, crcs []uint32) (BlockRun, error) {
 		First: binary.LittleEndian.Uint32(p[12:]),
 	}
 	n := binary.LittleEndian.Uint32(p[16:])
-	if uint64(r.First)+uint64(n) > chunkMax/layout.BlockSize || r.First/leafBlocks != (r.First+n-1)/leafBlocks {
+	if uint64(r.First)+uint64(n) > chunkMax/layout.BlockSize || r.First/extent.LeafBlocks != (r.First+n-1)/extent.LeafBlocks {
 		return r, &ImageError{What: fmt.Sprintf("%d blocks from block %d", n, r.First)}
 	}
 	p = p[blocksPayload:]
@@ -159,7 +159,7 @@ func parseBlocks(p []byte, crcs []uint32) (BlockRun, error) {
 	r.CRCs = crcs[:0]
 	for i := range n {
 		crc := binary.LittleEndian.Uint32(p[4*i:])
-		if crc32.Checksum(r.Data[i*layout.BlockSize:(i+1)*layout.BlockSize], castagnoli) != crc {
+		if extent.Checksum(r.Data[i*layout.BlockSize:(i+1)*layout.BlockSize]) != crc {
 			return r, &ImageError{What: fmt.Sprintf("chunk %v block %d: checksum", r.Chunk, r.First+i)}
 		}
 		r.CRCs = append(r.CRCs, crc)

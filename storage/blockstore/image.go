@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -40,12 +41,12 @@ type Image struct {
 	it     *pebble.Iterator
 	// cur is the leaf that is being read and todo its blocks that were not yet. fromIndex is the space of a leaf that
 	// comes from the index.
-	cur       *leaf
-	curID     leafID
+	cur       *extent.Leaf
+	curID     extent.LeafID
 	todo      uint64
-	fromIndex leaf
+	fromIndex extent.Leaf
 	data      []byte
-	crcs      [leafBlocks]uint32
+	crcs      [extent.LeafBlocks]uint32
 	// sent is where the stream is.
 	stage  uint8
 	stated int
@@ -53,8 +54,8 @@ type Image struct {
 }
 
 type imageLeaf struct {
-	id leafID
-	l  *leaf
+	id extent.LeafID
+	l  *extent.Leaf
 }
 
 // The stages of a stream.
@@ -69,14 +70,8 @@ const (
 // the image are not reused until Close, so an image is not to be kept longer than the transfer that it serves. The
 // image owns state from now on. For the owner; the image is used by one goroutine at a time, whichever.
 func (c *Copyset) Snapshot(state []byte) (*Image, error) {
-	x := c.s.index
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if x.closed {
-		return nil, ErrClosed
-	}
 	im := &Image{c: c, state: state}
-	leaves := make(map[leafID]*leaf)
+	leaves := make(map[extent.LeafID]*extent.Leaf)
 	c.mu.Lock()
 	if c.mu.removed {
 		c.mu.Unlock()
@@ -92,13 +87,18 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 	}
 	c.mu.gen++
 	im.seq, im.index, im.term = c.mu.seq, c.mu.index, c.mu.term
-	inc := c.mu.record.incarnation
+	inc := c.mu.record.Incarnation
 	c.s.reclaimer.hold(im)
 	c.mu.Unlock()
 	// A checkpoint that ends here moves leaves into the index that changed holds too, no others.
-	im.snap = x.db.NewSnapshot()
-	it, err := im.snap.NewIter(&pebble.IterOptions{
-		LowerBound: appendIncarnationKey(nil, inc), UpperBound: appendIncarnationKey(nil, inc+1),
+	snap, err := c.s.index.Snapshot()
+	if err != nil {
+		im.Close()
+		return nil, err
+	}
+	im.snap = snap
+	it, err := snap.NewIter(&pebble.IterOptions{
+		LowerBound: extent.AppendIncarnationKey(nil, inc), UpperBound: extent.AppendIncarnationKey(nil, inc+1),
 	})
 	if err != nil {
 		im.Close()
@@ -110,7 +110,7 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 	for id, l := range leaves {
 		im.changed = append(im.changed, imageLeaf{id, l})
 	}
-	slices.SortFunc(im.changed, func(a, b imageLeaf) int { return a.id.compare(b.id) })
+	slices.SortFunc(im.changed, func(a, b imageLeaf) int { return a.id.Compare(b.id) })
 	return im, nil
 }
 
@@ -154,17 +154,17 @@ func (im *Image) nextRunLocked() (BlockRun, error) {
 		return BlockRun{}, ErrImageClosed
 	}
 	if im.data == nil {
-		im.data = make([]byte, leafBlocks*layout.BlockSize)
+		im.data = make([]byte, extent.LeafBlocks*layout.BlockSize)
 	}
 	for im.todo == 0 {
 		if err := im.nextLeaf(); err != nil {
 			return BlockRun{}, err
 		}
-		im.todo = im.cur.allocated
+		im.todo = im.cur.Allocated
 	}
 	i := bits.TrailingZeros64(im.todo)
 	n := bits.TrailingZeros64(^(im.todo >> i))
-	r := BlockRun{Chunk: im.curID.chunk, First: im.curID.index*leafBlocks + uint32(i)}
+	r := BlockRun{Chunk: im.curID.Chunk, First: im.curID.Index*extent.LeafBlocks + uint32(i)}
 	good, err := im.readRun(r, i, n)
 	if good == 0 {
 		im.todo &^= 1 << i
@@ -178,14 +178,14 @@ func (im *Image) nextRunLocked() (BlockRun, error) {
 // readRun reads blocks i to i+n of the current leaf, with one read for those that follow each other in the file, and
 // returns how many of them are good.
 func (im *Image) readRun(r BlockRun, i, n int) (good int, err error) {
-	var ents [leafBlocks]entry
+	var ents [extent.LeafBlocks]extent.Entry
 	for j := range n {
-		ents[j] = entry{im.cur.addr[i+j], im.cur.crc[i+j]}
-		im.crcs[j] = ents[j].crc
+		ents[j] = extent.Entry{Addr: im.cur.Addr[i+j], CRC: im.cur.CRC[i+j]}
+		im.crcs[j] = ents[j].CRC
 	}
 	for j := 0; j < n; {
 		k := 1
-		for j+k < n && ents[j+k].addr == ents[j].addr+blockAddr(k) {
+		for j+k < n && ents[j+k].Addr == ents[j].Addr+extent.Addr(k) {
 			k++
 		}
 		p := im.data[j*layout.BlockSize : (j+k)*layout.BlockSize]
@@ -204,11 +204,11 @@ func (im *Image) readRun(r BlockRun, i, n int) (good int, err error) {
 // nextLeaf goes to the next leaf that has blocks.
 func (im *Image) nextLeaf() error {
 	for {
-		var id leafID
+		var id extent.LeafID
 		inIndex := im.it.Valid()
 		if inIndex {
 			var err error
-			if _, id, err = parseLeafKey(im.it.Key()); err != nil {
+			if _, id, err = extent.ParseLeafKey(im.it.Key()); err != nil {
 				return err
 			}
 		} else if err := im.it.Error(); err != nil {
@@ -221,10 +221,10 @@ func (im *Image) nextLeaf() error {
 		case inIndex && len(im.changed) == 0:
 			order = -1
 		case inIndex:
-			order = id.compare(im.changed[0].id)
+			order = id.Compare(im.changed[0].id)
 		}
 		if order < 0 {
-			if err := im.fromIndex.parse(im.it.Value()); err != nil {
+			if err := im.fromIndex.Parse(im.it.Value()); err != nil {
 				return err
 			}
 			im.cur, im.curID = &im.fromIndex, id
@@ -235,7 +235,7 @@ func (im *Image) nextLeaf() error {
 		if order <= 0 {
 			im.it.Next()
 		}
-		if im.cur.allocated != 0 {
+		if im.cur.Allocated != 0 {
 			return nil
 		}
 	}

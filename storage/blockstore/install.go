@@ -6,6 +6,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -28,13 +29,13 @@ type Installer struct {
 	stateLen     uint64
 	blocks       uint64
 	// leaf is the leaf that is being filled, last the place of the last block.
-	leaf   *leaf
-	leafID leafID
+	leaf   *extent.Leaf
+	leafID extent.LeafID
 	batch  *pebble.Batch
-	taken  []run
+	taken  []extent.Run
 	key    []byte
 	value  []byte
-	crcs   [leafBlocks]uint32
+	crcs   [extent.LeafBlocks]uint32
 }
 
 // NewInstaller begins to replace the content of a copyset, which need not exist.
@@ -46,7 +47,7 @@ func (s *Store) NewInstaller(id layout.CopysetID) (*Installer, error) {
 		return nil, fmt.Errorf("%w: copyset 0", ErrRange)
 	}
 	return &Installer{
-		s: s, next: newCopyset(s, id, record{incarnation: s.newIncarnation()}), batch: s.index.db.NewBatch(),
+		s: s, next: newCopyset(s, id, extent.Record{Incarnation: s.newIncarnation()}), batch: s.index.DB.NewBatch(),
 	}, nil
 }
 
@@ -113,12 +114,12 @@ func (in *Installer) frame(b []byte) error {
 		return in.header(kind, p)
 	case kind == frameKindState:
 		r := &in.next.mu.record
-		if uint64(len(r.state)+len(p)) > in.stateLen {
+		if uint64(len(r.State)+len(p)) > in.stateLen {
 			return &ImageError{What: "state is longer than announced"}
 		}
-		r.state = append(r.state, p...)
+		r.State = append(r.State, p...)
 		return nil
-	case uint64(len(in.next.mu.record.state)) != in.stateLen:
+	case uint64(len(in.next.mu.record.State)) != in.stateLen:
 		return &ImageError{What: "state is shorter than announced"}
 	case kind == frameKindBlocks:
 		r, err := parseBlocks(p, in.crcs[:])
@@ -148,8 +149,8 @@ func (in *Installer) header(kind byte, p []byte) error {
 		return &ImageError{What: fmt.Sprintf("it is of copyset %d, not %d", id, in.next.id)}
 	}
 	in.begun, in.stateLen = true, state
-	in.next.mu.record.index, in.next.mu.record.term = r.index, r.term
-	in.next.mu.index, in.next.mu.term = r.index, r.term
+	in.next.mu.record.Index, in.next.mu.record.Term = r.Index, r.Term
+	in.next.mu.index, in.next.mu.term = r.Index, r.Term
 	return nil
 }
 
@@ -158,37 +159,37 @@ func (in *Installer) put(r BlockRun) error {
 	if err := in.s.ready(); err != nil {
 		return err
 	}
-	id := leafID{r.Chunk, r.First / leafBlocks}
+	id := extent.LeafID{Chunk: r.Chunk, Index: r.First / extent.LeafBlocks}
 	if in.leaf == nil || in.leafID != id {
-		if in.leaf != nil && in.leafID.compare(id) > 0 {
+		if in.leaf != nil && in.leafID.Compare(id) > 0 {
 			return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
 		}
 		if err := in.endLeaf(false); err != nil {
 			return err
 		}
-		in.leaf, in.leafID = newLeaf(0, 0), id
+		in.leaf, in.leafID = extent.NewLeaf(0, 0), id
 	}
-	at := r.First % leafBlocks
-	if in.leaf.allocated>>at != 0 {
+	at := r.First % extent.LeafBlocks
+	if in.leaf.Allocated>>at != 0 {
 		return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
 	}
-	var few [fewRuns]run
+	var few [fewRuns]extent.Run
 	runs, err := in.s.allocate(uint32(len(r.CRCs)), few[:0])
 	if err != nil {
 		return err
 	}
 	for _, t := range runs {
-		in.taken = appendRun(in.taken, t.start, t.n)
+		in.taken = extent.AppendRun(in.taken, t.Start, t.N)
 	}
 	data, k := r.Data, 0
 	for _, t := range runs {
-		n := int(t.n) * layout.BlockSize
-		if err := in.s.file.write(t.start, data[:n]); err != nil {
+		n := int(t.N) * layout.BlockSize
+		if err := in.s.file.Write(t.Start, data[:n]); err != nil {
 			return err
 		}
 		data = data[n:]
-		for j := range t.n {
-			in.leaf.set(at, entry{t.start + blockAddr(j), r.CRCs[k]})
+		for j := range t.N {
+			in.leaf.Set(at, extent.Entry{Addr: t.Start + extent.Addr(j), CRC: r.CRCs[k]})
 			at++
 			k++
 		}
@@ -200,12 +201,12 @@ func (in *Installer) put(r BlockRun) error {
 // endLeaf gives the leaf that was filled to the index; flush says that the batch is to go there now.
 func (in *Installer) endLeaf(flush bool) error {
 	if in.leaf != nil {
-		in.key = appendLeafKey(in.key[:0], in.next.mu.record.incarnation, in.leafID)
-		in.value = in.leaf.appendTo(in.value[:0])
+		in.key = extent.AppendLeafKey(in.key[:0], in.next.mu.record.Incarnation, in.leafID)
+		in.value = in.leaf.AppendTo(in.value[:0])
 		if err := in.batch.Set(in.key, in.value, nil); err != nil {
 			return &IOError{Op: "index", Err: err}
 		}
-		in.next.noteLeaf(in.leafID, in.leaf.allocated)
+		in.next.noteLeaf(in.leafID, in.leaf.Allocated)
 		in.leaf = nil
 	}
 	if in.batch.Len() < installBatch && !flush || in.batch.Empty() {
@@ -214,7 +215,7 @@ func (in *Installer) endLeaf(flush bool) error {
 	if err := in.s.ready(); err != nil {
 		return err
 	}
-	if err := in.s.index.commit(in.batch); err != nil {
+	if err := in.s.index.Commit(in.batch); err != nil {
 		return err
 	}
 	in.batch.Reset()
@@ -241,7 +242,7 @@ func (in *Installer) Finish() (*Copyset, error) {
 		return nil, err
 	}
 	old, _ := s.Copyset(in.next.id) // nil when it does not exist
-	var runs []run
+	var runs []extent.Run
 	if old != nil {
 		var err error
 		if runs, err = old.collect(nil); err != nil {
@@ -269,11 +270,11 @@ func (in *Installer) Finish() (*Copyset, error) {
 // commit makes the new incarnation that of the copyset, durably.
 func (in *Installer) commit(old *Copyset) error {
 	s := in.s
-	if err := s.file.f.Sync(); err != nil {
-		return s.poison.set(&IOError{Op: "sync", Err: err})
+	if err := s.file.Sync(); err != nil {
+		return s.poison.Set(err)
 	}
 	r := &in.next.mu.record
-	if err := in.batch.Set(appendCopysetKey(nil, in.next.id), r.appendTo(nil), nil); err != nil {
+	if err := in.batch.Set(extent.AppendCopysetKey(nil, in.next.id), r.AppendTo(nil), nil); err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
 	if old != nil {
@@ -294,11 +295,11 @@ func (in *Installer) Abort() {
 	if in.s.ready() != nil {
 		return // nothing is allocated any more, and Open finds the blocks free
 	}
-	b := in.s.index.db.NewBatch()
+	b := in.s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	if deleteIncarnation(b, in.next.mu.record.incarnation) != nil || in.s.index.commit(b) != nil {
+	if deleteIncarnation(b, in.next.mu.record.Incarnation) != nil || in.s.index.Commit(b) != nil {
 		return
 	}
-	in.s.file.alloc.release(in.taken, false)
+	in.s.file.TakeBack(in.taken)
 	in.taken = nil
 }

@@ -11,6 +11,8 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -26,13 +28,13 @@ func Open(fs vfs.FS, dir string, id Identity, opts Options) (*Store, error) {
 		return nil, err
 	}
 	setDefaults(&opts)
-	if _, _, err := readIdentity(fs, dir, id); err != nil {
+	if _, _, err := disk.ReadHeader(fs, dir, id); err != nil {
 		return nil, err
 	}
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, &IOError{Op: "open", Err: err}
 	}
-	lock, err := fs.Lock(path.Join(dir, lockName))
+	lock, err := fs.Lock(path.Join(dir, disk.LockName))
 	if errors.Is(err, vfs.ErrLocked) {
 		return nil, &LockedError{Dir: dir, Err: err}
 	}
@@ -71,14 +73,11 @@ func setDefaults(o *Options) {
 
 func newStore(fs vfs.FS, dir string, opts Options, lock io.Closer) *Store {
 	s := &Store{opts: opts, lock: lock}
-	s.file = blockFile{
-		fs: fs, dir: dir, capacity: uint64(opts.Capacity / layout.BlockSize), reserve: opts.Reserve, growStep: opts.GrowStep,
-	}
-	s.poison.ch = make(chan struct{})
-	s.poison.log = opts.Logger
-	s.cache.budget = max(opts.CacheSize/leafMemory, cacheMin)
+	s.file = disk.NewFile(fs, dir, opts.Capacity, opts.Reserve, opts.GrowStep)
+	s.poison = disk.NewPoison(opts.Logger)
+	s.cache.budget = max(opts.CacheSize/extent.LeafMemory, cacheMin)
 	s.buffers.New = func() any { return new([layout.BlockSize]byte) }
-	s.entries.New = func() any { return new([]entry) }
+	s.entries.New = func() any { return new([]extent.Entry) }
 	s.mu.copysets = make(map[layout.CopysetID]*Copyset)
 	return s
 }
@@ -86,45 +85,45 @@ func newStore(fs vfs.FS, dir string, opts Options, lock io.Closer) *Store {
 // open makes or opens the files; the lock is held.
 func (s *Store) open(fs vfs.FS, dir string, id Identity) error {
 	// Whoever held the lock before may have changed what was read without it.
-	i, ok, err := readIdentity(fs, dir, id)
+	i, ok, err := disk.ReadHeader(fs, dir, id)
 	if err != nil {
 		return err
 	}
-	if !ok || i.state == stateFormatting {
+	if !ok || i.State == disk.StateFormatting {
 		if i, err = s.format(fs, dir, id); err != nil {
 			return err
 		}
-	} else if err := s.openFiles(dir, i.store); err != nil {
+	} else if err := s.openFiles(dir, i.Store); err != nil {
 		return err
 	}
 	return s.load()
 }
 
 // format makes the files of an empty store. After a crash within, it starts over.
-func (s *Store) format(fs vfs.FS, dir string, id Identity) (identity, error) {
-	i := identity{id: id, state: stateFormatting}
-	if _, err := io.ReadFull(s.opts.Random, i.store[:]); err != nil {
+func (s *Store) format(fs vfs.FS, dir string, id Identity) (disk.Header, error) {
+	i := disk.Header{Owner: id, State: disk.StateFormatting}
+	if _, err := io.ReadFull(s.opts.Random, i.Store[:]); err != nil {
 		return i, &IOError{Op: "random", Err: err}
 	}
 	if err := vfs.SyncDir(fs, path.Dir(dir)); err != nil {
-		return i, ioError("format", err)
+		return i, disk.WrapIO("format", err)
 	}
-	if err := writeIdentity(fs, dir, i); err != nil {
+	if err := disk.WriteHeader(fs, dir, i); err != nil {
 		return i, err
 	}
-	if err := s.file.format(i.store); err != nil {
-		return i, ioError("format", err)
+	if err := s.file.Format(i.Store); err != nil {
+		return i, disk.WrapIO("format", err)
 	}
-	x, err := openIndex(path.Join(dir, indexName), &s.opts, true, &s.poison)
+	x, err := disk.OpenIndex(dir, s.opts.IndexFS, s.opts.IndexCacheSize, true, s.poison)
 	if err != nil {
 		return i, err
 	}
 	s.index = x
-	b := x.db.NewBatch()
+	b := x.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
 	err = errors.Join(
-		b.DeleteRange([]byte{keyStore}, []byte{keyLeaf + 1}, nil),
-		b.Set(storeKey(), append([]byte{storeRecordVersion}, i.store[:]...), nil),
+		b.DeleteRange([]byte{extent.KeyStore}, []byte{extent.KeyLeaf + 1}, nil),
+		b.Set(extent.StoreKey(), append([]byte{storeRecordVersion}, i.Store[:]...), nil),
 	)
 	if err != nil {
 		return i, &IOError{Op: "index", Err: err}
@@ -133,26 +132,26 @@ func (s *Store) format(fs vfs.FS, dir string, id Identity) (identity, error) {
 		return i, err
 	}
 	if err := vfs.SyncDir(fs, dir); err != nil {
-		return i, ioError("format", err)
+		return i, disk.WrapIO("format", err)
 	}
-	i.state = stateFormatted
-	if err := writeIdentity(fs, dir, i); err != nil {
+	i.State = disk.StateFormatted
+	if err := disk.WriteHeader(fs, dir, i); err != nil {
 		return i, err
 	}
-	return i, s.file.open(i.store)
+	return i, s.file.Open(i.Store)
 }
 
 // openFiles opens the files of a store and checks that they belong together.
 func (s *Store) openFiles(dir string, store [16]byte) error {
-	if err := s.file.open(store); err != nil {
+	if err := s.file.Open(store); err != nil {
 		return err
 	}
-	x, err := openIndex(path.Join(dir, indexName), &s.opts, false, &s.poison)
+	x, err := disk.OpenIndex(dir, s.opts.IndexFS, s.opts.IndexCacheSize, false, s.poison)
 	if err != nil {
 		return err
 	}
 	s.index = x
-	v, err := x.value(storeKey())
+	v, err := x.Value(extent.StoreKey())
 	switch {
 	case err != nil:
 		return err
@@ -160,7 +159,7 @@ func (s *Store) openFiles(dir string, store [16]byte) error {
 		return &CorruptError{What: "index: no store record"}
 	case v[0] != storeRecordVersion:
 		return &VersionError{What: "index", Have: uint32(v[0]), Knows: storeRecordVersion}
-	case len(v) != storeRecordLen || [16]byte(v[1:]) != store:
+	case len(v) != extent.StoreRecordLen || [16]byte(v[1:]) != store:
 		return &CorruptError{What: "index: it is of another store"}
 	}
 	return nil
@@ -169,15 +168,15 @@ func (s *Store) openFiles(dir string, store [16]byte) error {
 // load reads the index: the copysets, which of their leaves exist, and which blocks are in use.
 func (s *Store) load() error {
 	live := make(map[uint64]*Copyset)
-	err := s.index.eachRecord(func(id layout.CopysetID, r record) error {
+	err := s.index.EachRecord(func(id layout.CopysetID, r extent.Record) error {
 		c := newCopyset(s, id, r)
-		if live[r.incarnation] != nil {
+		if live[r.Incarnation] != nil {
 			return &CorruptError{What: fmt.Sprintf("index: copysets %d and %d share incarnation %d",
-				live[r.incarnation].id, id, r.incarnation)}
+				live[r.Incarnation].id, id, r.Incarnation)}
 		}
-		live[r.incarnation] = c
+		live[r.Incarnation] = c
 		s.mu.copysets[id] = c
-		s.mu.incarnation = max(s.mu.incarnation, r.incarnation)
+		s.mu.incarnation = max(s.mu.incarnation, r.Incarnation)
 		return nil
 	})
 	if err != nil {
@@ -186,31 +185,31 @@ func (s *Store) load() error {
 	if err := s.dropOrphans(live); err != nil {
 		return err
 	}
-	var runs []run
-	err = eachLeaf(s.index.db, []byte{keyLeaf}, []byte{keyLeaf + 1}, func(inc uint64, id leafID, l *leaf) error {
+	var runs []extent.Run
+	err = disk.EachLeaf(s.index.DB, []byte{extent.KeyLeaf}, []byte{extent.KeyLeaf + 1}, func(inc uint64, id extent.LeafID, l *extent.Leaf) error {
 		c := live[inc]
-		runs = l.appendRuns(runs[:0])
+		runs = l.AppendRuns(runs[:0])
 		for _, r := range runs {
-			if !s.file.alloc.reserve(r.start, r.n) {
+			if !s.file.ReserveRun(r) {
 				return &CorruptError{What: fmt.Sprintf("index: copyset %d chunk %v leaf %d: blocks %d+%d are in use twice or beyond the file",
-					c.id, id.chunk, id.index, r.start, r.n)}
+					c.id, id.Chunk, id.Index, r.Start, r.N)}
 			}
 		}
-		c.noteLeaf(id, l.allocated)
+		c.noteLeaf(id, l.Allocated)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	s.file.alloc.digHoles(punchMin)
+	s.file.DigHoles()
 	return nil
 }
 
 // dropOrphans deletes the leaves of incarnations that no copyset record names.
 func (s *Store) dropOrphans(live map[uint64]*Copyset) (err error) {
-	b := s.index.db.NewBatch()
+	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	it, err := s.index.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyLeaf}, UpperBound: []byte{keyLeaf + 1}})
+	it, err := s.index.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{extent.KeyLeaf}, UpperBound: []byte{extent.KeyLeaf + 1}})
 	if err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
@@ -221,7 +220,7 @@ func (s *Store) dropOrphans(live map[uint64]*Copyset) (err error) {
 	}()
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; {
-		incarnation, _, err := parseLeafKey(it.Key())
+		incarnation, _, err := extent.ParseLeafKey(it.Key())
 		if err != nil {
 			return err
 		}
@@ -231,7 +230,7 @@ func (s *Store) dropOrphans(live map[uint64]*Copyset) (err error) {
 			}
 		}
 		s.mu.incarnation = max(s.mu.incarnation, incarnation)
-		ok = it.SeekGE(appendIncarnationKey(nil, incarnation+1))
+		ok = it.SeekGE(extent.AppendIncarnationKey(nil, incarnation+1))
 	}
 	if err := it.Error(); err != nil {
 		return &IOError{Op: "index", Err: err}

@@ -10,14 +10,6 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// Identity says whose disk a directory is.
-type Identity struct {
-	// Cluster names the cluster for ever.
-	Cluster [16]byte
-	// Chunkserver is the chunkserver whose disk this is.
-	Chunkserver layout.ChunkserverID
-}
-
 // Options configure a Store. DefaultOptions gives the values that are meant for production; the zero value of a field
 // means what is said there.
 type Options struct {

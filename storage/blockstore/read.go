@@ -2,8 +2,8 @@ package blockstore
 
 import (
 	"fmt"
-	"hash/crc32"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -91,13 +91,13 @@ func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32)
 	if err != nil {
 		return crcs, err
 	}
-	var few [fewBlocks]entry
+	var few [fewBlocks]extent.Entry
 	ents := few[:min(sp.n, fewBlocks)]
 	if sp.n > fewBlocks {
-		p := c.s.entries.Get().(*[]entry)
+		p := c.s.entries.Get().(*[]extent.Entry)
 		defer c.s.entries.Put(p)
 		if cap(*p) < int(sp.n) {
-			*p = make([]entry, sp.n)
+			*p = make([]extent.Entry, sp.n)
 		}
 		ents = (*p)[:sp.n]
 	}
@@ -111,21 +111,21 @@ func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32)
 	}
 	from, n := sp.wholeBlocks()
 	for _, e := range ents[from : from+n] {
-		if e.addr == 0 {
-			e.crc = zeroCRC
+		if e.Addr == 0 {
+			e.CRC = extent.ZeroCRC
 		}
-		crcs = append(crcs, e.crc)
+		crcs = append(crcs, e.CRC)
 	}
 	return crcs, nil
 }
 
 // readSpan reads and verifies the blocks of a span, with one read per run of blocks that follow each other in the file.
-func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []entry, dst []byte) error {
+func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []extent.Entry, dst []byte) error {
 	for i := uint32(0); i < sp.n; {
 		from, to := sp.part(i)
 		at := sp.at(i)
 		switch {
-		case ents[i].addr == 0:
+		case ents[i].Addr == 0:
 			clear(dst[at : at+int(to-from)])
 			i++
 		case from != 0 || to != layout.BlockSize:
@@ -139,7 +139,7 @@ func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []entry, dst []byte)
 			i++
 		default:
 			n := uint32(1)
-			for i+n < sp.n && sp.whole(i+n) && ents[i+n].addr == ents[i].addr+blockAddr(n) {
+			for i+n < sp.n && sp.whole(i+n) && ents[i+n].Addr == ents[i].Addr+extent.Addr(n) {
 				n++
 			}
 			if err := c.readBlocks(ch, sp.first+i, ents[i:i+n], dst[at:at+int(n)*layout.BlockSize]); err != nil {
@@ -152,16 +152,16 @@ func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []entry, dst []byte)
 }
 
 // readBlocks reads and verifies whole blocks that follow each other in the file and, from block first, in the chunk.
-func (c *Copyset) readBlocks(ch layout.ChunkID, first uint32, ents []entry, p []byte) error {
-	whole := c.s.file.read(ents[0].addr, p)
+func (c *Copyset) readBlocks(ch layout.ChunkID, first uint32, ents []extent.Entry, p []byte) error {
+	whole := c.s.file.Read(ents[0].Addr, p)
 	for i, e := range ents {
 		b := p[i*layout.BlockSize : (i+1)*layout.BlockSize]
 		err := whole
 		if err != nil && len(ents) > 1 {
 			// Which of the blocks can not be read? Reads may be repeated.
-			err = c.s.file.read(e.addr, b)
+			err = c.s.file.Read(e.Addr, b)
 		}
-		if err != nil || crc32.Checksum(b, castagnoli) != e.crc {
+		if err != nil || extent.Checksum(b) != e.CRC {
 			return &ChecksumError{Copyset: c.id, Chunk: ch, Block: first + uint32(i), Err: err}
 		}
 	}
@@ -176,7 +176,7 @@ func (c *Copyset) Allocated(ch layout.ChunkID, off, length uint32, runs []Run) (
 		return runs, err
 	}
 	const step = 4096 // blocks looked up at a time
-	ents := make([]entry, min(sp.n, step))
+	ents := make([]extent.Entry, min(sp.n, step))
 	start := len(runs)
 	for i := uint32(0); i < sp.n; i += step {
 		part := ents[:min(step, sp.n-i)]
@@ -187,12 +187,12 @@ func (c *Copyset) Allocated(ch layout.ChunkID, off, length uint32, runs []Run) (
 		c.unpin(slot)
 		for j, e := range part {
 			from, to := sp.part(i + uint32(j))
-			if k := len(runs) - 1; k >= start && runs[k].Allocated == (e.addr != 0) {
+			if k := len(runs) - 1; k >= start && runs[k].Allocated == (e.Addr != 0) {
 				runs[k].Length += to - from
 				continue
 			}
 			runs = append(runs, Run{
-				Offset: (sp.first+i+uint32(j))*layout.BlockSize + from, Length: to - from, Allocated: e.addr != 0,
+				Offset: (sp.first+i+uint32(j))*layout.BlockSize + from, Length: to - from, Allocated: e.Addr != 0,
 			})
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 )
 
 // freed is what one checkpoint freed of a copyset; the checkpoint is durable.
@@ -13,7 +15,7 @@ type freed struct {
 	seq uint64
 	// epoch is the last in which a reader may have begun that holds them.
 	epoch                  uint64
-	overwritten, discarded []run
+	overwritten, discarded []extent.Run
 }
 
 // reclaimer holds freed blocks until no reader and no image can come across them.
@@ -100,8 +102,8 @@ func (s *Store) reclaim() {
 			still = append(still, *f)
 			continue
 		}
-		s.file.release(f.overwritten, false)
-		s.file.release(joinRuns(f.discarded), true)
+		s.file.Release(f.overwritten, false)
+		s.file.Release(joinRuns(f.discarded), true)
 	}
 	r.mu.Lock()
 	r.mu.waiting = append(still, r.mu.waiting...)
@@ -121,7 +123,7 @@ func (c *Copyset) drained(epoch uint64) bool {
 
 // replace puts the content of n in place of c's, or removes c (nil). old are the blocks of c's content. The index knows of
 // it already. commitMu is held.
-func (c *Copyset) replace(n *Copyset, old []run) {
+func (c *Copyset) replace(n *Copyset, old []extent.Run) {
 	c.mu.Lock()
 	b := freed{c: c, seq: c.mu.seq, epoch: c.mu.epoch, discarded: old}
 	lost := int64(len(c.mu.active.leaves))
@@ -149,16 +151,16 @@ func (c *Copyset) replace(n *Copyset, old []run) {
 		c.mu.chunks, c.mu.usage = n.mu.chunks, n.mu.usage
 	}
 	c.mu.Unlock()
-	c.s.file.alloc.retire(countBlocks(old))
+	c.s.file.Retire(countBlocks(old))
 	c.s.reclaimer.add(b)
 }
 
 // joinRuns sorts runs and joins those that follow each other.
-func joinRuns(runs []run) []run {
-	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.start, b.start) })
+func joinRuns(runs []extent.Run) []extent.Run {
+	slices.SortFunc(runs, func(a, b extent.Run) int { return cmp.Compare(a.Start, b.Start) })
 	out := runs[:0]
 	for _, r := range runs {
-		out = appendRun(out, r.start, r.n)
+		out = extent.AppendRun(out, r.Start, r.N)
 	}
 	return out
 }

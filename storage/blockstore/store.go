@@ -10,6 +10,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -17,9 +19,9 @@ import (
 type Store struct {
 	opts      Options
 	lock      io.Closer
-	file      blockFile
-	index     *index
-	poison    poison
+	file      *disk.File
+	index     *disk.Index
+	poison    *disk.Poison
 	reclaimer reclaimer
 	cache     cache
 	// overlay counts the leaves in overlays, active and frozen.
@@ -58,10 +60,10 @@ type Usage struct {
 }
 
 // Err returns why the store is poisoned (*PoisonedError), or nil. A poisoned store only reads.
-func (s *Store) Err() error { return s.poison.get() }
+func (s *Store) Err() error { return s.poison.Err() }
 
 // Poisoned is closed when the store is poisoned.
-func (s *Store) Poisoned() <-chan struct{} { return s.poison.ch }
+func (s *Store) Poisoned() <-chan struct{} { return s.poison.Done() }
 
 // Copysets returns the copysets in the store, by number.
 func (s *Store) Copysets() []layout.CopysetID {
@@ -101,7 +103,7 @@ func (s *Store) ready() error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	return s.poison.get()
+	return s.poison.Err()
 }
 
 // newIncarnation gives out the number of a new life of a copyset's content.
@@ -126,10 +128,10 @@ func (s *Store) Create(id layout.CopysetID) (*Copyset, error) {
 	if id == 0 {
 		return nil, fmt.Errorf("%w: copyset 0", ErrRange)
 	}
-	r := record{incarnation: s.newIncarnation()}
-	b := s.index.db.NewBatch()
+	r := extent.Record{Incarnation: s.newIncarnation()}
+	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	if err := b.Set(appendCopysetKey(nil, id), r.appendTo(nil), nil); err != nil {
+	if err := b.Set(extent.AppendCopysetKey(nil, id), r.AppendTo(nil), nil); err != nil {
 		return nil, &IOError{Op: "index", Err: err}
 	}
 	if err := s.commitOrPoison(b); err != nil {
@@ -158,9 +160,9 @@ func (s *Store) Remove(id layout.CopysetID) error {
 	if err != nil {
 		return err
 	}
-	b := s.index.db.NewBatch()
+	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	if err := errors.Join(b.Delete(appendCopysetKey(nil, id), nil), deleteIncarnation(b, c.incarnation())); err != nil {
+	if err := errors.Join(b.Delete(extent.AppendCopysetKey(nil, id), nil), deleteIncarnation(b, c.incarnation())); err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
 	if err := s.commitOrPoison(b); err != nil {
@@ -176,17 +178,17 @@ func (s *Store) Remove(id layout.CopysetID) error {
 
 // deleteIncarnation adds the deletion of all leaves of an incarnation to a batch.
 func deleteIncarnation(b *pebble.Batch, incarnation uint64) error {
-	return b.DeleteRange(appendIncarnationKey(nil, incarnation), appendIncarnationKey(nil, incarnation+1), nil)
+	return b.DeleteRange(extent.AppendIncarnationKey(nil, incarnation), extent.AppendIncarnationKey(nil, incarnation+1), nil)
 }
 
 // commitOrPoison makes a batch durable. A batch that may become durable later although it was reported as failed can not
 // be undone, so any failure poisons the store.
 func (s *Store) commitOrPoison(b *pebble.Batch) error {
-	if err := s.index.commit(b); err != nil {
+	if err := s.index.Commit(b); err != nil {
 		return err
 	}
-	if err := s.index.flush(); err != nil {
-		return s.poison.set(err)
+	if err := s.index.Flush(); err != nil {
+		return s.poison.Set(err)
 	}
 	return nil
 }
@@ -194,9 +196,13 @@ func (s *Store) commitOrPoison(b *pebble.Batch) error {
 // Usage returns the space of the disk.
 func (s *Store) Usage() Usage {
 	s.reclaim()
-	u := s.file.usage()
-	u.Overlay = s.overlay.Load() * leafMemory
-	u.Cache = s.cache.resident.Load() * leafMemory
+	n, room := s.file.Usage()
+	u := Usage{
+		Used: n.Used * layout.BlockSize, PendingFree: n.Pending * layout.BlockSize, Free: room, Reserve: s.opts.Reserve,
+	}
+	u.Capacity = u.Used + u.PendingFree + u.Free
+	u.Overlay = s.overlay.Load() * extent.LeafMemory
+	u.Cache = s.cache.resident.Load() * extent.LeafMemory
 	return u
 }
 
@@ -216,9 +222,9 @@ func (s *Store) Close() error {
 func (s *Store) closeFiles() error {
 	var err error
 	if s.index != nil {
-		err = s.index.close()
+		err = s.index.Close()
 	}
-	return errors.Join(err, s.file.close(), s.lock.Close())
+	return errors.Join(err, s.file.Close(), s.lock.Close())
 }
 
 // fullBlock returns a buffer of one block, to be given back with putBlock.

@@ -3,7 +3,6 @@ package blockstore
 import (
 	"bytes"
 	"errors"
-	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"path"
@@ -11,6 +10,8 @@ import (
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -19,16 +20,16 @@ const testDir = "/disk/store"
 
 var testID = Identity{Cluster: [16]byte{1, 2, 3}, Chunkserver: 7}
 
-// disk is what a store of a test lies on.
-type disk struct {
+// testDisk is what a store of a test lies on.
+type testDisk struct {
 	fs    *vfs.Mem
 	index *pebblevfs.MemFS
 	opts  Options
 }
 
-func newDisk(t testing.TB) *disk {
+func newDisk(t testing.TB) *testDisk {
 	t.Helper()
-	d := &disk{fs: vfs.NewMem(), index: pebblevfs.NewCrashableMem()}
+	d := &testDisk{fs: vfs.NewMem(), index: pebblevfs.NewCrashableMem()}
 	if err := d.fs.MkdirAll("/disk"); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func newDisk(t testing.TB) *disk {
 }
 
 // open opens the store on the disk.
-func (d *disk) open(t testing.TB) *Store {
+func (d *testDisk) open(t testing.TB) *Store {
 	t.Helper()
 	s, err := d.tryOpen(d.fs)
 	if err != nil {
@@ -51,7 +52,7 @@ func (d *disk) open(t testing.TB) *Store {
 	return s
 }
 
-func (d *disk) tryOpen(fs vfs.FS) (*Store, error) {
+func (d *testDisk) tryOpen(fs vfs.FS) (*Store, error) {
 	opts := d.opts
 	opts.IndexFS = d.index
 	return Open(fs, testDir, testID, opts)
@@ -78,7 +79,7 @@ func pattern(seed uint64, n int) []byte {
 func blockCRCs(b []byte) []uint32 {
 	var crcs []uint32
 	for i := 0; i+layout.BlockSize <= len(b); i += layout.BlockSize {
-		crcs = append(crcs, crc32.Checksum(b[i:i+layout.BlockSize], castagnoli))
+		crcs = append(crcs, extent.Checksum(b[i:i+layout.BlockSize]))
 	}
 	return crcs
 }
@@ -269,18 +270,18 @@ func TestBitFlipIsFoundAndRepaired(t *testing.T) {
 	ch := layout.ChunkID{Volume: 1}
 	want := pattern(1, 8*4096)
 	mustWrite(t, c, ch, 0, want)
-	var ent [1]entry
+	var ent [1]extent.Entry
 	slot, err := c.lookup(ch, 5, ent[:])
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.unpin(slot)
-	f, err := d.fs.Open(path.Join(testDir, blocksName), vfs.ReadWrite)
+	f, err := d.fs.Open(path.Join(testDir, disk.BlocksName), vfs.ReadWrite)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // a test's
-	at := int64(ent[0].addr)*layout.BlockSize + 77
+	at := int64(ent[0].Addr)*layout.BlockSize + 77
 	if _, err := f.WriteAt([]byte{want[5*4096+77] ^ 4}, at); err != nil {
 		t.Fatal(err)
 	}

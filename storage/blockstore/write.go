@@ -3,8 +3,8 @@ package blockstore
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -39,33 +39,33 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	if err := c.merge(ch, sp, data, &e); err != nil {
 		return err
 	}
-	var fewR [fewRuns]run
+	var fewR [fewRuns]extent.Run
 	runs, err := c.s.allocate(sp.n, fewR[:0])
 	if err != nil {
 		return err
 	}
 	if err := c.writeSpan(sp, runs, data, &e); err != nil {
-		c.s.file.alloc.release(runs, false)
+		c.s.file.TakeBack(runs)
 		return err
 	}
-	var fewE [fewBlocks]entry
+	var fewE [fewBlocks]extent.Entry
 	ents := fewE[:0]
 	if sp.n > fewBlocks {
-		p := c.s.entries.Get().(*[]entry)
+		p := c.s.entries.Get().(*[]extent.Entry)
 		defer c.s.entries.Put(p)
 		if cap(*p) < int(sp.n) {
-			*p = make([]entry, 0, sp.n)
+			*p = make([]extent.Entry, 0, sp.n)
 		}
 		ents = (*p)[:0]
 	}
 	for _, r := range runs {
-		for k := range r.n {
+		for k := range r.N {
 			i := uint32(len(ents))
-			ents = append(ents, entry{r.start + blockAddr(k), blockCRC(sp, i, from, data, crcs, &e)})
+			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, from, data, crcs, &e)})
 		}
 	}
 	if err := c.remap(ch, sp.first, sp.n, ents); err != nil {
-		c.s.file.alloc.release(runs, false)
+		c.s.file.TakeBack(runs)
 		return err
 	}
 	return nil
@@ -82,15 +82,15 @@ func blockCRC(sp span, i, from uint32, data []byte, crcs []uint32, e *edges) uin
 		return crcs[i-from]
 	}
 	at := sp.at(i)
-	return crc32.Checksum(data[at:at+layout.BlockSize], castagnoli)
+	return extent.Checksum(data[at : at+layout.BlockSize])
 }
 
 // allocate takes n blocks, after freed ones that wait no longer were reclaimed if need be.
-func (s *Store) allocate(n uint32, runs []run) ([]run, error) {
-	out, err := s.file.allocate(n, runs)
+func (s *Store) allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
+	out, err := s.file.Allocate(n, runs)
 	if errors.Is(err, ErrNoSpace) {
 		s.reclaim()
-		out, err = s.file.allocate(n, runs)
+		out, err = s.file.Allocate(n, runs)
 	}
 	return out, err
 }
@@ -118,14 +118,14 @@ func (c *Copyset) merge(ch layout.ChunkID, sp span, data []byte, e *edges) (err 
 }
 
 func (c *Copyset) mergeBlock(ch layout.ChunkID, sp span, i uint32, data []byte) (*[layout.BlockSize]byte, uint32, error) {
-	var ent [1]entry
+	var ent [1]extent.Entry
 	slot, err := c.lookup(ch, sp.first+i, ent[:])
 	if err != nil {
 		return nil, 0, err
 	}
 	defer c.unpin(slot)
 	b := c.s.fullBlock()
-	if ent[0].addr == 0 {
+	if ent[0].Addr == 0 {
 		clear(b[:])
 	} else if err := c.readBlocks(ch, sp.first+i, ent[:], b[:]); err != nil {
 		c.s.putBlock(b)
@@ -134,17 +134,17 @@ func (c *Copyset) mergeBlock(ch layout.ChunkID, sp span, i uint32, data []byte) 
 	from, to := sp.part(i)
 	at := sp.at(i)
 	copy(b[from:to], data[at:at+int(to-from)])
-	return b, crc32.Checksum(b[:], castagnoli), nil
+	return b, extent.Checksum(b[:]), nil
 }
 
 // writeSpan writes the blocks of a span to the runs, in order: one write per run, and one more for each partial block
 // that shares a run with others.
-func (c *Copyset) writeSpan(sp span, runs []run, data []byte, e *edges) error {
+func (c *Copyset) writeSpan(sp span, runs []extent.Run, data []byte, e *edges) error {
 	i := uint32(0)
 	for _, r := range runs {
-		at, n := r.start, r.n
+		at, n := r.Start, r.N
 		if i == 0 && e.head != nil {
-			if err := c.s.file.write(at, e.head[:]); err != nil {
+			if err := c.s.file.Write(at, e.head[:]); err != nil {
 				return err
 			}
 			i, at, n = 1, at+1, n-1
@@ -155,13 +155,13 @@ func (c *Copyset) writeSpan(sp span, runs []run, data []byte, e *edges) error {
 		}
 		if n > 0 {
 			from := sp.at(i)
-			if err := c.s.file.write(at, data[from:from+int(n)*layout.BlockSize]); err != nil {
+			if err := c.s.file.Write(at, data[from:from+int(n)*layout.BlockSize]); err != nil {
 				return err
 			}
-			i, at = i+n, at+blockAddr(n)
+			i, at = i+n, at+extent.Addr(n)
 		}
 		if last {
-			if err := c.s.file.write(at, e.tail[:]); err != nil {
+			if err := c.s.file.Write(at, e.tail[:]); err != nil {
 				return err
 			}
 			i++
@@ -172,7 +172,7 @@ func (c *Copyset) writeSpan(sp span, runs []run, data []byte, e *edges) error {
 
 // remap moves n blocks of a chunk, from first on, to the entries in ents, all at once; nil: to nowhere. The blocks where
 // they were are freed. On an error nothing is changed.
-func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []entry) error {
+func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry) error {
 	c.mu.Lock()
 	for {
 		if c.mu.removed {
@@ -183,28 +183,28 @@ func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []entry) error 
 		if ok {
 			break
 		}
-		inc := c.mu.record.incarnation
+		inc := c.mu.record.Incarnation
 		c.mu.Unlock()
-		l, err := c.s.index.leaf(inc, leafID{id, missing})
+		l, err := c.s.index.Leaf(inc, extent.LeafID{Chunk: id, Index: missing})
 		if err != nil {
 			return err
 		}
 		if l == nil {
-			l = new(leaf)
+			l = new(extent.Leaf)
 		}
 		c.mu.Lock()
 		// Nobody but the owner changes a leaf, so what was read is what the chunk has.
 		if ch := c.mu.chunks[id]; ch != nil && ch.leaf(missing) == nil {
-			l.gen, l.seq = c.mu.gen, c.mu.seq
+			l.Gen, l.Seq = c.mu.gen, c.mu.seq
 			c.setLeafLocked(ch, missing, l)
-			c.addDirtyLocked(leafID{id, missing}, l)
+			c.addDirtyLocked(extent.LeafID{Chunk: id, Index: missing}, l)
 			ch.changes++
 		}
 	}
 	freed := c.switchLocked(id, first, n, ents)
 	c.mu.Unlock()
 	if freed > 0 {
-		c.s.file.alloc.retire(freed)
+		c.s.file.Retire(freed)
 	}
 	return nil
 }
@@ -213,8 +213,8 @@ func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []entry) error 
 // the first is the k-th of the n.
 func eachPart(first, n uint32, fn func(i, from, to, k uint32) bool) {
 	for k := uint32(0); k < n; {
-		i, from := (first+k)/leafBlocks, (first+k)%leafBlocks
-		to := min(leafBlocks, from+n-k)
+		i, from := (first+k)/extent.LeafBlocks, (first+k)%extent.LeafBlocks
+		to := min(extent.LeafBlocks, from+n-k)
 		if !fn(i, from, to, k) {
 			return
 		}
@@ -224,7 +224,7 @@ func eachPart(first, n uint32, fn func(i, from, to, k uint32) bool) {
 
 // prepareLocked makes all leaves that remap will change part of the active overlay. When one of them is not in memory it
 // returns that leaf and false.
-func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []entry) (missing uint32, ok bool) {
+func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry) (missing uint32, ok bool) {
 	ok = true
 	eachPart(first, n, func(i, from, to, k uint32) bool {
 		ch := c.mu.chunks[id]
@@ -234,7 +234,7 @@ func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []entry
 			}
 			ch = c.chunkLocked(id)
 			ch.setPresent(i)
-			c.setDirtyLocked(ch, i, newLeaf(c.mu.gen, c.mu.seq))
+			c.setDirtyLocked(ch, i, extent.NewLeaf(c.mu.gen, c.mu.seq))
 			return true
 		}
 		l := ch.leaf(i)
@@ -242,8 +242,8 @@ func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []entry
 			missing, ok = i, false
 			return false
 		}
-		if l.gen != c.mu.gen {
-			c.setDirtyLocked(ch, i, l.clone(c.mu.gen, c.mu.seq))
+		if l.Gen != c.mu.gen {
+			c.setDirtyLocked(ch, i, l.Clone(c.mu.gen, c.mu.seq))
 		}
 		return true
 	})
@@ -251,16 +251,16 @@ func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []entry
 }
 
 // setDirtyLocked puts a changed leaf into memory and into the active overlay.
-func (c *Copyset) setDirtyLocked(ch *chunk, i uint32, l *leaf) {
+func (c *Copyset) setDirtyLocked(ch *chunk, i uint32, l *extent.Leaf) {
 	c.setLeafLocked(ch, i, l)
-	c.addDirtyLocked(leafID{ch.id, i}, l)
+	c.addDirtyLocked(extent.LeafID{Chunk: ch.id, Index: i}, l)
 	ch.changes++
 }
 
 // allNowhere reports whether no entry is allocated.
-func allNowhere(ents []entry) bool {
+func allNowhere(ents []extent.Entry) bool {
 	for _, e := range ents {
-		if e.addr != 0 {
+		if e.Addr != 0 {
 			return false
 		}
 	}
@@ -268,7 +268,7 @@ func allNowhere(ents []entry) bool {
 }
 
 // switchLocked does what remap prepared, and returns how many blocks it freed.
-func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []entry) (freed uint64) {
+func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry) (freed uint64) {
 	var grown int64
 	o := &c.mu.active
 	eachPart(first, n, func(i, from, to, k uint32) bool {
@@ -278,26 +278,26 @@ func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []entry)
 		}
 		l := ch.leaf(i)
 		for b := from; b < to; b++ {
-			var e entry
+			var e extent.Entry
 			if ents != nil {
 				e = ents[k+b-from]
 			}
-			old := l.set(b, e)
-			if e.addr != 0 {
+			old := l.Set(b, e)
+			if e.Addr != 0 {
 				grown++
 			}
 			switch {
 			case old == 0:
 				continue
-			case e.addr == 0:
-				o.discarded = appendRun(o.discarded, old, 1)
+			case e.Addr == 0:
+				o.discarded = extent.AppendRun(o.discarded, old, 1)
 			default:
-				o.overwritten = appendRun(o.overwritten, old, 1)
+				o.overwritten = extent.AppendRun(o.overwritten, old, 1)
 			}
 			grown--
 			freed++
 		}
-		if l.allocated == 0 {
+		if l.Allocated == 0 {
 			c.dropLeafLocked(ch, i)
 		}
 		return true
@@ -316,17 +316,17 @@ func (c *Copyset) Repair(ch layout.ChunkID, off uint32, data []byte) error {
 		return fmt.Errorf("%w: %d bytes at %d", ErrRange, len(data), off)
 	}
 	block := off / layout.BlockSize
-	var ent [1]entry
+	var ent [1]extent.Entry
 	slot, err := c.lookup(ch, block, ent[:])
 	if err != nil {
 		return err
 	}
 	c.unpin(slot)
-	if ent[0].addr == 0 {
+	if ent[0].Addr == 0 {
 		return nil
 	}
-	crc := crc32.Checksum(data, castagnoli)
-	if crc != ent[0].crc {
+	crc := extent.Checksum(data)
+	if crc != ent[0].CRC {
 		return &ChecksumError{Copyset: c.id, Chunk: ch, Block: block}
 	}
 	return c.Write(ch, off, data, []uint32{crc})

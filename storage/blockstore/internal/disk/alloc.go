@@ -1,8 +1,10 @@
-package blockstore
+package disk
 
 import (
 	"math/bits"
 	"sync"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 )
 
 const (
@@ -23,25 +25,25 @@ type allocator struct {
 		free     []uint64
 		sections []uint32
 		// blocks is the size of the data file, in blocks.
-		blocks blockAddr
+		blocks extent.Addr
 		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
 		freeBlocks, allocated uint64
 		pending               uint64
 		// next is where the search goes on.
-		next blockAddr
+		next extent.Addr
 		// holes are free runs without disk space, holeBlocks their sum.
-		holes      []run
+		holes      []extent.Run
 		holeBlocks uint64
 	}
 	// limit is how many blocks may be allocated: capacity less reserve.
 	limit uint64
 }
 
-// counts is what the allocator has, in blocks.
-type counts struct{ free, holes, allocated, pending uint64 }
+// Counts is what the allocator has, in blocks.
+type Counts struct{ free, holes, Used, Pending int64 }
 
 // extend makes the file's size known: the blocks from the old size on are free. n counts from the file's start.
-func (a *allocator) extend(n blockAddr) {
+func (a *allocator) extend(n extent.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	old := a.mu.blocks
@@ -54,7 +56,7 @@ func (a *allocator) extend(n blockAddr) {
 }
 
 // growBitmapLocked makes room for n blocks, none of the new ones free.
-func (a *allocator) growBitmapLocked(n blockAddr) {
+func (a *allocator) growBitmapLocked(n extent.Addr) {
 	words := int((n + wordBlocks - 1) / wordBlocks)
 	for len(a.mu.free) < words {
 		a.mu.free = append(a.mu.free, make([]uint64, max(words-len(a.mu.free), len(a.mu.free)/8))...)
@@ -67,12 +69,12 @@ func (a *allocator) growBitmapLocked(n blockAddr) {
 }
 
 // setLocked marks n blocks at b free in the bitmap; they were not.
-func (a *allocator) setLocked(b blockAddr, n uint64) { a.flipLocked(b, n, true) }
+func (a *allocator) setLocked(b extent.Addr, n uint64) { a.flipLocked(b, n, true) }
 
 // clearLocked marks n blocks at b not free in the bitmap; they were.
-func (a *allocator) clearLocked(b blockAddr, n uint64) { a.flipLocked(b, n, false) }
+func (a *allocator) clearLocked(b extent.Addr, n uint64) { a.flipLocked(b, n, false) }
 
-func (a *allocator) flipLocked(b blockAddr, n uint64, free bool) {
+func (a *allocator) flipLocked(b extent.Addr, n uint64, free bool) {
 	for n > 0 {
 		k := min(n, wordBlocks-uint64(b%wordBlocks))
 		mask := (^uint64(0) >> (wordBlocks - k)) << (b % wordBlocks)
@@ -86,19 +88,19 @@ func (a *allocator) flipLocked(b blockAddr, n uint64, free bool) {
 		} else {
 			a.mu.sections[b/sectionBlocks] -= uint32(k)
 		}
-		b += blockAddr(k)
+		b += extent.Addr(k)
 		n -= k
 	}
 }
 
 // reserve marks n blocks at b in use, while the store is opened. It returns false when one of them is not free.
-func (a *allocator) reserve(b blockAddr, n uint32) bool {
+func (a *allocator) reserve(b extent.Addr, n uint32) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if b+blockAddr(n) > a.mu.blocks || b+blockAddr(n) < b {
+	if b+extent.Addr(n) > a.mu.blocks || b+extent.Addr(n) < b {
 		return false
 	}
-	for i := range blockAddr(n) {
+	for i := range extent.Addr(n) {
 		if a.mu.free[(b+i)/wordBlocks]&(1<<((b+i)%wordBlocks)) == 0 {
 			return false
 		}
@@ -120,7 +122,7 @@ const (
 
 // take allocates n blocks, all or none, and appends them to runs: one run when there is one near, else as few as are
 // found with a bounded search.
-func (a *allocator) take(n uint32, runs []run) ([]run, allocResult) {
+func (a *allocator) take(n uint32, runs []extent.Run) ([]extent.Run, allocResult) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.allocated+uint64(n) > a.limit {
@@ -140,7 +142,7 @@ func (a *allocator) take(n uint32, runs []run) ([]run, allocResult) {
 
 // takeRunsLocked goes once around the bitmap and takes runs of at least want blocks. It gives up early when want is
 // more than one; with want 1 it finds all that there is.
-func (a *allocator) takeRunsLocked(left, want uint32, runs []run) (uint32, []run) {
+func (a *allocator) takeRunsLocked(left, want uint32, runs []extent.Run) (uint32, []extent.Run) {
 	from, end := a.mu.next, a.mu.blocks
 	for wrapped, seen := false, 0; left > 0; seen++ {
 		if want > 1 && seen == runsExamined {
@@ -155,12 +157,12 @@ func (a *allocator) takeRunsLocked(left, want uint32, runs []run) (uint32, []run
 			continue
 		}
 		n := a.runLenLocked(b, left)
-		from = b + blockAddr(n)
+		from = b + extent.Addr(n)
 		if n < min(want, left) {
 			continue
 		}
 		a.clearLocked(b, uint64(n))
-		runs = appendRun(runs, b, n)
+		runs = extent.AppendRun(runs, b, n)
 		left -= n
 		a.mu.next = from
 	}
@@ -168,7 +170,7 @@ func (a *allocator) takeRunsLocked(left, want uint32, runs []run) (uint32, []run
 }
 
 // nextFreeLocked returns the first free block in [from, end).
-func (a *allocator) nextFreeLocked(from, end blockAddr) (blockAddr, bool) {
+func (a *allocator) nextFreeLocked(from, end extent.Addr) (extent.Addr, bool) {
 	for from < end {
 		if from%sectionBlocks == 0 && a.mu.sections[from/sectionBlocks] == 0 {
 			from += sectionBlocks
@@ -176,7 +178,7 @@ func (a *allocator) nextFreeLocked(from, end blockAddr) (blockAddr, bool) {
 		}
 		w := a.mu.free[from/wordBlocks] >> (from % wordBlocks)
 		if w != 0 {
-			b := from + blockAddr(bits.TrailingZeros64(w))
+			b := from + extent.Addr(bits.TrailingZeros64(w))
 			return b, b < end
 		}
 		from = (from/wordBlocks + 1) * wordBlocks
@@ -185,14 +187,14 @@ func (a *allocator) nextFreeLocked(from, end blockAddr) (blockAddr, bool) {
 }
 
 // runLenLocked returns the number of free blocks at b, at most most.
-func (a *allocator) runLenLocked(b blockAddr, most uint32) uint32 {
+func (a *allocator) runLenLocked(b extent.Addr, most uint32) uint32 {
 	var n uint32
 	for n < most && b < a.mu.blocks {
 		room := wordBlocks - uint32(b%wordBlocks)
 		k := uint32(bits.TrailingZeros64(^(a.mu.free[b/wordBlocks] >> (b % wordBlocks))))
 		k = min(k, room)
 		n += k
-		b += blockAddr(k)
+		b += extent.Addr(k)
 		if k < room {
 			break
 		}
@@ -201,23 +203,23 @@ func (a *allocator) runLenLocked(b blockAddr, most uint32) uint32 {
 }
 
 // release makes allocated blocks free. pending says that they were counted by retire.
-func (a *allocator) release(runs []run, pending bool) {
+func (a *allocator) release(runs []extent.Run, pending bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range runs {
-		a.setLocked(r.start, uint64(r.n))
-		a.mu.freeBlocks += uint64(r.n)
-		a.uncountLocked(uint64(r.n), pending)
+		a.setLocked(r.Start, uint64(r.N))
+		a.mu.freeBlocks += uint64(r.N)
+		a.uncountLocked(uint64(r.N), pending)
 	}
 }
 
 // releaseHole makes an allocated run free that has no disk space behind it any more.
-func (a *allocator) releaseHole(r run) {
+func (a *allocator) releaseHole(r extent.Run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.holes = append(a.mu.holes, r)
-	a.mu.holeBlocks += uint64(r.n)
-	a.uncountLocked(uint64(r.n), true)
+	a.mu.holeBlocks += uint64(r.N)
+	a.uncountLocked(uint64(r.N), true)
 }
 
 func (a *allocator) uncountLocked(n uint64, pending bool) {
@@ -235,17 +237,17 @@ func (a *allocator) retire(n uint64) {
 }
 
 // takeHole removes a hole of at most n blocks, to be given to fillHole or putHole.
-func (a *allocator) takeHole(n uint32) (run, bool) {
+func (a *allocator) takeHole(n uint32) (extent.Run, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	k := len(a.mu.holes) - 1
 	if k < 0 {
-		return run{}, false
+		return extent.Run{}, false
 	}
 	r := a.mu.holes[k]
-	if r.n > n {
-		a.mu.holes[k] = run{r.start + blockAddr(n), r.n - n}
-		r.n = n
+	if r.N > n {
+		a.mu.holes[k] = extent.Run{Start: r.Start + extent.Addr(n), N: r.N - n}
+		r.N = n
 	} else {
 		a.mu.holes = a.mu.holes[:k]
 	}
@@ -253,16 +255,16 @@ func (a *allocator) takeHole(n uint32) (run, bool) {
 }
 
 // fillHole makes a hole from takeHole, which has disk space now, free.
-func (a *allocator) fillHole(r run) {
+func (a *allocator) fillHole(r extent.Run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.setLocked(r.start, uint64(r.n))
-	a.mu.freeBlocks += uint64(r.n)
-	a.mu.holeBlocks -= uint64(r.n)
+	a.setLocked(r.Start, uint64(r.N))
+	a.mu.freeBlocks += uint64(r.N)
+	a.mu.holeBlocks -= uint64(r.N)
 }
 
 // putHole takes a hole from takeHole back.
-func (a *allocator) putHole(r run) {
+func (a *allocator) putHole(r extent.Run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.holes = append(a.mu.holes, r)
@@ -273,35 +275,36 @@ func (a *allocator) putHole(r run) {
 func (a *allocator) digHoles(least uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for from := blockAddr(0); ; {
+	for from := extent.Addr(0); ; {
 		b, ok := a.nextFreeLocked(from, a.mu.blocks)
 		if !ok {
 			return
 		}
 		n := a.runLenLocked(b, 1<<31)
-		from = b + blockAddr(n)
+		from = b + extent.Addr(n)
 		if n < least {
 			continue
 		}
 		a.clearLocked(b, uint64(n))
 		a.mu.freeBlocks -= uint64(n)
-		a.mu.holes = append(a.mu.holes, run{b, n})
+		a.mu.holes = append(a.mu.holes, extent.Run{Start: b, N: n})
 		a.mu.holeBlocks += uint64(n)
 	}
 }
 
 // size returns the size of the data file in blocks.
-func (a *allocator) size() blockAddr {
+func (a *allocator) size() extent.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.blocks
 }
 
 // counts returns the number of blocks in each state.
-func (a *allocator) counts() counts {
+func (a *allocator) counts() Counts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return counts{
-		free: a.mu.freeBlocks, holes: a.mu.holeBlocks, allocated: a.mu.allocated, pending: a.mu.pending,
+	return Counts{
+		free: int64(a.mu.freeBlocks), holes: int64(a.mu.holeBlocks),
+		Used: int64(a.mu.allocated - a.mu.pending), Pending: int64(a.mu.pending),
 	}
 }

@@ -1,14 +1,16 @@
-package blockstore
+package disk
 
 import (
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"go.uber.org/zap"
+	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -22,47 +24,19 @@ const (
 	poisonedPause = 20 * time.Millisecond
 )
 
-// index is the Pebble store.
-type index struct {
-	db *pebble.DB
+// Index is the Pebble store.
+type Index struct {
+	DB *pebble.DB
 	// mu is held shared while the index is read by a method that may run into Close.
 	mu     sync.RWMutex
 	closed bool // guarded by mu
-	poison *poison
+	poison *Poison
 	// full gets the error of a flush that found the file system full.
 	full chan error
 }
 
-// poison remembers the first failure after which the disk is not trusted.
-type poison struct {
-	once sync.Once
-	ch   chan struct{}
-	err  *PoisonedError // set before ch is closed
-	log  *zap.Logger
-}
-
-// set poisons the store and returns its error.
-func (p *poison) set(err error) error {
-	p.once.Do(func() {
-		p.err = &PoisonedError{Err: err}
-		p.log.Error("block store poisoned", zap.Error(err))
-		close(p.ch)
-	})
-	return p.get()
-}
-
-// get returns nil or a *PoisonedError.
-func (p *poison) get() error {
-	select {
-	case <-p.ch:
-		return p.err
-	default:
-		return nil
-	}
-}
-
 // indexLogger takes Pebble's messages.
-type indexLogger struct{ p *poison }
+type indexLogger struct{ p *Poison }
 
 func (l indexLogger) Infof(string, ...any)  {}
 func (l indexLogger) Errorf(string, ...any) {}
@@ -72,20 +46,20 @@ func (l indexLogger) Errorf(string, ...any) {}
 func (l indexLogger) Fatalf(format string, args ...any) {
 	for _, a := range args {
 		if err, ok := a.(error); ok {
-			_ = l.p.set(fmt.Errorf("index: %w", err))
+			_ = l.p.Set(fmt.Errorf("index: %w", err))
 			return
 		}
 	}
 	panic("blockstore: index: " + fmt.Sprintf(format, args...))
 }
 
-// openIndex opens the Pebble store in dir. create says that it may be missing.
-func openIndex(dir string, opts *Options, create bool, p *poison) (*index, error) {
-	x := &index{poison: p, full: make(chan error, 1)}
-	cache := pebble.NewCache(opts.IndexCacheSize)
+// OpenIndex opens the Pebble store below dir. create says that it may be missing.
+func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poison) (*Index, error) {
+	x := &Index{poison: p, full: make(chan error, 1)}
+	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
 	po := &pebble.Options{
-		FS:                          opts.IndexFS,
+		FS:                          fs,
 		Cache:                       cache,
 		DisableWAL:                  true,
 		ErrorIfNotExists:            !create,
@@ -95,7 +69,7 @@ func openIndex(dir string, opts *Options, create bool, p *poison) (*index, error
 		Logger:                      indexLogger{p},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.backgroundError,
-			DataCorruption:  func(i pebble.DataCorruptionInfo) { _ = p.set(fmt.Errorf("index: %w", i.Details)) },
+			DataCorruption:  func(i pebble.DataCorruptionInfo) { _ = p.Set(fmt.Errorf("index: %w", i.Details)) },
 			FlushEnd: func(i pebble.FlushInfo) {
 				if i.Err != nil && isFull(i.Err) {
 					select {
@@ -106,76 +80,76 @@ func openIndex(dir string, opts *Options, create bool, p *poison) (*index, error
 			},
 		},
 	}
-	db, err := pebble.Open(dir, po)
+	db, err := pebble.Open(path.Join(dir, indexName), po)
 	switch {
 	case err == nil:
 	case errors.Is(err, pebble.ErrDBDoesNotExist), pebble.IsCorruptionError(err):
-		return nil, &CorruptError{What: "index", Err: err}
+		return nil, &extent.CorruptError{What: "index", Err: err}
 	default:
 		return nil, &IOError{Op: "index", Err: err}
 	}
-	x.db = db
+	x.DB = db
 	return x, nil
 }
 
 // backgroundError hears of failed flushes and compactions. A full file system is waited for; anything else means that
 // the disk lost a write or a file of the index.
-func (x *index) backgroundError(err error) {
+func (x *Index) backgroundError(err error) {
 	if !isFull(err) {
-		_ = x.poison.set(fmt.Errorf("index: %w", err))
+		_ = x.poison.Set(fmt.Errorf("index: %w", err))
 	}
 	time.Sleep(poisonedPause)
 }
 
-// commit applies a batch. It is durable after flush.
-func (x *index) commit(b *pebble.Batch) error {
-	if err := x.db.Apply(b, pebble.NoSync); err != nil {
-		return x.poison.set(fmt.Errorf("index: %w", err))
+// Commit applies a batch. It is durable after flush.
+func (x *Index) Commit(b *pebble.Batch) error {
+	if err := x.DB.Apply(b, pebble.NoSync); err != nil {
+		return x.poison.Set(fmt.Errorf("index: %w", err))
 	}
 	return nil
 }
 
-// flush makes all batches durable. ErrNoSpace: they are not yet, and may become so at any time.
-func (x *index) flush() error {
+// Flush makes all batches durable. ErrNoSpace: they are not yet, and may become so at any time.
+func (x *Index) Flush() error {
 	select {
 	case <-x.full:
 	default:
 	}
-	done, err := x.db.AsyncFlush()
+	done, err := x.DB.AsyncFlush()
 	if err != nil {
-		return x.poison.set(fmt.Errorf("index: %w", err))
+		return x.poison.Set(fmt.Errorf("index: %w", err))
 	}
 	select {
 	case <-done:
 		// A manifest that could not be synced looks like a flush that succeeded, but has poisoned the store before.
-		return x.poison.get()
-	case <-x.poison.ch:
-		return x.poison.get()
+		return x.poison.Err()
+	case <-x.poison.Done():
+		return x.poison.Err()
 	case err := <-x.full:
 		return fmt.Errorf("%w: index: %w", ErrNoSpace, err)
 	}
 }
 
-// close closes the index.
-func (x *index) close() error {
+// Close closes the index.
+func (x *Index) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
 		return nil
 	}
 	x.closed = true
-	return x.db.Close()
+	return x.DB.Close()
 }
 
-// leaf reads a leaf; nil when there is none.
-func (x *index) leaf(incarnation uint64, id leafID) (*leaf, error) {
+// Leaf reads a leaf; nil when there is none.
+func (x *Index) Leaf(incarnation uint64, id extent.LeafID) (*extent.Leaf, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if x.closed {
 		return nil, ErrClosed
 	}
-	var key [leafKeyLen]byte
-	v, closer, err := x.db.Get(appendLeafKey(key[:0], incarnation, id))
+	var key [extent.LeafKeyLen]byte
+	v, closer, err := x.DB.Get(extent.AppendLeafKey(key[:0], incarnation, id))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
@@ -183,16 +157,26 @@ func (x *index) leaf(incarnation uint64, id leafID) (*leaf, error) {
 		return nil, &IOError{Op: "index", Err: err}
 	}
 	defer closer.Close() //nolint:errcheck // it has no error to tell
-	l := new(leaf)
-	if err := l.parse(v); err != nil {
+	l := new(extent.Leaf)
+	if err := l.Parse(v); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-// value returns a copy of a key's value; nil when there is none.
-func (x *index) value(key []byte) ([]byte, error) {
-	v, closer, err := x.db.Get(key)
+// Snapshot returns a snapshot of the index as it is now.
+func (x *Index) Snapshot() (*pebble.Snapshot, error) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.closed {
+		return nil, ErrClosed
+	}
+	return x.DB.NewSnapshot(), nil
+}
+
+// Value returns a copy of a key's value; nil when there is none.
+func (x *Index) Value(key []byte) ([]byte, error) {
+	v, closer, err := x.DB.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
@@ -203,14 +187,14 @@ func (x *index) value(key []byte) ([]byte, error) {
 	return append([]byte{}, v...), nil
 }
 
-// eachLeaf is eachLeaf of the index, for methods that may run into Close.
-func (x *index) eachLeaf(from, to []byte, fn func(incarnation uint64, id leafID, l *leaf) error) error {
+// EachLeaf is eachLeaf of the index, for methods that may run into Close.
+func (x *Index) EachLeaf(from, to []byte, fn func(incarnation uint64, id extent.LeafID, l *extent.Leaf) error) error {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if x.closed {
 		return ErrClosed
 	}
-	return eachLeaf(x.db, from, to, fn)
+	return EachLeaf(x.DB, from, to, fn)
 }
 
 // leafReader is what leaves can be read from: the Pebble store or a snapshot of it.
@@ -218,20 +202,20 @@ type leafReader interface {
 	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
 }
 
-// eachLeaf calls fn for the leaves with keys in [from, to), in order. The leaf is reused.
-func eachLeaf(r leafReader, from, to []byte, fn func(incarnation uint64, id leafID, l *leaf) error) (err error) {
+// EachLeaf calls fn for the leaves with keys in [from, to), in order. The leaf is reused.
+func EachLeaf(r leafReader, from, to []byte, fn func(incarnation uint64, id extent.LeafID, l *extent.Leaf) error) (err error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	var l leaf
+	var l extent.Leaf
 	for ok := it.First(); ok; ok = it.Next() {
-		incarnation, id, err := parseLeafKey(it.Key())
+		incarnation, id, err := extent.ParseLeafKey(it.Key())
 		if err != nil {
 			return err
 		}
-		if err := l.parse(it.Value()); err != nil {
+		if err := l.Parse(it.Value()); err != nil {
 			return err
 		}
 		if err := fn(incarnation, id, &l); err != nil {
@@ -244,23 +228,23 @@ func eachLeaf(r leafReader, from, to []byte, fn func(incarnation uint64, id leaf
 	return nil
 }
 
-// eachRecord calls fn for the copyset records, in order.
-func (x *index) eachRecord(fn func(id layout.CopysetID, r record) error) (err error) {
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyCopyset}, UpperBound: []byte{keyCopyset + 1}})
+// EachRecord calls fn for the copyset records, in order.
+func (x *Index) EachRecord(fn func(id layout.CopysetID, r extent.Record) error) (err error) {
+	it, err := x.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{extent.KeyCopyset}, UpperBound: []byte{extent.KeyCopyset + 1}})
 	if err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		k := it.Key()
-		if len(k) != copysetKeyLen {
-			return &CorruptError{What: fmt.Sprintf("index: key %x", k)}
+		if len(k) != extent.CopysetKeyLen {
+			return &extent.CorruptError{What: fmt.Sprintf("index: key %x", k)}
 		}
-		r, err := parseRecord(it.Value())
+		r, err := extent.ParseRecord(it.Value())
 		if err != nil {
 			return err
 		}
-		if err := fn(parseCopysetKey(k), r); err != nil {
+		if err := fn(extent.ParseCopysetKey(k), r); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,301 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sync"
+	"syscall"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/vfs"
+)
+
+const (
+	BlocksName    = "blocks"
+	blocksMagic   = "ashlarbk"
+	blocksVersion = 1
+	blocksHeader  = 36
+	// punchMin is the shortest run, in blocks, whose disk space is given back to the file system.
+	punchMin = 1 << 20 / layout.BlockSize
+	// holesPerGrowth bounds the holes that are filled in one step of growth.
+	holesPerGrowth = 64
+)
+
+// File is the data file with its allocator.
+type File struct {
+	fs       vfs.FS
+	dir      string
+	f        vfs.File
+	alloc    allocator
+	capacity uint64 // blocks, 0: the file system's
+	reserve  int64  // bytes
+	growStep int64  // bytes
+	growMu   sync.Mutex
+	noPunch  bool // guarded by growMu: the file system can not punch holes
+}
+
+// NewFile returns the data file in dir, to be formatted or opened; the sizes are in bytes.
+func NewFile(fs vfs.FS, dir string, capacity, reserve, growStep int64) *File {
+	return &File{
+		fs: fs, dir: dir, capacity: uint64(capacity / layout.BlockSize), reserve: reserve, growStep: growStep,
+	}
+}
+
+// isFull tells an error of a full file system.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// WrapIO wraps the error of an operation on the data file.
+func WrapIO(op string, err error) error {
+	if isFull(err) {
+		return fmt.Errorf("%w: %s: %w", ErrNoSpace, op, err)
+	}
+	return &IOError{Op: op, Err: err}
+}
+
+// Format makes an empty data file with a header, synced.
+func (b *File) Format(store [16]byte) (err error) {
+	f, err := b.fs.Open(path.Join(b.dir, BlocksName), vfs.CreateMissing)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := make([]byte, layout.BlockSize)
+	copy(h, blocksMagic)
+	binary.LittleEndian.PutUint16(h[8:], blocksVersion)
+	copy(h[16:], store[:])
+	binary.LittleEndian.PutUint32(h[32:], extent.Checksum(h[:32]))
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(h, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// Open opens the data file, checks that it is store's, and makes its size known to the allocator, all blocks but the
+// header free.
+func (b *File) Open(store [16]byte) error {
+	f, err := b.fs.Open(path.Join(b.dir, BlocksName), vfs.ReadWrite)
+	if err != nil {
+		return damagedIf(errors.Is(err, fs.ErrNotExist), "blocks", err)
+	}
+	b.f = f
+	var h [blocksHeader]byte
+	if _, err := f.ReadAt(h[:], 0); err != nil {
+		return damagedIf(errors.Is(err, io.EOF), "blocks: header", err)
+	}
+	switch v := binary.LittleEndian.Uint16(h[8:]); {
+	case string(h[:8]) != blocksMagic:
+		return &extent.CorruptError{What: "blocks: header"}
+	case v != blocksVersion:
+		return &extent.VersionError{What: "blocks", Have: uint32(v), Knows: blocksVersion}
+	case binary.LittleEndian.Uint32(h[32:]) != extent.Checksum(h[:32]):
+		return &extent.CorruptError{What: "blocks: header"}
+	case [16]byte(h[16:32]) != store:
+		return &extent.CorruptError{What: "blocks: the file is of another store"}
+	}
+	size, err := f.Size()
+	if err != nil {
+		return &IOError{Op: "open", Err: err}
+	}
+	b.alloc.limit = ^uint64(0)
+	if b.capacity > 0 {
+		b.alloc.limit = b.capacity - uint64(b.reserve)/layout.BlockSize
+	}
+	b.alloc.extend(extent.Addr(size / layout.BlockSize))
+	if !b.alloc.reserve(0, 1) {
+		return &extent.CorruptError{What: "blocks: cut"}
+	}
+	return nil
+}
+
+// damagedIf returns an error of opening a file as damage or as an I/O error.
+func damagedIf(damaged bool, what string, err error) error {
+	if damaged {
+		return &extent.CorruptError{What: what, Err: err}
+	}
+	return &IOError{Op: "open", Err: err}
+}
+
+// Close closes the data file.
+func (b *File) Close() error {
+	if b.f == nil {
+		return nil
+	}
+	return b.f.Close()
+}
+
+// Allocate appends n free blocks to runs, growing the file as needed. It returns ErrNoSpace and no block when that would
+// touch the reserve.
+func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
+	for {
+		out, res := b.alloc.take(n, runs)
+		switch res {
+		case allocDone:
+			return out, nil
+		case allocLimit:
+			return runs, fmt.Errorf("%w: capacity", ErrNoSpace)
+		case allocGrow:
+			if err := b.grow(n); err != nil {
+				return runs, err
+			}
+		}
+	}
+}
+
+// grow makes at least n blocks free, unless another call did: it gives disk space to holes, and then to a longer file.
+func (b *File) grow(n uint32) error {
+	b.growMu.Lock()
+	defer b.growMu.Unlock()
+	need := func() int64 {
+		return (int64(n) - b.alloc.counts().free) * layout.BlockSize
+	}
+	missing := need()
+	if missing <= 0 {
+		return nil
+	}
+	space, err := b.fs.Space(b.dir)
+	if err != nil {
+		return &IOError{Op: "grow", Err: err}
+	}
+	room := space.Free - b.reserve
+	if room < missing {
+		return fmt.Errorf("%w: the file system has %d bytes, the reserve is %d", ErrNoSpace, space.Free, b.reserve)
+	}
+	step := min(max(b.growStep, missing), room)
+	for i := 0; step > 0 && (i < holesPerGrowth || need() > 0); i++ {
+		r, ok := b.alloc.takeHole(uint32(min(step/layout.BlockSize, 1<<30)))
+		if !ok {
+			break
+		}
+		if err := b.f.Preallocate(int64(r.Start)*layout.BlockSize, int64(r.N)*layout.BlockSize, true); err != nil {
+			b.alloc.putHole(r)
+			return WrapIO("grow", err)
+		}
+		b.alloc.fillHole(r)
+		step -= int64(r.N) * layout.BlockSize
+	}
+	if missing = need(); missing <= 0 {
+		return nil
+	}
+	return b.extend(missing, step)
+}
+
+// extend lengthens the file by step bytes, or by missing when the file system has not more. growMu is held.
+func (b *File) extend(missing, step int64) error {
+	size := b.alloc.size()
+	most := int64(1) << 62
+	if b.capacity > 0 {
+		most = (int64(b.capacity) - int64(size)) * layout.BlockSize
+	}
+	if most < missing {
+		// The rest of the capacity is in freed blocks that wait.
+		return fmt.Errorf("%w: capacity", ErrNoSpace)
+	}
+	step = min(max(step, missing), most) / layout.BlockSize * layout.BlockSize
+	for {
+		err := b.f.Preallocate(int64(size)*layout.BlockSize, step, false)
+		if err == nil {
+			break
+		}
+		if !isFull(err) || step == missing {
+			return WrapIO("grow", err)
+		}
+		step = max(step/4/layout.BlockSize*layout.BlockSize, missing)
+	}
+	b.alloc.extend(size + extent.Addr(step/layout.BlockSize))
+	return nil
+}
+
+// Release makes freed blocks that waited free; give says that long runs go back to the file system.
+func (b *File) Release(runs []extent.Run, give bool) {
+	if !give {
+		b.alloc.release(runs, true)
+		return
+	}
+	for i, r := range runs {
+		if r.N >= punchMin && b.punch(r) {
+			b.alloc.releaseHole(r)
+		} else {
+			b.alloc.release(runs[i:i+1], true)
+		}
+	}
+}
+
+// punch gives a run's disk space back. It returns false when it could not: then the run keeps its space.
+func (b *File) punch(r extent.Run) bool {
+	b.growMu.Lock()
+	defer b.growMu.Unlock()
+	if b.noPunch {
+		return false
+	}
+	err := b.f.PunchHole(int64(r.Start)*layout.BlockSize, int64(r.N)*layout.BlockSize)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		b.noPunch = true
+	}
+	return err == nil
+}
+
+// TakeBack makes blocks free that were allocated and that no index and no reader has seen.
+func (b *File) TakeBack(runs []extent.Run) { b.alloc.release(runs, false) }
+
+// Retire counts n blocks that are in use as freed and waiting for release.
+func (b *File) Retire(n uint64) { b.alloc.retire(n) }
+
+// ReserveRun marks a run in use, after open. It returns false when a block of it is in use already or not in the file.
+func (b *File) ReserveRun(r extent.Run) bool { return b.alloc.reserve(r.Start, r.N) }
+
+// DigHoles makes the long free runs holes, after the last reserveRun: it is not known which of them have disk space
+// behind them.
+func (b *File) DigHoles() { b.alloc.digHoles(punchMin) }
+
+// Sync makes everything that was written durable. After an error it must not be called again.
+func (b *File) Sync() error {
+	if err := b.f.Sync(); err != nil {
+		return &IOError{Op: "sync", Err: err}
+	}
+	return nil
+}
+
+// Write writes whole blocks to the run's blocks from the first on.
+func (b *File) Write(at extent.Addr, p []byte) error {
+	if _, err := b.f.WriteAt(p, int64(at)*layout.BlockSize); err != nil {
+		return WrapIO("write", err)
+	}
+	return nil
+}
+
+// Read fills p with whole blocks. Its errors are the file's own.
+func (b *File) Read(at extent.Addr, p []byte) error {
+	n, err := b.f.ReadAt(p, int64(at)*layout.BlockSize)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Usage returns the blocks in use and pending, and how much can still be allocated, the reserve included, in bytes.
+func (b *File) Usage() (n Counts, room int64) {
+	n = b.alloc.counts()
+	room = n.free * layout.BlockSize
+	space, err := b.fs.Space(b.dir)
+	if err == nil {
+		room += space.Free
+	}
+	if b.capacity > 0 {
+		left := max(int64(b.capacity)-n.Used-n.Pending, 0) * layout.BlockSize
+		if err != nil || left < room {
+			room = left
+		}
+	}
+	return n, room
+}

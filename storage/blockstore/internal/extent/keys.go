@@ -1,0 +1,98 @@
+package extent
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// The kinds of keys; see the package comment.
+const (
+	KeyStore   = 0x01
+	KeyCopyset = 0x02
+	KeyLeaf    = 0x03
+)
+
+const (
+	CopysetKeyLen  = 1 + 8
+	LeafKeyLen     = 1 + 8 + 8 + 4 + 4
+	recordVersion  = 1
+	recordHeader   = 2 + 8 + 8 + 8
+	StoreRecordLen = 1 + 16
+)
+
+// StoreKey returns the key of the store record.
+func StoreKey() []byte { return []byte{KeyStore} }
+
+// AppendCopysetKey appends the key of a copyset record.
+func AppendCopysetKey(b []byte, id layout.CopysetID) []byte {
+	return binary.BigEndian.AppendUint64(append(b, KeyCopyset), uint64(id))
+}
+
+// AppendIncarnationKey appends the prefix of the leaves of an incarnation; that of the next one is the end of their range.
+func AppendIncarnationKey(b []byte, incarnation uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, KeyLeaf), incarnation)
+}
+
+// AppendVolumeKey appends the prefix of the leaves of a volume; that of the next volume is the end of their range.
+func AppendVolumeKey(b []byte, incarnation uint64, v layout.VolumeID) []byte {
+	return binary.BigEndian.AppendUint64(AppendIncarnationKey(b, incarnation), uint64(v))
+}
+
+// AppendLeafKey appends the key of a leaf.
+func AppendLeafKey(b []byte, incarnation uint64, id LeafID) []byte {
+	b = AppendVolumeKey(b, incarnation, id.Chunk.Volume)
+	b = binary.BigEndian.AppendUint32(b, id.Chunk.Index)
+	return binary.BigEndian.AppendUint32(b, id.Index)
+}
+
+// ParseLeafKey takes a leaf's key apart.
+func ParseLeafKey(k []byte) (incarnation uint64, id LeafID, err error) {
+	if len(k) != LeafKeyLen || k[0] != KeyLeaf {
+		return 0, LeafID{}, &CorruptError{What: fmt.Sprintf("index: key %x", k)}
+	}
+	id.Chunk.Volume = layout.VolumeID(binary.BigEndian.Uint64(k[9:]))
+	id.Chunk.Index = binary.BigEndian.Uint32(k[17:])
+	id.Index = binary.BigEndian.Uint32(k[21:])
+	return binary.BigEndian.Uint64(k[1:]), id, nil
+}
+
+// Record is the durable state of a copyset.
+type Record struct {
+	Incarnation, Index, Term uint64
+	State                    []byte
+}
+
+// AppendTo appends the record's encoding to b.
+func (r *Record) AppendTo(b []byte) []byte {
+	b = append(b, recordVersion, 0)
+	b = binary.LittleEndian.AppendUint64(b, r.Incarnation)
+	b = binary.LittleEndian.AppendUint64(b, r.Index)
+	b = binary.LittleEndian.AppendUint64(b, r.Term)
+	return append(b, r.State...)
+}
+
+// ParseRecord decodes a copyset record; its state is a copy.
+func ParseRecord(b []byte) (Record, error) {
+	if len(b) < recordHeader {
+		return Record{}, &CorruptError{What: "copyset record: short"}
+	}
+	if b[0] != recordVersion || b[1] != 0 {
+		return Record{}, &VersionError{What: "copyset record", Have: uint32(b[0]) | uint32(b[1])<<8, Knows: recordVersion}
+	}
+	r := Record{
+		Incarnation: binary.LittleEndian.Uint64(b[2:]),
+		Index:       binary.LittleEndian.Uint64(b[10:]),
+		Term:        binary.LittleEndian.Uint64(b[18:]),
+	}
+	if len(b) > recordHeader {
+		r.State = append([]byte(nil), b[recordHeader:]...)
+	}
+	return r, nil
+}
+
+// ParseCopysetKey takes the key of a copyset record apart; its length was checked.
+func ParseCopysetKey(k []byte) layout.CopysetID {
+	return layout.CopysetID(binary.BigEndian.Uint64(k[1:]))
+}
