@@ -277,3 +277,8 @@ func (g *Group) Leading() bool { return g.leading.Load() }
 
 // Applied returns the index of the last applied entry.
 func (g *Group) Applied() uint64 { return g.applied.Load() }
+
+// Yield begins to hand leadership to whichever voter has most of the log.
+func (g *Group) Yield(ctx context.Context) error {
+	return g.order(ctx, event{kind: evYield})
+}

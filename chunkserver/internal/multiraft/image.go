@@ -212,8 +212,12 @@ type incoming struct {
 	done chan error
 }
 
+// finish tells the sender how it ended; the image's blocks are given back unless it is in place.
 func (in *incoming) finish(err error) {
-	in.once.Do(func() { in.done <- err })
+	in.once.Do(func() {
+		in.inst.Abort()
+		in.done <- err
+	})
 }
 
 // Incoming takes an image from another chunkserver. It is used by one goroutine.
@@ -272,7 +276,6 @@ func (r *Incoming) Close(handed bool) {
 func (w *worker) receive(g *Group, ev *event) {
 	n := &g.node
 	if n.image != nil {
-		ev.image.inst.Abort()
 		ev.image.finish(errors.New("multiraft: another image is being installed"))
 		return
 	}
@@ -284,7 +287,6 @@ func (w *worker) receive(g *Group, ev *event) {
 func (w *worker) refuseImage(g *Group) {
 	n := &g.node
 	if n.image != nil && !n.installing {
-		n.image.inst.Abort()
 		n.image.finish(nil)
 		n.image = nil
 	}

@@ -25,6 +25,7 @@ const (
 	evChange                       // change, reply
 	evTransfer                     // peer, reply
 	evCampaign                     // reply
+	evYield                        // reply
 	evAttach                       // the group is new here
 	evDetach                       // reply: the worker is done with it
 	evImage                        // an image came in: image
@@ -248,6 +249,9 @@ func (w *worker) control(g *Group, ev *event) {
 		ev.reply <- w.change(g, ev.change)
 	case evTransfer:
 		ev.reply <- w.transfer(g, ev.peer)
+	case evYield:
+		w.yield(g)
+		ev.reply <- nil
 	case evBlocked:
 		if n.state == raft.StateLeader {
 			w.yield(g)

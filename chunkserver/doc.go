@@ -1,0 +1,21 @@
+// Package chunkserver is the chunkserver daemon: one process, one disk, a peer of many copysets. This package is its
+// composition root; DESIGN.md tells how the parts work together.
+//
+//	            ┌──────────── gRPC server ───────────┐
+//	gateways ──►│ chunkrpc ─┐                         │
+//	peers ─────►│ peernet ──┤                         │
+//	            └───────────┼─────────────────────────┘
+//	                        ▼
+//	heartbeat ─orders─► multiraft ─► copyset (pure)
+//	   ▲                 │     └──► storage/blockstore   DIR/store
+//	   ▼                 └────────► storage/raftlog      DIR/log
+//	metaserver
+//
+// A data directory:
+//
+//	LOCK         held while a chunkserver uses the directory
+//	CHUNKSERVER  who it is (internal/heartbeat)
+//	PEERS        which copysets it has peers of (internal/multiraft)
+//	log/         storage/raftlog
+//	store/       storage/blockstore
+package chunkserver

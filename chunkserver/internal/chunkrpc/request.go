@@ -1,0 +1,323 @@
+package chunkrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// begin starts one request; its answer comes by session.answer, once.
+func (se *session) begin(r *chunkv1.Request, here bool) {
+	g := se.s.host.Group(layout.CopysetID(r.GetCopyset()))
+	w := weight(r)
+	if g == nil {
+		se.answer(w, &chunkv1.Response{Id: r.GetId(), Status: chunkv1.Status_STATUS_NO_SUCH_COPYSET})
+		return
+	}
+	se.s.stats.count(r)
+	switch r.GetOp() {
+	case chunkv1.Op_OP_READ, chunkv1.Op_OP_ALLOCATION:
+		se.read(g, r, w, here)
+		return
+	}
+	c, err := command(r)
+	if err != nil {
+		se.invalid(r, w, err)
+		return
+	}
+	g.Propose(c, &mutation{se: se, id: r.GetId(), weight: w})
+}
+
+func (se *session) invalid(r *chunkv1.Request, weight int, err error) {
+	se.answer(weight, &chunkv1.Response{Id: r.GetId(), Status: chunkv1.Status_STATUS_INVALID, Message: err.Error()})
+}
+
+// ops are the requests that become commands.
+func op(o chunkv1.Op) (copyset.Op, bool) {
+	switch o {
+	case chunkv1.Op_OP_WRITE:
+		return copyset.OpWrite, true
+	case chunkv1.Op_OP_DISCARD:
+		return copyset.OpDiscard, true
+	case chunkv1.Op_OP_WRITE_ZEROES:
+		return copyset.OpWriteZeroes, true
+	case chunkv1.Op_OP_COMPARE_AND_WRITE:
+		return copyset.OpCompareAndWrite, true
+	case chunkv1.Op_OP_RAISE:
+		return copyset.OpRaise, true
+	case chunkv1.Op_OP_RAISE_ACCESS:
+		return copyset.OpRaiseAccess, true
+	case chunkv1.Op_OP_DELETE_VOLUME:
+		return copyset.OpDeleteVolume, true
+	}
+	return 0, false
+}
+
+// command parses a mutation. Its payload and checksums lie in r.
+func command(r *chunkv1.Request) (*copyset.Command, error) {
+	o, ok := op(r.GetOp())
+	if !ok {
+		return nil, fmt.Errorf("op %d", r.GetOp())
+	}
+	c := &copyset.Command{
+		Op: o, Chunk: layout.ChunkID{Volume: layout.VolumeID(r.GetVolume()), Index: r.GetChunk()},
+		Offset: r.GetOffset(), Length: r.GetLength(), Initiator: layout.InitiatorID(r.GetInitiator()),
+		Fence:    layout.Fence{Epoch: layout.Epoch(r.GetFence().GetEpoch()), Generation: layout.Generation(r.GetFence().GetGeneration())},
+		Access:   layout.AccessGeneration(r.GetAccessGeneration()),
+		Seq:      layout.Seq(r.GetSeq()),
+		LowWater: layout.Seq(r.GetLowWater()),
+		Payload:  r.GetData(),
+	}
+	switch o {
+	case copyset.OpWrite:
+		c.CRCs = r.GetCrcs()
+		if err := verify(c, r.GetData(), c.CRCs); err != nil {
+			return nil, err
+		}
+	case copyset.OpCompareAndWrite:
+		if err := halves(c, r); err != nil {
+			return nil, err
+		}
+	case copyset.OpRaise, copyset.OpRaiseAccess, copyset.OpDeleteVolume:
+		c.Offset, c.Length, c.Seq, c.LowWater = 0, 0, 0, 0
+	}
+	if c.Length > copyset.WriteMax && o == copyset.OpWrite {
+		return nil, fmt.Errorf("write of %d bytes", c.Length)
+	}
+	return c, c.Validate()
+}
+
+// halves checks the data of a compare and write. Checksums come for the whole blocks of both halves, or of the half that
+// is written, or not at all; those of the second half go on.
+func halves(c *copyset.Command, r *chunkv1.Request) error {
+	n := int(c.Length)
+	if len(c.Payload) != 2*n {
+		return fmt.Errorf("compare and write of %d bytes with %d", n, len(c.Payload))
+	}
+	whole := copyset.WholeBlocks(c.Offset, c.Length)
+	crcs := r.GetCrcs()
+	if whole > 0 && len(crcs) == 2*whole {
+		if err := verify(c, c.Payload[:n], crcs[:whole]); err != nil {
+			return err
+		}
+		crcs = crcs[whole:]
+	}
+	if len(crcs) == 0 {
+		return nil
+	}
+	c.CRCs = crcs
+	return verify(c, c.Payload[n:], crcs)
+}
+
+// verify compares the whole blocks of data, which goes to the command's offset, with their checksums.
+func verify(c *copyset.Command, data []byte, crcs []uint32) error {
+	if len(crcs) != copyset.WholeBlocks(c.Offset, c.Length) {
+		return fmt.Errorf("%d checksums for %d whole blocks", len(crcs), copyset.WholeBlocks(c.Offset, c.Length))
+	}
+	skip := int(-c.Offset % layout.BlockSize)
+	if len(crcs) == 0 {
+		return nil
+	}
+	if end := skip + len(crcs)*layout.BlockSize; end > len(data) {
+		return fmt.Errorf("%d bytes for %d checksums", len(data), len(crcs))
+	}
+	if bad := layout.VerifyBlocks(data[skip:skip+len(crcs)*layout.BlockSize], crcs); bad >= 0 {
+		return fmt.Errorf("block %d of the data does not match its CRC32C", bad)
+	}
+	return nil
+}
+
+// mutation waits for the outcome of a command.
+type mutation struct {
+	se     *session
+	id     uint64
+	weight int
+}
+
+// Done answers the request.
+func (m *mutation) Done(r multiraft.Reply) { m.se.answer(m.weight, reply(m.id, &r)) }
+
+// reply makes the response of a mutation, or of a read that has no data.
+func reply(id uint64, r *multiraft.Reply) *chunkv1.Response {
+	p := acquire()
+	p.Id = id
+	switch r.Status {
+	case multiraft.Done:
+		outcome(p, &r.Outcome)
+	case multiraft.NotLeader:
+		p.Status, p.Leader = chunkv1.Status_STATUS_NOT_LEADER, uint64(r.Leader)
+	case multiraft.NotReady, multiraft.Behind:
+		p.Status = chunkv1.Status_STATUS_NOT_READY
+	case multiraft.Busy:
+		p.Status = chunkv1.Status_STATUS_BUSY
+	case multiraft.NoSpace:
+		p.Status = chunkv1.Status_STATUS_NO_SPACE
+	case multiraft.Damaged:
+		p.Status = chunkv1.Status_STATUS_CHECKSUM
+	case multiraft.Invalid:
+		p.Status = chunkv1.Status_STATUS_INVALID
+	default:
+		p.Status = chunkv1.Status_STATUS_IO
+	}
+	if r.Err != nil {
+		p.Message = r.Err.Error()
+	}
+	return p
+}
+
+func outcome(p *chunkv1.Response, o *copyset.Outcome) {
+	switch o.Code {
+	case copyset.OK:
+		p.Status = chunkv1.Status_STATUS_OK
+	case copyset.StaleFence:
+		p.Status = chunkv1.Status_STATUS_STALE_FENCE
+	case copyset.StaleAccess:
+		p.Status = chunkv1.Status_STATUS_STALE_ACCESS
+	case copyset.Miscompare:
+		p.Status = chunkv1.Status_STATUS_MISCOMPARE
+	case copyset.Forgotten:
+		p.Status = chunkv1.Status_STATUS_FORGOTTEN
+	default:
+		p.Status = chunkv1.Status_STATUS_INVALID
+	}
+	if o.Fence != (layout.Fence{}) {
+		p.Fence = &chunkv1.Fence{Epoch: uint64(o.Fence.Epoch), Generation: uint64(o.Fence.Generation)}
+	}
+	p.AccessGeneration, p.Offset = uint64(o.Access), o.Offset
+}
+
+// read is a read or a question for the allocation, until it is answered.
+type read struct {
+	se     *session
+	g      *multiraft.Group
+	access multiraft.Access
+	chunk  layout.ChunkID
+	off, n uint32
+	id     uint64
+	weight int
+	alloc  bool
+	tries  int
+}
+
+// read starts a read, here or on a reader.
+func (se *session) read(g *multiraft.Group, p *chunkv1.Request, weight int, here bool) {
+	r := reads.Get().(*read)
+	*r = read{
+		se: se, g: g, id: p.GetId(), weight: weight, off: p.GetOffset(), n: p.GetLength(), alloc: p.GetOp() == chunkv1.Op_OP_ALLOCATION,
+		chunk: layout.ChunkID{Volume: layout.VolumeID(p.GetVolume()), Index: p.GetChunk()},
+		access: multiraft.Access{
+			Initiator: layout.InitiatorID(p.GetInitiator()), Access: layout.AccessGeneration(p.GetAccessGeneration()),
+			Fence: layout.Fence{Epoch: layout.Epoch(p.GetFence().GetEpoch()), Generation: layout.Generation(p.GetFence().GetGeneration())},
+		},
+	}
+	err := copyset.CheckRange(r.off, r.n)
+	switch {
+	case err == nil && !r.alloc && r.n > ReadMax:
+		err = fmt.Errorf("read of %d bytes", r.n)
+	case err == nil && (r.access.Fence.Epoch == 0 || r.access.Initiator == 0 || r.chunk.Volume == 0 || r.access.Access == layout.DeletedAccess):
+		err = errors.New("no volume, fence or access generation")
+	}
+	if err != nil {
+		se.invalid(p, weight, err)
+		return
+	}
+	if here {
+		r.run(se.ctx)
+		return
+	}
+	r.queue()
+}
+
+var reads = sync.Pool{New: func() any { return new(read) }}
+
+// queue hands the read to a reader.
+func (r *read) queue() {
+	select {
+	case r.se.s.reads <- r:
+	default:
+		r.finish(reply(r.id, &multiraft.Reply{Status: multiraft.Busy}))
+	}
+}
+
+func (r *read) finish(p *chunkv1.Response) {
+	se, weight := r.se, r.weight
+	*r = read{}
+	reads.Put(r)
+	se.answer(weight, p)
+}
+
+// run reads, and has raised or repaired what stands in the way.
+func (r *read) run(ctx context.Context) {
+	for {
+		p, res := r.once()
+		r.tries++
+		switch {
+		case res.Status == multiraft.Behind && r.tries < triesMax:
+			release(p)
+			r.raise()
+			return
+		case res.Status == multiraft.Damaged && r.tries < triesMax && r.repair(ctx, res.Err):
+			release(p)
+			continue
+		}
+		r.finish(p)
+		return
+	}
+}
+
+// once reads once.
+func (r *read) once() (*chunkv1.Response, multiraft.Reply) {
+	p := acquire()
+	var res multiraft.Reply
+	if r.alloc {
+		var runs []blockstore.Run
+		runs, res = r.g.Allocated(r.chunk, r.off, r.n, nil, &r.access)
+		for _, run := range runs {
+			p.Runs = append(p.Runs, &chunkv1.Run{Offset: run.Offset, Length: run.Length, Allocated: run.Allocated})
+		}
+	} else {
+		p.Data = space(p.Data, int(r.n))
+		p.Crcs, res = r.g.Read(r.chunk, r.off, p.Data, p.Crcs[:0], &r.access)
+	}
+	if res.Status == multiraft.Done && res.Outcome.Code == copyset.OK {
+		p.Id, p.Status = r.id, chunkv1.Status_STATUS_OK
+		return p, res
+	}
+	release(p)
+	return reply(r.id, &res), res
+}
+
+// raise has the read's fence raised; the read goes on when it is.
+func (r *read) raise() {
+	r.g.Propose(&copyset.Command{
+		Op: copyset.OpRaise, Chunk: layout.ChunkID{Volume: r.chunk.Volume},
+		Initiator: r.access.Initiator, Fence: r.access.Fence, Access: r.access.Access,
+	}, r)
+}
+
+// Done goes on after a raise.
+func (r *read) Done(res multiraft.Reply) {
+	if res.Status == multiraft.Done && res.Outcome.Code == copyset.OK {
+		r.queue()
+		return
+	}
+	r.finish(reply(r.id, &res))
+}
+
+// repair has a damaged block replaced.
+func (r *read) repair(ctx context.Context, err error) bool {
+	var damaged *blockstore.ChecksumError
+	if !errors.As(err, &damaged) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
+	defer cancel()
+	return r.se.s.host.Repair(ctx, r.g, damaged) == nil
+}

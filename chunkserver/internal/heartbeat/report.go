@@ -1,0 +1,55 @@
+package heartbeat
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// report describes the chunkserver and all its copysets.
+func (b *Beat) report() *metav1.ChunkserverHeartbeatRequest {
+	cluster, u := b.id.Cluster(), b.cfg.Usage()
+	r := &metav1.ChunkserverHeartbeatRequest{
+		Id: uint64(b.id.Chunkserver()), ClusterId: cluster[:], Address: b.cfg.Address, AdminAddress: b.cfg.AdminAddress,
+		Version: b.cfg.Version, TimeUnixMs: time.Now().UnixMilli(), ElectionRevision: b.id.Revision(),
+		Capacity: uint64(max(u.Capacity, 0)), Used: uint64(max(u.Used, 0)),
+	}
+	if err := b.host.Err(); err != nil {
+		r.DiskError = err.Error()
+	}
+	for _, g := range b.host.Reports() {
+		r.Copysets = append(r.Copysets, copysetReport(&g))
+	}
+	return r
+}
+
+func copysetReport(g *multiraft.Report) *metav1.CopysetReport {
+	c := &metav1.CopysetReport{
+		Copyset: uint64(g.Copyset), Peer: uint64(g.Peer), Leader: g.Leading, LeaderPeer: uint64(g.LeaderPeer),
+		Term: g.Term, Applied: g.Applied, Commit: g.Commit, ConfVersion: g.Members.Version,
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(g.Members.Chunkservers), cmp.Compare) {
+		role := metav1.PeerRole_PEER_ROLE_LEARNER
+		if g.Members.Voter(p) {
+			role = metav1.PeerRole_PEER_ROLE_VOTER
+		}
+		c.Peers = append(c.Peers, &metav1.Peer{
+			Id: uint64(p), Chunkserver: uint64(g.Members.Chunkservers[p]), Role: role, Match: g.Match[p],
+		})
+	}
+	for _, v := range slices.SortedFunc(maps.Keys(g.Usage), cmp.Compare[layout.VolumeID]) {
+		c.Usage = append(c.Usage, &metav1.VolumeUsage{Volume: uint64(v), Allocated: uint64(g.Usage[v])})
+	}
+	if t := g.Sending; t != nil {
+		c.SnapshotPeer, c.SnapshotDone, c.SnapshotTotal = uint64(t.Peer), uint64(t.Sent.Load()), uint64(t.Total)
+	}
+	if g.Err != nil {
+		c.Error = g.Err.Error()
+	}
+	return c
+}

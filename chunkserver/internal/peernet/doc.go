@@ -1,0 +1,14 @@
+// Package peernet carries raft messages, images and blocks between chunkservers, over api/raft/v1.
+//
+//	                     ┌─ control ═ stream ═► heartbeats, votes, answers ─┐
+//	multiraft ─► Send ──►│                                                  ├─► Deliver ─► multiraft
+//	                     ├─ data ════ stream ═► MsgApp with entries ────────┘
+//	                     └─ bulk ════ calls ══► Install (images), ReadBlocks (repair)
+//
+// To each chunkserver there are three connections, so that a heartbeat never waits behind data and data never behind an
+// image. All that waits for a stream goes into one message. Queues are bounded in messages and bytes; what does not fit,
+// and what waits when a stream breaks, is dropped and reported as unreachable: raft repeats it.
+//
+// A stream says in its first message which cluster and chunkserver it comes from, and whom it believes to talk to. The
+// server ends a stream that is not for it, so that an address that was given to another chunkserver does no harm.
+package peernet

@@ -1,0 +1,177 @@
+package peernet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// link is one stream to a chunkserver, and what waits for it.
+type link struct {
+	net    *Net
+	to     layout.ChunkserverID
+	conn   *grpc.ClientConn
+	cancel context.CancelFunc
+	wake   chan struct{}
+	mu     struct {
+		sync.Mutex
+		queue []multiraft.Message
+		bytes int
+	}
+	spare []multiraft.Message // owned by run
+}
+
+// newLink starts a link, which closes conn in the end.
+func newLink(n *Net, to layout.ChunkserverID, conn *grpc.ClientConn) *link {
+	ctx, cancel := context.WithCancel(n.ctx)
+	l := &link{net: n, to: to, conn: conn, cancel: cancel, wake: make(chan struct{}, 1)}
+	n.wg.Go(func() { l.run(ctx) })
+	return l
+}
+
+// push queues those of the messages that are bulky, or those that are not.
+func (l *link) push(msgs []multiraft.Message, data bool) {
+	lost := false
+	l.mu.Lock()
+	first := len(l.mu.queue) == 0
+	for i := range msgs {
+		if bulky(&msgs[i]) != data {
+			continue
+		}
+		size := 64
+		for _, e := range msgs[i].Raft.GetEntries() {
+			size += len(e.GetData())
+		}
+		if len(l.mu.queue) >= queueMessages || l.mu.bytes+size > queueBytes {
+			lost = true
+			continue
+		}
+		l.mu.bytes += size
+		l.mu.queue = append(l.mu.queue, msgs[i])
+	}
+	l.mu.Unlock()
+	if first {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+	if lost {
+		l.unreachable()
+	}
+}
+
+func (l *link) unreachable() {
+	if h := l.net.host.Load(); h != nil {
+		(*h).Unreachable(l.to)
+	}
+}
+
+// take returns what waits.
+func (l *link) take() []multiraft.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := l.mu.queue
+	l.mu.queue, l.mu.bytes = l.spare[:0], 0
+	return q
+}
+
+// run keeps a stream up until ctx ends. While there is none, what waits is dropped.
+func (l *link) run(ctx context.Context) {
+	defer func() { _ = l.conn.Close() }() // nothing is lost with it
+	pause, told := redialMin, false
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := l.session(ctx)
+		if time.Since(began) > redialMax {
+			pause, told = redialMin, false
+		}
+		if ctx.Err() == nil && !told {
+			l.net.log.Info("stream to chunkserver ended", zap.Uint64("chunkserver", uint64(l.to)), zap.Error(err))
+			told = true
+		}
+		clear(l.take())
+		l.unreachable()
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, redialMax)
+	}
+}
+
+// session runs one stream until it breaks.
+func (l *link) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := raftv1.NewRaftClient(l.conn).Send(ctx)
+	if err != nil {
+		return err
+	}
+	hello := &raftv1.Batch{Version: Version, Cluster: l.net.cfg.Cluster[:], From: uint64(l.net.cfg.Self), To: uint64(l.to)}
+	if err := stream.Send(hello); err != nil {
+		return streamErr(stream, err)
+	}
+	for {
+		msgs := l.take()
+		if len(msgs) == 0 {
+			l.spare = msgs
+			select {
+			case <-l.wake:
+			case <-stream.Context().Done():
+				return streamErr(stream, stream.Context().Err())
+			}
+			continue
+		}
+		err := send(stream, msgs)
+		clear(msgs)
+		l.spare = msgs
+		if err != nil {
+			return streamErr(stream, err)
+		}
+	}
+}
+
+// streamErr returns what the server said, if the stream ended by it.
+func streamErr(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], err error) error {
+	if _, e := stream.CloseAndRecv(); e != nil {
+		return e
+	}
+	return err
+}
+
+// send writes messages as batches of about batchBytes.
+func send(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], msgs []multiraft.Message) error {
+	b := &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs))}
+	wire := make([]raftv1.Message, len(msgs))
+	size := 0
+	for i := range msgs {
+		raw, err := proto.Marshal(msgs[i].Raft)
+		if err != nil {
+			return fmt.Errorf("peernet: %w", err)
+		}
+		m := &wire[i]
+		m.Copyset, m.Raft, m.Stamp = uint64(msgs[i].Copyset), raw, msgs[i].Stamp
+		b.Messages = append(b.Messages, m)
+		if size += len(raw); size >= batchBytes {
+			if err := stream.Send(b); err != nil {
+				return err
+			}
+			b = &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs)-i)}
+			size = 0
+		}
+	}
+	if len(b.Messages) == 0 {
+		return nil
+	}
+	return stream.Send(b)
+}

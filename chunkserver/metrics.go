@@ -1,0 +1,64 @@
+package chunkserver
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// register registers the metrics and returns how to take them back.
+func (s *Server) register(p *parts) (func(), error) {
+	if s.opts.Registry == nil {
+		return func() {}, nil
+	}
+	counter := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "ashlar", Subsystem: "chunkserver", Name: name, Help: help}, f)
+	}
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "ashlar", Subsystem: "chunkserver", Name: name, Help: help}, f)
+	}
+	st := p.rpc.Stats()
+	value := func(v *atomic.Uint64) func() float64 { return func() float64 { return float64(v.Load()) } }
+	all := []prometheus.Collector{
+		counter("reads_total", "Read requests.", value(&st.Reads)),
+		counter("writes_total", "Write requests.", value(&st.Writes)),
+		counter("other_requests_total", "Requests that neither read nor write.", value(&st.Others)),
+		counter("read_bytes_total", "Bytes asked for by reads.", value(&st.ReadBytes)),
+		counter("written_bytes_total", "Bytes of write requests.", value(&st.WrittenBytes)),
+		counter("repaired_blocks_total", "Damaged blocks that were replaced by another peer's copy.", func() float64 { return float64(p.host.Repaired()) }),
+		gauge("copysets", "Peers of copysets on this disk.", func() float64 { return float64(len(p.host.Groups())) }),
+		gauge("leaders", "Copysets that are led here.", func() float64 {
+			n := 0
+			for _, g := range p.host.Groups() {
+				if g.Leading() {
+					n++
+				}
+			}
+			return float64(n)
+		}),
+		gauge("capacity_bytes", "Space for data.", func() float64 { return float64(p.store.Usage().Capacity) }),
+		gauge("used_bytes", "Space that data occupies.", func() float64 { return float64(p.store.Usage().Used) }),
+		gauge("overlay_bytes", "Memory of changes that no checkpoint has made durable.", func() float64 { return float64(p.store.Usage().Overlay) }),
+		gauge("log_bytes", "Disk space of the raft log.", func() float64 { return float64(p.log.Usage().Bytes) }),
+		gauge("disk_failed", "1 when the disk failed and no copyset of it serves.", func() float64 {
+			if p.host.Err() != nil {
+				return 1
+			}
+			return 0
+		}),
+	}
+	var done []prometheus.Collector
+	undo := func() {
+		for _, c := range done {
+			s.opts.Registry.Unregister(c)
+		}
+	}
+	for _, c := range all {
+		if err := s.opts.Registry.Register(c); err != nil {
+			undo()
+			return func() {}, err
+		}
+		done = append(done, c)
+	}
+	return undo, nil
+}

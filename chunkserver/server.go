@@ -1,0 +1,342 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/chunkrpc"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/peernet"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/metaclient"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
+	"github.com/ashlar-storage/ashlar/storage/vfs"
+)
+
+const (
+	// window is the flow-control window of gRPC streams and connections, in bytes; large and fixed, so that data never
+	// waits for an estimate.
+	window = 64 << 20
+	// bufferSize is that of each connection's read and write buffers, in bytes.
+	bufferSize = 128 << 10
+	// handoverMax bounds how long a stopping chunkserver waits for others to take over what it leads.
+	handoverMax = 500 * time.Millisecond
+)
+
+// Server is a chunkserver.
+type Server struct {
+	cfg     Config
+	opts    Options
+	log     *zap.Logger
+	started chan struct{}
+	address string // set before started is closed
+
+	mu struct {
+		sync.Mutex
+		host *multiraft.Host // while it serves
+	}
+}
+
+// New returns a chunkserver that Run runs.
+func New(cfg Config, opts Options) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	if st := opts.Static; st != nil && (st.ID == 0 || st.Cluster == [16]byte{}) {
+		return nil, errors.New("chunkserver: static cluster without ids")
+	}
+	if opts.FS == nil {
+		opts.FS = vfs.OS()
+	}
+	if opts.Log == nil {
+		opts.Log = zap.NewNop()
+	}
+	return &Server{cfg: cfg, opts: opts, log: opts.Log, started: make(chan struct{})}, nil
+}
+
+// Started is closed when the chunkserver serves: it has an id then, and has recovered its copysets.
+func (s *Server) Started() <-chan struct{} { return s.started }
+
+// Address returns where others reach it, once it has started.
+func (s *Server) Address() string { return s.address }
+
+// Ready returns nil when the chunkserver serves, else why not.
+func (s *Server) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.host == nil {
+		return errors.New("chunkserver: not registered, or recovering its disk")
+	}
+	return s.mu.host.Err()
+}
+
+// parts are what a running chunkserver is made of.
+type parts struct {
+	id    *heartbeat.Identity
+	lock  io.Closer
+	log   *raftlog.Log
+	store *blockstore.Store
+	net   *peernet.Net
+	host  *multiraft.Host
+	rpc   *chunkrpc.Server
+	grpc  *grpc.Server
+	meta  *metaclient.Client
+}
+
+// Run serves until ctx ends, and returns nil then. Any other return is why it could not start or go on. A disk that
+// fails while it serves does not end it: it reports that, and the metaserver replaces its peers.
+func (s *Server) Run(ctx context.Context) (err error) {
+	p := &parts{}
+	defer func() { err = errors.Join(err, p.close()) }()
+	lis, err := net.Listen("tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("chunkserver: %w", err)
+	}
+	defer func() { _ = lis.Close() }() // closed already by the gRPC server
+	s.address = s.cfg.Advertise
+	if s.address == "" {
+		s.address = lis.Addr().String()
+	}
+	if err := s.identify(ctx, p); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := s.open(p); err != nil {
+		return err
+	}
+	return s.serve(ctx, p, lis)
+}
+
+// identify takes the directory and gets an id for it.
+func (s *Server) identify(ctx context.Context, p *parts) (err error) {
+	if err := s.opts.FS.MkdirAll(s.cfg.Dir); err != nil {
+		return fmt.Errorf("chunkserver: %w", err)
+	}
+	if p.lock, err = s.opts.FS.Lock(s.cfg.Dir + "/LOCK"); err != nil {
+		return fmt.Errorf("chunkserver: %s is used by another process: %w", s.cfg.Dir, err)
+	}
+	if p.id, err = heartbeat.OpenIdentity(s.opts.FS, s.cfg.Dir); err != nil {
+		return err
+	}
+	if st := s.opts.Static; st != nil {
+		return p.id.Claim(st.Cluster, st.ID)
+	}
+	if p.meta, err = metaclient.Dial(s.cfg.Metaservers, metaclient.Options{Log: s.log}); err != nil {
+		return err
+	}
+	capacity := s.cfg.Capacity
+	if space, err := s.opts.FS.Space(s.cfg.Dir); err == nil && (capacity == 0 || capacity > space.Total) {
+		capacity = space.Total
+	}
+	return heartbeat.Register(ctx, p.meta.Node(), p.id, s.beatConfig(p), capacity)
+}
+
+func (s *Server) beatConfig(p *parts) heartbeat.Config {
+	return heartbeat.Config{
+		Address: s.address, AdminAddress: s.opts.AdminAddress, Pool: s.cfg.Pool, Zone: s.cfg.Zone, Server: s.cfg.Server,
+		Version: s.opts.Version, Logger: s.log,
+		Usage:     func() blockstore.Usage { return p.store.Usage() },
+		Addresses: func(a map[layout.ChunkserverID]string) { p.net.SetAddresses(a) },
+	}
+}
+
+// open opens the disk and builds what serves it.
+func (s *Server) open(p *parts) (err error) {
+	id, cluster := p.id.Chunkserver(), p.id.Cluster()
+	s.log = s.opts.Log.With(zap.Uint64("chunkserver", uint64(id)))
+	opts := raftlog.DefaultOptions()
+	opts.Identity, opts.SegmentSize = p.id.UUID(), segmentSize
+	if p.log, err = raftlog.Open(s.opts.FS, s.cfg.Dir+"/log", opts); err != nil {
+		return err
+	}
+	bopts := blockstore.DefaultOptions()
+	bopts.Capacity, bopts.Reserve, bopts.Logger = s.cfg.Capacity, s.cfg.Reserve, s.log
+	if p.store, err = blockstore.Open(s.opts.FS, s.cfg.Dir+"/store", blockstore.Identity{Cluster: cluster, Chunkserver: id}, bopts); err != nil {
+		return err
+	}
+	p.net = peernet.New(peernet.Config{Cluster: cluster, Self: id, Logger: s.log})
+	mcfg := multiraft.Default()
+	mcfg.Self, mcfg.Log, mcfg.Store, mcfg.Transport, mcfg.Logger = id, p.log, p.store, p.net, s.log
+	mcfg.FS, mcfg.Dir = s.opts.FS, s.cfg.Dir
+	mcfg.Tick, mcfg.ElectionTicks, mcfg.CheckpointEvery = s.cfg.Tick, s.cfg.ElectionTicks, s.cfg.CheckpointEvery
+	mcfg.SegmentsMax = int(s.cfg.LogBytes / segmentSize)
+	if s.cfg.Capacity > 0 {
+		mcfg.SpaceMargin = min(mcfg.SpaceMargin, s.cfg.Capacity/16)
+	}
+	if p.host, err = multiraft.New(mcfg); err != nil {
+		return err
+	}
+	p.net.Bind(p.host)
+	p.rpc = chunkrpc.New(p.host, cluster, s.cfg.Readers)
+	p.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(max(chunkrpc.MessageMax, peernet.MessageMax)), grpc.MaxSendMsgSize(max(chunkrpc.MessageMax, peernet.MessageMax)),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
+		grpc.WriteBufferSize(bufferSize), grpc.ReadBufferSize(bufferSize),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 4 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+	chunkv1.RegisterChunkServer(p.grpc, p.rpc)
+	raftv1.RegisterRaftServer(p.grpc, p.net.Service())
+	return nil
+}
+
+// serve runs the parts until ctx ends, or the listener fails, and stops them in this order, each before what it uses:
+//
+//  1. heartbeat: no more orders
+//  2. leadership is handed over, so that others serve at once
+//  3. the gRPC server: no more requests, messages or images come in; its streams end
+//  4. chunkrpc's readers: nobody waits for them any more
+//  5. multiraft: worker, log writer, appliers, checkpointer
+//  6. peernet: nobody sends any more
+//  7. store and log (parts.close)
+func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
+	addresses := p.id.Addresses()
+	if s.opts.Static != nil {
+		addresses = s.opts.Static.Addresses
+	}
+	p.net.SetAddresses(addresses)
+	beat, rpc, host, listener := newPart(), newPart(), newPart(), newPart()
+	host.run(p.host.Run)
+	rpc.run(func(ctx context.Context) error { p.rpc.Run(ctx); return nil })
+	listener.run(func(context.Context) error { return p.grpc.Serve(lis) })
+	unregister, err := s.register(p)
+	if err == nil {
+		err = s.found(ctx, p)
+	}
+	if err == nil {
+		if p.meta != nil {
+			b := heartbeat.New(p.meta.Node(), p.host, p.id, s.beatConfig(p))
+			beat.run(func(ctx context.Context) error { b.Run(ctx); return nil })
+		}
+		s.setHost(p.host)
+		close(s.started)
+		s.log.Info("chunkserver serves", zap.String("address", s.address))
+		select {
+		case <-ctx.Done():
+		case err = <-listener.done:
+		}
+	}
+	s.setHost(nil)
+	_ = beat.stop()
+	handOver(p.host)
+	p.grpc.Stop()
+	_ = listener.stop() // Serve returns an error when it is stopped before it began
+	_ = rpc.stop()
+	err = errors.Join(err, host.stop())
+	unregister()
+	return err
+}
+
+func (s *Server) setHost(h *multiraft.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.host = h
+}
+
+// found makes the copysets of a static cluster.
+func (s *Server) found(ctx context.Context, p *parts) error {
+	if s.opts.Static == nil {
+		return nil
+	}
+	for id, members := range s.opts.Static.Copysets {
+		for peer, cs := range members {
+			if cs != s.opts.Static.ID {
+				continue
+			}
+			if err := p.host.Found(ctx, id, peer, members); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// handOver asks for a transfer of all that is led here and waits a little for it.
+func handOver(h *multiraft.Host) {
+	ctx, cancel := context.WithTimeout(context.Background(), handoverMax)
+	defer cancel()
+	for asked := false; ctx.Err() == nil; asked = true {
+		led := 0
+		for _, g := range h.Groups() {
+			if !g.Leading() {
+				continue
+			}
+			if led++; !asked {
+				_ = g.Yield(ctx) // it is only a courtesy
+			}
+		}
+		if led == 0 {
+			return
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// close releases what was opened.
+func (p *parts) close() error {
+	var errs []error
+	if p.net != nil {
+		p.net.Close()
+	}
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	if p.log != nil {
+		errs = append(errs, p.log.Close())
+	}
+	if p.meta != nil {
+		errs = append(errs, p.meta.Close())
+	}
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// part is a goroutine with a context of its own.
+type part struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    chan error
+	started bool
+}
+
+func newPart() *part {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &part{ctx: ctx, cancel: cancel, done: make(chan error, 1)}
+}
+
+func (p *part) run(f func(context.Context) error) {
+	p.started = true
+	go func() { // stop waits for it
+		p.done <- f(p.ctx)
+		close(p.done)
+	}()
+}
+
+// stop ends the part and waits for it. It may be called when it has ended by itself, or was never started.
+func (p *part) stop() error {
+	p.cancel()
+	if !p.started {
+		return nil
+	}
+	return <-p.done
+}

@@ -1,0 +1,258 @@
+package chunkserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testCluster = [16]byte{1, 2, 3}
+
+// running is a chunkserver of a static cluster in this process.
+type running struct {
+	s    *Server
+	dir  string
+	stop context.CancelFunc
+	done chan error
+}
+
+type testbed struct {
+	t     testing.TB
+	nodes map[layout.ChunkserverID]*running
+	addr  map[layout.ChunkserverID]string
+	sets  map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID
+}
+
+// freeAddress returns an address that nobody listens on at the moment.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func newTestbed(t testing.TB, copysets int) *testbed {
+	b := &testbed{t: t, nodes: map[layout.ChunkserverID]*running{}, addr: map[layout.ChunkserverID]string{}, sets: map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID{}}
+	for id := layout.ChunkserverID(1); id <= 3; id++ {
+		b.addr[id] = freeAddress(t)
+		b.nodes[id] = &running{dir: t.TempDir()}
+	}
+	for c := range copysets {
+		m := map[layout.PeerID]layout.ChunkserverID{}
+		for id := layout.ChunkserverID(1); id <= 3; id++ {
+			m[layout.PeerID(c*10)+layout.PeerID(id)] = id
+		}
+		b.sets[layout.CopysetID(c+1)] = m
+	}
+	for id := range b.nodes {
+		b.start(id)
+	}
+	t.Cleanup(func() {
+		for id := range b.nodes {
+			b.halt(id)
+		}
+	})
+	return b
+}
+
+func (b *testbed) start(id layout.ChunkserverID) {
+	b.t.Helper()
+	r := b.nodes[id]
+	cfg := Default()
+	cfg.Dir, cfg.Listen = r.dir, b.addr[id]
+	cfg.Capacity, cfg.Reserve = 4<<30, 64<<20
+	s, err := New(cfg, Options{Static: &Static{Cluster: testCluster, ID: id, Addresses: b.addr, Copysets: b.sets}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.s, r.stop, r.done = s, cancel, make(chan error, 1)
+	go func() { r.done <- s.Run(ctx) }()
+	select {
+	case <-s.Started():
+	case err := <-r.done:
+		b.t.Fatalf("chunkserver %d ended: %v", id, err)
+	case <-time.After(20 * time.Second):
+		b.t.Fatalf("chunkserver %d did not start", id)
+	}
+}
+
+func (b *testbed) halt(id layout.ChunkserverID) {
+	r := b.nodes[id]
+	if r.s == nil {
+		return
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		b.t.Errorf("chunkserver %d: %v", id, err)
+	}
+	r.s = nil
+}
+
+// client is a stream to one chunkserver.
+type client struct {
+	t      testing.TB
+	conn   *grpc.ClientConn
+	stream grpc.BidiStreamingClient[chunkv1.Requests, chunkv1.Responses]
+	cancel context.CancelFunc
+}
+
+func (b *testbed) dial(id layout.ChunkserverID) *client {
+	b.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+b.addr[id], grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(16<<20), grpc.WithInitialConnWindowSize(16<<20))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	st, err := chunkv1.NewChunkClient(conn).Do(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return &client{b.t, conn, st, cancel}
+}
+
+func (c *client) close() {
+	c.cancel()
+	_ = c.conn.Close()
+}
+
+// do sends requests as one batch and returns the answers by id.
+func (c *client) do(reqs ...*chunkv1.Request) map[uint64]*chunkv1.Response {
+	c.t.Helper()
+	if err := c.stream.Send(&chunkv1.Requests{Version: 1, Cluster: testCluster[:], Requests: reqs}); err != nil {
+		c.t.Fatal(err)
+	}
+	out := map[uint64]*chunkv1.Response{}
+	for len(out) < len(reqs) {
+		rs, err := c.stream.Recv()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, r := range rs.GetResponses() {
+			out[r.GetId()] = r
+		}
+	}
+	return out
+}
+
+func request(op chunkv1.Op, block uint32, seq uint64, data []byte) *chunkv1.Request {
+	return &chunkv1.Request{
+		Id: seq + 1, Op: op, Copyset: 1, Volume: 9, Chunk: 2, Offset: block * layout.BlockSize, Length: layout.BlockSize,
+		Initiator: 4, Fence: &chunkv1.Fence{Epoch: 1}, AccessGeneration: 1, Seq: seq, Data: data,
+		Crcs: layout.AppendCRCs(nil, data, 0),
+	}
+}
+
+// leader asks all until one serves.
+func (b *testbed) leader() layout.ChunkserverID {
+	b.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for id, r := range b.nodes {
+			if r.s == nil {
+				continue
+			}
+			c := b.dial(id)
+			resp := c.do(request(chunkv1.Op_OP_READ, 0, 0, nil))[1]
+			c.close()
+			if resp.GetStatus() == chunkv1.Status_STATUS_OK {
+				return id
+			}
+		}
+	}
+	b.t.Fatal("no leader")
+	return 0
+}
+
+func TestStaticCluster(t *testing.T) {
+	b := newTestbed(t, 1)
+	id := b.leader()
+	c := b.dial(id)
+	data := bytes.Repeat([]byte("ashlar!!"), layout.BlockSize/8)
+	for seq := uint64(1); seq <= 50; seq++ {
+		if r := c.do(request(chunkv1.Op_OP_WRITE, uint32(seq), seq, data))[seq+1]; r.GetStatus() != chunkv1.Status_STATUS_OK {
+			t.Fatalf("write %d: %v", seq, r)
+		}
+	}
+	bad := request(chunkv1.Op_OP_WRITE, 1, 99, data)
+	bad.Crcs[0]++
+	if r := c.do(bad)[100]; r.GetStatus() != chunkv1.Status_STATUS_INVALID {
+		t.Fatalf("a write with a wrong checksum: %v", r)
+	}
+	c.close()
+	b.halt(id)
+	begin := time.Now()
+	next := b.leader()
+	t.Logf("next leader %d after %v", next, time.Since(begin))
+	c = b.dial(next)
+	defer c.close()
+	for i := uint32(1); i <= 50; i++ {
+		r := c.do(request(chunkv1.Op_OP_READ, i, 0, nil))[1]
+		if r.GetStatus() != chunkv1.Status_STATUS_OK || !bytes.Equal(r.GetData(), data) || len(r.GetCrcs()) != 1 {
+			t.Fatalf("read %d: %v", i, r.GetStatus())
+		}
+	}
+	b.start(id)
+	if r := c.do(request(chunkv1.Op_OP_WRITE, 3, 1, data))[2]; r.GetStatus() != chunkv1.Status_STATUS_OK {
+		t.Fatalf("a write that is sent again: %v", r)
+	}
+}
+
+// BenchmarkCluster measures three chunkservers in this process, over TCP: sub-benchmarks by what is done at which depth.
+func BenchmarkCluster(b *testing.B) {
+	bed := newTestbed(b, 1)
+	c := bed.dial(bed.leader())
+	defer c.close()
+	data := bytes.Repeat([]byte("ashlar!!"), layout.BlockSize/8)
+	var seq uint64
+	for _, op := range []chunkv1.Op{chunkv1.Op_OP_WRITE, chunkv1.Op_OP_READ} {
+		for _, depth := range []int{1, 32} {
+			b.Run(fmt.Sprintf("%s/%d", op, depth), func(b *testing.B) {
+				b.ReportAllocs()
+				flying, sent := 0, 0
+				for done := 0; done < b.N; {
+					var reqs []*chunkv1.Request
+					for ; flying < depth && sent < b.N; flying, sent = flying+1, sent+1 {
+						seq++
+						r := request(op, uint32(seq%2048), seq, nil)
+						if op == chunkv1.Op_OP_WRITE {
+							r = request(op, uint32(seq%2048), seq, data)
+							r.LowWater = max(seq, 65) - 64
+						}
+						reqs = append(reqs, r)
+					}
+					if len(reqs) > 0 {
+						if err := c.stream.Send(&chunkv1.Requests{Version: 1, Cluster: testCluster[:], Requests: reqs}); err != nil {
+							b.Fatal(err)
+						}
+					}
+					rs, err := c.stream.Recv()
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, r := range rs.GetResponses() {
+						if r.GetStatus() != chunkv1.Status_STATUS_OK {
+							b.Fatal(r.GetStatus(), r.GetMessage())
+						}
+						flying--
+						done++
+					}
+				}
+			})
+		}
+	}
+}
