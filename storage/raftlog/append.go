@@ -298,7 +298,7 @@ func (l *Log) write() error {
 	}
 	h.put(l.buf, l.active.seed)
 	if _, err := l.active.file.WriteAt(l.buf, l.off); err != nil {
-		return l.fail("write a batch", err)
+		return l.fail("write "+l.active.name(), err)
 	}
 	l.off += int64(len(l.buf))
 	l.seq = l.nextSeq
@@ -322,7 +322,7 @@ func (l *Log) sync() error {
 		return nil
 	}
 	if err := l.active.file.Sync(); err != nil {
-		return l.fail("sync", err)
+		return l.fail("sync "+l.active.name(), err)
 	}
 	l.durable = l.seq
 	return nil

@@ -66,6 +66,11 @@ func crashOnce(t *testing.T, seed uint64) (points, torn int) {
 			c.durable = len(c.history) - 1
 			l = mustOpen(t, fs, testOptions())
 		}
+		if rng.IntN(15) == 0 { // kill the process: what Open reads from the page cache must last
+			_ = l.lock.Close()
+			l = mustOpen(t, fs, testOptions())
+			c.durable = len(c.history) - 1
+		}
 	}
 	mustClose(t, l)
 	return c.points, c.torn

@@ -197,25 +197,26 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestDroppedTailStaysDropped loses the first of two batches that no sync covers, in two runs one after the other,
+// and writes another batch of the same length in its place: the second one must not join the chain again.
 func TestDroppedTailStaysDropped(t *testing.T) {
 	fs := vfs.NewMem()
 	l := mustOpen(t, fs, testOptions())
 	mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 0)})
 	first := l.off
-	// Two batches that no sync covers; the first does not reach the disk.
-	mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 5)})
-	mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 6)})
-	patch(t, fs, segmentName(1), first, make([]byte, batchHeader))
-	fs = fs.Crash(rand.New(rand.NewPCG(1, 1)))
-	l = mustOpen(t, fs, testOptions())
-	g, _ := l.Group(1)
-	if c := g.HardState().GetCommit(); c != 0 {
-		t.Fatalf("commit %d behind a batch that is gone", c)
+	for range 2 {
+		mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 5)})
+		mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 6)})
+		patch(t, fs, segmentName(1), first, make([]byte, batchHeader))
+		fs = fs.Crash(nil)
+		l = mustOpen(t, fs, testOptions())
+		g, _ := l.Group(1)
+		if c := g.HardState().GetCommit(); c != 0 {
+			t.Fatalf("commit %d behind a batch that is gone", c)
+		}
 	}
-	// The same length in the same place must not revive the second one.
 	mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 3), MustSync: true})
-	l = mustOpen(t, fs.Crash(nil), testOptions())
-	g, _ = l.Group(1)
+	g, _ := mustOpen(t, fs.Crash(nil), testOptions()).Group(1)
 	if c := g.HardState().GetCommit(); c != 3 {
 		t.Fatalf("commit %d, want 3", c)
 	}
@@ -468,6 +469,37 @@ func TestRotationFailures(t *testing.T) {
 		if err := l.Append([]Update{{Copyset: 1, Entries: run(2, 2, 1, 9000)}}); !errors.As(err, &failed) {
 			t.Errorf("%v: %v", kind, err)
 		}
+	}
+}
+
+// TestKilledInRotation ends a run between the new name of a segment and the sync of the directory; the next run
+// must not build on a name that is not durable.
+func TestKilledInRotation(t *testing.T) {
+	mem, dead := vfs.NewMem(), false
+	fs := vfs.NewFault(mem, func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpRename && strings.HasSuffix(op.NewPath, segmentName(2)) {
+			dead = true
+			return vfs.Fault{}
+		}
+		if dead {
+			return vfs.Fault{Err: syscall.EIO}
+		}
+		return vfs.Fault{}
+	})
+	l := mustOpen(t, fs, testOptions())
+	mustAppend(t, l, Update{Copyset: 1, Entries: run(1, 1, 1, 9000)})
+	if err := l.Append([]Update{{Copyset: 1, Entries: run(2, 2, 1, 9000)}}); err == nil {
+		t.Fatal("appended on a dead disk")
+	}
+	_ = l.lock.Close()
+	l = mustOpen(t, mem, testOptions())
+	if l.active.number != 2 {
+		t.Fatalf("segment %d is active", l.active.number)
+	}
+	mustAppend(t, l, Update{Copyset: 1, Entries: run(2, 2, 1, 9000)})
+	g, _ := mustOpen(t, mem.Crash(nil), testOptions()).Group(1)
+	if n, _ := g.LastIndex(); n != 2 {
+		t.Errorf("last index %d, want 2", n)
 	}
 }
 

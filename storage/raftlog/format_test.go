@@ -104,6 +104,46 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestChainRules builds batches that are good but for one rule.
+func TestChainRules(t *testing.T) {
+	seg := &segment{number: 1, size: 1 << 16, seed: seedOf(testID, 1)}
+	build := func(prev, seq uint64, data string, edit func(h *batch, r *record)) []byte {
+		h := batch{records: 1, seq: seq, prev: prev, floor: 1}
+		r := record{typ: recordEntry, batch: uint32(seq), copyset: 1, index: 1, term: 1}
+		edit(&h, &r)
+		b := r.append(make([]byte, batchHeader), []byte(data), seg.seed)
+		_, h.digest = digestOf(b)
+		h.length = uint32(len(b))
+		h.put(b, seg.seed)
+		return b
+	}
+	same := func(*batch, *record) {}
+	mixed := build(4, 5, "one", same)
+	copy(mixed[batchHeader:], build(4, 5, "two", same)[batchHeader:])
+	cut := build(4, 5, "one", same)
+	for name, c := range map[string]struct {
+		b    []byte
+		good bool
+	}{
+		"good":                    {build(4, 5, "one", same), true},
+		"sequence jumps":          {build(4, 1<<40, "one", same), true},
+		"follows another batch":   {build(3, 5, "one", same), false},
+		"sequence falls":          {build(4, 4, "one", same), false},
+		"records of another life": {mixed, false},
+		"record of another batch": {build(4, 5, "one", func(_ *batch, r *record) { r.batch = 9 }), false},
+		"record is missing":       {build(4, 5, "one", func(h *batch, _ *record) { h.records = 2 }), false},
+		"at another offset":       {build(4, 5, "one", func(h *batch, _ *record) { h.offset = 8 }), false},
+		"behind the end":          {cut[:len(cut)-8], false},
+	} {
+		w := chain{seg: seg, buf: c.b, seq: 4}
+		n := 0
+		err := w.walk(func(*segment, uint32, record, []byte) error { n++; return nil })
+		if err != nil || (n == 1) != c.good || (w.off == len(c.b)) != c.good {
+			t.Errorf("%s: %d records, %v", name, n, err)
+		}
+	}
+}
+
 // FuzzWalk gives recovery any bytes for a segment.
 func FuzzWalk(f *testing.F) {
 	l := Log{}

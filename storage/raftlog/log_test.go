@@ -118,6 +118,7 @@ func TestOneWriteOneSync(t *testing.T) {
 	}{
 		{"new copyset", []Update{{Copyset: 1}, {Copyset: 2}}, []vfs.OpKind{vfs.OpWriteAt, vfs.OpSync}},
 		{"entries", []Update{{Copyset: 1, Entries: run(1, 50, 1, 99)}, {Copyset: 2, Entries: run(1, 50, 1, 99)}}, []vfs.OpKind{vfs.OpWriteAt, vfs.OpSync}},
+		{"term", []Update{{Copyset: 1, HardState: hard(1, 0, 0)}}, []vfs.OpKind{vfs.OpWriteAt, vfs.OpSync}},
 		{"vote", []Update{{Copyset: 1, HardState: hard(1, 2, 0)}}, []vfs.OpKind{vfs.OpWriteAt, vfs.OpSync}},
 		{"commit", []Update{{Copyset: 1, HardState: hard(1, 2, 5)}}, []vfs.OpKind{vfs.OpWriteAt}},
 		{"nothing but a sync", []Update{{Copyset: 1, MustSync: true}}, []vfs.OpKind{vfs.OpSync}},
@@ -198,8 +199,9 @@ func TestLargeBatch(t *testing.T) {
 
 // TestCompactMovesOnce follows the entries of a copyset that lags.
 func TestCompactMovesOnce(t *testing.T) {
-	fs := vfs.NewMem()
-	l := mustOpen(t, fs, testOptions())
+	fs, opts := vfs.NewMem(), testOptions()
+	opts.CacheBytes = 1 << 20
+	l := mustOpen(t, fs, opts)
 	mustAppend(t, l, Update{Copyset: 1, HardState: hard(1, 1, 0), Entries: run(1, 3, 1, 100)})
 	i := uint64(0)
 	fill := func(segments int) { // lets copyset 2 fill segments and truncate itself
@@ -216,6 +218,9 @@ func TestCompactMovesOnce(t *testing.T) {
 	c, err := l.Compact()
 	if err != nil || c.Freed != 3 || c.Moved != int64(3*recordSize(100)+recordSize(statePayload)) || c.More || c.Pinning != nil {
 		t.Fatalf("compact: %+v, %v", c, err)
+	}
+	if g, _ := l.Group(1); g.mu.slots[0].entry != nil || g.mu.slots[2].entry != nil {
+		t.Error("a moved entry is in the cache, whose queue does not know it")
 	}
 	if c, err = l.Compact(); err != nil || c.Freed != 0 || c.Moved != 0 {
 		t.Fatalf("compact with nothing to do: %+v, %v", c, err)

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ func (l *Log) open() error {
 	}
 	// What was read may be in the page cache only.
 	if err := l.active.file.Sync(); err != nil {
-		return l.fail("sync", err)
+		return l.fail("sync "+l.active.name(), err)
 	}
 	if err := vfs.SyncDir(l.fs, l.dir); err != nil {
 		return l.fail("sync the directory", err)
@@ -148,7 +149,7 @@ func (l *Log) readDistrust() error {
 	if err != nil {
 		return err
 	}
-	return &FailedError{Op: "an earlier run", Err: fmt.Errorf("%q", text[:n])}
+	return &FailedError{Op: "an earlier run", Err: fmt.Errorf("%q", bytes.TrimSpace(text[:n]))}
 }
 
 // tidy removes what recovery does not need: segments below the floor, surplus or incomplete spares.
