@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"fmt"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/gateway/internal/target"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// exports is what a gateway serves, in the terms of its parts.
+type exports struct {
+	revision  int64
+	cluster   []byte
+	directory chunkclient.Directory
+	volumes   map[layout.VolumeID]volumeState
+	targets   target.Config
+	// allowed holds who may use a volume; target.AnyInitiator stands for all.
+	allowed map[layout.VolumeID]map[string]bool
+}
+
+// allows tells whether an initiator may use a volume through any target.
+func (e *exports) allows(id layout.VolumeID, initiator string) bool {
+	return e.allowed[id][initiator] || e.allowed[id][target.AnyInitiator]
+}
+
+// newExports checks and translates what the metaserver sent.
+func newExports(m *metav1.Exports) (*exports, error) {
+	e := &exports{
+		revision: m.GetRevision(), cluster: m.GetClusterId(),
+		volumes: map[layout.VolumeID]volumeState{}, allowed: map[layout.VolumeID]map[string]bool{},
+		directory: newDirectory(m),
+	}
+	e.targets.Volumes = map[uint64]scsi.UnitConfig{}
+	for _, v := range m.GetVolumes() {
+		if v.GetState() != metav1.VolumeState_VOLUME_STATE_ACTIVE {
+			continue
+		}
+		placement := newMap(v)
+		if err := placement.Validate(); err != nil {
+			return nil, fmt.Errorf("volume %s: %w", v.GetName(), err)
+		}
+		e.volumes[placement.Volume] = volumeState{placement, layout.AccessGeneration(v.GetAccessGeneration())}
+		e.targets.Volumes[v.GetId()] = newUnit(v)
+	}
+	for _, g := range m.GetGateways() {
+		for _, p := range g.GetPortals() {
+			e.targets.Portals = append(e.targets.Portals, target.Portal{Address: p, Group: uint16(g.GetTpgt())})
+		}
+	}
+	for _, t := range m.GetTargets() {
+		e.targets.Targets = append(e.targets.Targets, e.newTarget(t))
+	}
+	return e, nil
+}
+
+func newDirectory(m *metav1.Exports) chunkclient.Directory {
+	d := chunkclient.Directory{
+		Members:   map[layout.CopysetID][]layout.ChunkserverID{},
+		Addresses: map[layout.ChunkserverID]string{},
+	}
+	for _, c := range m.GetChunkservers() {
+		d.Addresses[layout.ChunkserverID(c.GetId())] = c.GetAddress()
+	}
+	for _, c := range m.GetCopysets() {
+		for _, p := range c.GetPeers() {
+			if p.GetRole() == metav1.PeerRole_PEER_ROLE_VOTER {
+				id := layout.CopysetID(c.GetId())
+				d.Members[id] = append(d.Members[id], layout.ChunkserverID(p.GetChunkserver()))
+			}
+		}
+	}
+	return d
+}
+
+func newMap(v *metav1.Volume) *layout.Map {
+	m := &layout.Map{
+		Volume: layout.VolumeID(v.GetId()), Size: int64(v.GetSize()), ChunkSize: v.GetChunkSize(),
+		StripeUnit: v.GetStripeUnit(), StripeCount: v.GetStripeCount(),
+	}
+	for _, r := range v.GetRanges() {
+		lr := layout.Range{First: r.GetFirst(), Chunks: r.GetChunks()}
+		for _, c := range r.GetCopysets() {
+			lr.Copysets = append(lr.Copysets, layout.CopysetID(c))
+		}
+		m.Ranges = append(m.Ranges, lr)
+	}
+	return m
+}
+
+// productRevision is the product revision level that hosts see; it is the version of the SCSI behaviour, not of a release.
+const productRevision = "0001"
+
+func newUnit(v *metav1.Volume) scsi.UnitConfig {
+	u := scsi.UnitConfig{
+		Identity: scsi.Identity{
+			Serial: v.GetSerial(), Vendor: scsi.DefaultVendor, Revision: productRevision,
+			// ESXi wants the first eight bytes to be the volume's own.
+			Product: fmt.Sprintf("%08X VOL", uint32(v.GetId())),
+		},
+		Capacity: int64(v.GetSize()), BlockLength: int(v.GetLogicalBlock()), Limits: scsi.DefaultLimits(),
+	}
+	copy(u.Identity.NAA[:], v.GetNaa())
+	return u
+}
+
+func (e *exports) newTarget(t *metav1.Target) target.Target {
+	out := target.Target{Name: t.GetIqn()}
+	for _, l := range t.GetLuns() {
+		if _, ok := e.targets.Volumes[l.GetVolumeId()]; !ok {
+			continue
+		}
+		out.LUNs = append(out.LUNs, target.LUN{Number: uint16(l.GetLun()), Volume: l.GetVolumeId(), ReadOnly: l.GetReadOnly()})
+		id := layout.VolumeID(l.GetVolumeId())
+		if e.allowed[id] == nil {
+			e.allowed[id] = map[string]bool{}
+		}
+		for _, i := range t.GetInitiators() {
+			e.allowed[id][i.GetName()] = true
+		}
+	}
+	for _, i := range t.GetInitiators() {
+		a := target.Access{Initiator: i.GetName()}
+		if i.GetChapUser() != "" {
+			a.Auth.Initiator = &login.Credentials{User: i.GetChapUser(), Secrets: []login.Secret{login.Secret(i.GetChapSecret())}}
+		}
+		if i.GetMutualUser() != "" {
+			a.Auth.Mutual = &login.MutualCredentials{User: i.GetMutualUser(), Secret: login.Secret(i.GetMutualSecret())}
+		}
+		out.Access = append(out.Access, a)
+	}
+	return out
+}

@@ -1,0 +1,260 @@
+// Package gateway is the composition root of the iSCSI gateway: it joins the target engine to the store.
+//
+//	initiators ══ portal ─ session ─ scsi ──► medium ──► storage/volume ──► chunkservers
+//	                 ▲                           ▲
+//	              target ◄──── exports ──────────┘◄── WatchExports ── metaserver
+//
+// A gateway registers, which gives it its target portal group tag and relative port identifier, waits for the first
+// exports, and then listens. From then on it serves from what it knows: a metaserver that is away stops changes and
+// attachments, not I/O.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/gateway/internal/portal"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/gateway/internal/target"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/metaclient"
+	"github.com/ashlar-storage/ashlar/storage/volume"
+)
+
+// Options are what a gateway gets from its process.
+type Options struct {
+	Log *zap.Logger
+	// Registry takes the metrics; nil: there are none.
+	Registry prometheus.Registerer
+	// Version and AdminAddress are what the cluster is told.
+	Version, AdminAddress string
+}
+
+// Gateway is an iSCSI gateway.
+type Gateway struct {
+	cfg      Config
+	opts     Options
+	log      *zap.Logger
+	mediums  *mediums
+	registry *target.Registry
+	evicting sync.WaitGroup
+	portal   atomic.Pointer[portal.Portal]
+	// id is what the metaserver registered the gateway under.
+	id atomic.Uint64
+}
+
+const (
+	// registerTimeout bounds one attempt to register, registerPause is between two.
+	registerTimeout, registerPause = 5 * time.Second, 500 * time.Millisecond
+	// beat is the time between heartbeats.
+	beat = time.Second
+	// drainTimeout bounds how long initiators may take to log out when the gateway stops, closeTimeout the rest.
+	drainTimeout, closeTimeout = 2 * time.Second, 5 * time.Second
+	// sessions bounds the session table, and sessionsPerInitiator what one initiator has of it.
+	sessions, sessionsPerInitiator = 4096, 64
+)
+
+// New checks the configuration; nothing runs before Run.
+func New(cfg Config, o Options) (*Gateway, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, opts: o, log: o.Log}
+	if g.log == nil {
+		g.log = zap.NewNop()
+	}
+	if o.Registry != nil {
+		if err := o.Registry.Register(&collector{g}); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// Ready returns nil when initiators are served.
+func (g *Gateway) Ready() error {
+	switch {
+	case g.id.Load() == 0:
+		return errors.New("not registered yet: no metaserver has answered")
+	case g.portal.Load() == nil:
+		return errors.New("waiting for the list of exports")
+	}
+	return nil
+}
+
+// Run serves until ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	meta, err := metaclient.Dial(g.cfg.Metaservers, metaclient.Options{Log: g.log})
+	if err != nil {
+		return err
+	}
+	defer meta.Close() //nolint:errcheck // nothing is lost
+	reg, err := g.register(ctx, meta.Node())
+	if err != nil {
+		return err
+	}
+	g.id.Store(reg.GetId())
+	router := chunkclient.NewRouter(chunkclient.Options{Cluster: reg.GetClusterId()})
+	defer router.Close()
+	client := volume.New(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
+	g.mediums = newMediums(client)
+	g.mediums.lost = g.evict
+	g.registry = target.New(backends{g.mediums}, target.Limits{Sessions: sessions, SessionsPerInitiator: sessionsPerInitiator})
+
+	group, gctx := errgroup.WithContext(ctx)
+	first := make(chan struct{})
+	group.Go(func() error { return g.watch(gctx, meta, router, first) })
+	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })
+	group.Go(func() error {
+		select {
+		case <-first:
+		case <-gctx.Done():
+			return gctx.Err()
+		}
+		return g.serve(gctx, reg)
+	})
+	err = group.Wait()
+	g.evicting.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// register repeats until a metaserver has answered.
+func (g *Gateway) register(ctx context.Context, node metav1.NodeClient) (*metav1.RegisterGatewayReply, error) {
+	for told := false; ; told = true {
+		attempt, cancel := context.WithTimeout(ctx, registerTimeout)
+		reply, err := node.RegisterGateway(attempt, &metav1.RegisterGatewayRequest{
+			Name: g.cfg.Name, Portals: g.cfg.Portals, AdminAddress: g.opts.AdminAddress, Version: g.opts.Version,
+		})
+		cancel()
+		if err == nil {
+			return reply, nil
+		}
+		if !told {
+			g.log.Info("waiting to be registered", zap.Error(err))
+		}
+		select {
+		case <-time.After(registerPause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("not registered: %w", err)
+		}
+	}
+}
+
+// watch takes over what is exported, first and after each change.
+func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *chunkclient.Router, first chan<- struct{}) error {
+	return meta.WatchExports(ctx, g.id.Load(), func(m *metav1.Exports) error {
+		e, err := newExports(m)
+		if err != nil {
+			g.log.Error("exports can not be used, going on with the ones before", zap.Error(err))
+			return nil
+		}
+		router.SetDirectory(e.directory)
+		g.mediums.update(e.volumes, e.allows)
+		if err := g.registry.Apply(e.targets); err != nil {
+			g.log.Error("exports can not be used, going on with the ones before", zap.Error(err))
+			return nil
+		}
+		g.log.Debug("exports", zap.Int64("revision", e.revision), zap.Int("targets", len(e.targets.Targets)))
+		if first != nil {
+			close(first)
+			first = nil
+		}
+		return nil
+	})
+}
+
+// heartbeat tells the metaserver that the gateway lives.
+func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, registerTimeout)
+		_, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{
+			Id: g.id.Load(), TimeUnixMs: time.Now().UnixMilli(), Sessions: uint32(g.stats().Sessions), Version: g.opts.Version,
+		})
+		cancel()
+		if err != nil {
+			g.log.Debug("heartbeat", zap.Error(err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// serve listens until ctx ends, then asks the initiators to log out.
+func (g *Gateway) serve(ctx context.Context, reg *metav1.RegisterGatewayReply) error {
+	cfg := portal.Default()
+	cfg.Addresses = g.cfg.Portals
+	cfg.Port = target.Port{Group: uint16(reg.GetTpgt()), RelativeID: uint16(reg.GetRelativePort())}
+	p, err := portal.New(cfg, g.registry, g.log)
+	if err != nil {
+		return err
+	}
+	g.portal.Store(p)
+	g.log.Info("gateway serves", zap.Strings("portals", g.cfg.Portals), zap.Uint32("tpgt", reg.GetTpgt()))
+	running := make(chan error, 1)
+	go func() { running <- p.Run(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-running:
+		return err
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	p.Drain(drain)
+	cancel()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := p.Close(closing); err != nil {
+		return err
+	}
+	return <-running
+}
+
+// evict closes the sessions by which an initiator reaches a volume whose path moved, and calls closed when nothing of
+// them can reach the medium any more.
+func (g *Gateway) evict(id layout.VolumeID, initiator string, closed func()) {
+	g.log.Info("an initiator's path moved to another gateway", zap.Uint64("volume", uint64(id)), zap.String("initiator", initiator))
+	g.evicting.Go(func() {
+		for _, s := range g.registry.Evict(uint64(id), initiator) {
+			<-s.Done()
+		}
+		closed()
+	})
+}
+
+func (g *Gateway) stats() portal.Stats {
+	if p := g.portal.Load(); p != nil {
+		return p.Stats()
+	}
+	return portal.Stats{}
+}
+
+// backends are the mediums as package target wants them.
+type backends struct{ m *mediums }
+
+// Open implements target.Mediums. The registry asks only for volumes that were exported to the mediums before.
+func (b backends) Open(id uint64, initiator string) scsi.Backend {
+	return b.m.Open(layout.VolumeID(id), initiator)
+}
+
+// Abort implements target.Mediums.
+func (b backends) Abort(id uint64, initiator string) { b.m.Abort(layout.VolumeID(id), initiator) }
+
+// Acknowledged implements target.Mediums. Outcomes are kept by sequence number, so there is nothing to give up here.
+func (backends) Acknowledged(uint64, string) {}
