@@ -107,7 +107,7 @@ func (a *appender) step(keep uint64) error {
 	if err := a.l.Append(a.updates); err != nil {
 		return err
 	}
-	if a.l.Usage().Segments > 3 {
+	if a.l.Segments() > 3 {
 		_, err := a.l.Compact()
 		return err
 	}

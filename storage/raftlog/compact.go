@@ -69,6 +69,9 @@ func (l *Log) survey() (relocation, Compaction) {
 	rel := relocation{floor: l.floor, size: batchHeader}
 	var out Compaction
 	segs := l.segments()
+	if len(segs) == 1 {
+		return rel, out
+	}
 	groups := l.groups()
 	for _, s := range segs[:len(segs)-1] {
 		if s.records.Load() == 0 {

@@ -34,6 +34,9 @@
 //	type 3 reset     as state, and all entries before this record are gone
 //	type 4 remove    the copyset is gone
 //
+// Other types and flags, of records and of batches, are for later versions: a release that meets one that it does not
+// know refuses the log with VersionError, whatever the segment's version says.
+//
 // One batch is one Append. Batches form a chain: seq rises, prev names the one before. durable is the seq up to which
 // syncs had succeeded when the batch was written. floor is the lowest segment that recovery needs.
 //
@@ -45,8 +48,8 @@
 // after that place was durable, then it was answered, its damage is not from a crash, and Open refuses with
 // CorruptError. The same goes for a missing segment and for one that ends before the batch that its successor names.
 // Every Open lets seq jump, so that a dropped batch can never join the chain again, and syncs before it believes.
-// What can not be told from a torn tail is damage to the very last batch after a crash; Close therefore adds an
-// empty batch that vouches for the others.
+// What can not be told from a torn tail is damage to the very last batch after a crash, and what can not be seen is the
+// loss of the newest segment's file; Close therefore adds an empty batch that vouches for the others.
 //
 // # Space
 //

@@ -137,6 +137,13 @@ func (l *Log) segments() []*segment {
 	return slices.Clone(l.mu.segments)
 }
 
+// Segments returns the number of segments in use, without the walk over all copysets that Usage makes.
+func (l *Log) Segments() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.mu.segments)
+}
+
 // Usage is the state of a log.
 type Usage struct {
 	// Bytes is the disk space of all segments, spares among them.
@@ -202,7 +209,7 @@ func (g *Group) usage(oldest *segment) (entries int, pins bool) {
 }
 
 // Close syncs what Append left unsynced, closes the files and releases the directory. Reads of entries that are not in
-// memory fail afterwards. The error of a failed log is returned too.
+// memory fail afterwards, and no PrepareSpare may be under way. The error of a failed log is returned too.
 func (l *Log) Close() error {
 	l.w.Lock()
 	defer l.w.Unlock()

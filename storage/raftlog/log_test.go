@@ -383,3 +383,33 @@ func TestConcurrentReads(t *testing.T) {
 	wg.Wait()
 	mustClose(t, l)
 }
+
+// TestOnDisk runs random updates on the machine's file system.
+func TestOnDisk(t *testing.T) {
+	dir := t.TempDir() + "/deep/log"
+	rng := rand.New(rand.NewPCG(1, 6))
+	m := model{}
+	for range 4 {
+		l, err := Open(vfs.OS(), dir, testOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.diff(l); err != nil {
+			t.Fatal(err)
+		}
+		for range 60 {
+			us := randomUpdates(rng, m, 4)
+			mustAppend(t, l, us...)
+			m, _ = m.with(us)
+			if l.Segments() > 2 {
+				if _, err := l.Compact(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := Open(vfs.OS(), dir, testOptions()); !errors.Is(err, vfs.ErrLocked) {
+			t.Errorf("opened twice: %v", err)
+		}
+		mustClose(t, l)
+	}
+}
