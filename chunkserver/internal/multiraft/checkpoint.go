@@ -173,15 +173,20 @@ func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[
 
 // cut shortens the log to what the checkpoint does not cover and a tail for followers that lag.
 func (c *checkpointer) cut(f frozen, all bool) {
-	index, _ := f.f.Applied()
-	if !all {
-		index = f.g.tail.cut(index, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
+	applied, _ := f.f.Applied()
+	first, err := f.g.log.FirstIndex()
+	if err != nil {
+		return
+	}
+	index := f.g.tail.cut(applied, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
+	if all && index < first {
+		index = applied // few entries, but they keep the oldest segment
 	}
 	index = f.g.tail.held(index)
 	if pin, ok := f.g.offers.pin(); ok {
 		index = min(index, pin)
 	}
-	if first, err := f.g.log.FirstIndex(); err != nil || index < first {
+	if index < first {
 		return
 	}
 	c.host.writer.post(appendRequest{update: &raftlog.Update{Copyset: f.g.id, TruncateTo: index}})

@@ -89,7 +89,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Workers: runtime.GOMAXPROCS(0), Appliers: runtime.GOMAXPROCS(0),
-		Tick: 100 * time.Millisecond, ElectionTicks: 8, HeartbeatTicks: 1, DriftPercent: 10,
+		Tick: 100 * time.Millisecond, ElectionTicks: 8, HeartbeatTicks: 2, DriftPercent: 10,
 		MessageBytes: 1 << 20, InflightMessages: 1024, InflightBytes: 32 << 20,
 		ProposalsMax: 4096, ProposalBytesMax: 64 << 20, TotalBytesMax: 256 << 20,
 		CheckpointEvery: 30 * time.Second, CheckpointBytes: 128 << 20, SegmentsMax: 16,

@@ -118,10 +118,11 @@ func (g *Group) notLeader() Reply {
 }
 
 func (g *Group) failed() Reply {
-	if e := g.failure.Load(); e != nil {
-		return Reply{Status: Failed, Err: *e}
+	e := g.failure.Load()
+	if e == nil || errors.Is(*e, ErrStopped) || errors.Is(*e, ErrRemoved) {
+		return Reply{Status: NotLeader} // nothing is wrong; others serve
 	}
-	return Reply{Status: Failed, Err: ErrStopped}
+	return Reply{Status: Failed, Err: *e}
 }
 
 // expect makes the proposal one that the applier will answer. It returns false when the group has stopped.

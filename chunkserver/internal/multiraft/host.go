@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -35,6 +36,7 @@ type Host struct {
 
 	nextProposal atomic.Uint64
 	pendingBytes atomic.Int64
+	inbox        atomic.Int64 // bytes of entries that came in and that no worker has taken
 	receiving    atomic.Int64
 	repaired     atomic.Int64
 	spaceLow     atomic.Bool
@@ -149,11 +151,26 @@ func (h *Host) setGroup(id layout.CopysetID, g *Group) {
 	h.groups.Store(&m)
 }
 
+// inboxMax bounds the bytes of entries that wait for the workers; what comes above is dropped, and raft sends it again.
+const inboxMax = 512 << 20
+
+// payload is what a message counts against inboxMax.
+func payload(m *raftpb.Message) (n int64) {
+	for _, e := range m.GetEntries() {
+		n += int64(len(e.GetData()))
+	}
+	return n
+}
+
 // Deliver takes messages that came from another chunkserver. Their contents belong to the host from now on.
 func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
 	groups := *h.groups.Load()
 	for _, m := range msgs {
 		if g := groups[m.Copyset]; g != nil {
+			if n := payload(m.Raft); n > 0 && h.inbox.Add(n) > inboxMax {
+				h.inbox.Add(-n)
+				continue
+			}
 			g.w.post(event{g: g, kind: evMessage, msg: m.Raft, stamp: m.Stamp, from: from})
 		}
 	}

@@ -203,6 +203,7 @@ func (w *worker) handle(g *Group, ev *event) {
 	w.mark(g)
 	switch ev.kind {
 	case evMessage:
+		w.host.inbox.Add(-payload(ev.msg))
 		w.step(g, ev)
 	case evLocal:
 		if ev.msg.GetType() == raftpb.MsgStorageApplyResp {
@@ -268,6 +269,8 @@ func (w *worker) control(g *Group, ev *event) {
 // refuse answers an event of a group that has stopped.
 func (w *worker) refuse(g *Group, ev *event) {
 	switch {
+	case ev.kind == evMessage:
+		w.host.inbox.Add(-payload(ev.msg))
 	case ev.prop != nil:
 		g.finish(ev.prop, g.failed())
 	case ev.image != nil:
@@ -335,7 +338,7 @@ func (w *worker) propose(g *Group) {
 	expected := n.props[:0]
 	for _, p := range n.props {
 		if n.transferTicks > 0 || !g.expect(p) {
-			g.finish(p, g.notLeader())
+			g.finish(p, Reply{Status: NotReady}) // soon somebody else leads
 			continue
 		}
 		expected = append(expected, p)

@@ -96,7 +96,7 @@ func (l *link) run(ctx context.Context) {
 			pause, told = redialMin, false
 		}
 		if ctx.Err() == nil && !told {
-			l.net.log.Info("stream to chunkserver ended", zap.Uint64("chunkserver", uint64(l.to)), zap.Error(err))
+			l.net.log.Info("stream to chunkserver ended", zap.Uint64("to", uint64(l.to)), zap.Error(err))
 			told = true
 		}
 		clear(l.take())
