@@ -35,24 +35,24 @@ type role struct {
 
 // roleConfig is the configuration of a role.
 type roleConfig interface {
-	// Common returns the keys that every role has.
-	Common() *common
+	// Base returns the keys that every role has.
+	Base() *Common
 	// Validate reports the first value that can not be used, naming its key.
 	Validate() error
 	// Build makes the daemon.
 	Build(env) (daemon, error)
 }
 
-// common are the keys that every role has.
-type common struct {
+// Common are the keys that every role has.
+type Common struct {
 	// AdminListen is the HOST:PORT of the HTTP endpoint for metrics, health and profiles; empty: none.
 	AdminListen string `yaml:"admin-listen"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log-level"`
 }
 
-// Common returns c.
-func (c *common) Common() *common { return c }
+// Base returns c.
+func (c *Common) Base() *Common { return c }
 
 // daemonCommand returns the command that runs a role.
 func daemonCommand(r role) *cobra.Command {
@@ -82,7 +82,7 @@ the file, flags over both. --check-config prints the effective configuration and
 				_, err = cmd.OutOrStdout().Write(text)
 				return err
 			}
-			log, err := newLogger(os.Stderr, cfg.Common().LogLevel)
+			log, err := newLogger(os.Stderr, cfg.Base().LogLevel)
 			if err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ func runDaemon(ctx context.Context, name string, cfg roleConfig, log *zap.Logger
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	if address := cfg.Common().AdminListen; address != "" {
+	if address := cfg.Base().AdminListen; address != "" {
 		admin, err := newAdminServer(address, registry, d.Ready)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

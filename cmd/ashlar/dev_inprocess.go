@@ -30,7 +30,7 @@ func (r *inProcess) start(inst *instance) error {
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(out, inst.cfg.Common().LogLevel)
+	log, err := newLogger(out, inst.cfg.Base().LogLevel)
 	if err != nil {
 		return err
 	}

@@ -70,8 +70,8 @@ func plan(o *devOptions) ([]*instance, error) {
 	}
 	var all []*instance
 	add := func(r role, n int, cfg roleConfig, adminPort int) {
-		cfg.Common().AdminListen = mustAddPort(o.meta, adminPort)
-		cfg.Common().LogLevel = o.logLevel
+		cfg.Base().AdminListen = mustAddPort(o.meta, adminPort)
+		cfg.Base().LogLevel = o.logLevel
 		all = append(all, &instance{role: r, number: n, cfg: cfg})
 	}
 	if len(o.etcd) == 0 {

@@ -128,7 +128,7 @@ func awaitReady(ctx context.Context, o *devOptions, r runner, inst *instance) er
 	client := &http.Client{Timeout: time.Second}
 	last := errors.New("it does not answer")
 	for {
-		resp, err := client.Get("http://" + inst.cfg.Common().AdminListen + "/readyz")
+		resp, err := client.Get("http://" + inst.cfg.Base().AdminListen + "/readyz")
 		if err == nil {
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 			_ = resp.Body.Close()

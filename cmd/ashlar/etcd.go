@@ -15,7 +15,7 @@ import (
 // etcdConfig is the configuration of a single embedded etcd, for one machine. A cluster of machines uses an etcd of its
 // own.
 type etcdConfig struct {
-	common `yaml:",squash"`
+	Common `yaml:",squash"`
 	// Dir is the data directory.
 	Dir string `yaml:"dir"`
 	// Listen is the HOST:PORT for clients.
@@ -29,7 +29,7 @@ var etcdRole = role{
 	short: "Run an embedded etcd with one member, for trying ashlar out on one machine",
 	config: func() roleConfig {
 		return &etcdConfig{
-			common: common{LogLevel: "warn"},
+			Common: Common{LogLevel: "warn"},
 			Dir:    "/var/lib/ashlar/etcd", Listen: "127.0.0.1:2379", PeerListen: "127.0.0.1:2380",
 		}
 	},

@@ -8,7 +8,7 @@ import (
 
 // metaserverConfig is the file of a metaserver.
 type metaserverConfig struct {
-	common            `yaml:",squash"`
+	Common            `yaml:",squash"`
 	metaserver.Config `yaml:",squash"`
 }
 
@@ -16,7 +16,7 @@ var metaserverRole = role{
 	name:  "metaserver",
 	short: "Run a metaserver: it keeps what there is in etcd; of several one is active",
 	config: func() roleConfig {
-		return &metaserverConfig{common{AdminListen: "127.0.0.1:7440", LogLevel: "info"}, metaserver.Default()}
+		return &metaserverConfig{Common{AdminListen: "127.0.0.1:7440", LogLevel: "info"}, metaserver.Default()}
 	},
 }
 
@@ -27,7 +27,7 @@ func (c *metaserverConfig) Build(e env) (daemon, error) {
 
 // chunkserverConfig is the file of a chunkserver.
 type chunkserverConfig struct {
-	common             `yaml:",squash"`
+	Common             `yaml:",squash"`
 	chunkserver.Config `yaml:",squash"`
 }
 
@@ -35,7 +35,7 @@ var chunkserverRole = role{
 	name:  "chunkserver",
 	short: "Run a chunkserver: one process for the data of one disk",
 	config: func() roleConfig {
-		return &chunkserverConfig{common{AdminListen: "127.0.0.1:7450", LogLevel: "info"}, chunkserver.Default()}
+		return &chunkserverConfig{Common{AdminListen: "127.0.0.1:7450", LogLevel: "info"}, chunkserver.Default()}
 	},
 }
 
@@ -48,7 +48,7 @@ func (c *chunkserverConfig) Build(e env) (daemon, error) {
 
 // gatewayConfig is the file of a gateway.
 type gatewayConfig struct {
-	common         `yaml:",squash"`
+	Common         `yaml:",squash"`
 	gateway.Config `yaml:",squash"`
 }
 
@@ -56,7 +56,7 @@ var gatewayRole = role{
 	name:  "gateway",
 	short: "Run a gateway: the iSCSI target that hosts attach to",
 	config: func() roleConfig {
-		return &gatewayConfig{common{AdminListen: "127.0.0.1:7480", LogLevel: "info"}, gateway.Default()}
+		return &gatewayConfig{Common{AdminListen: "127.0.0.1:7480", LogLevel: "info"}, gateway.Default()}
 	},
 }
 
