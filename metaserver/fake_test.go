@@ -2,6 +2,7 @@ package metaserver
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -17,6 +18,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -26,7 +30,26 @@ import (
 // etcdURL is where the tests' etcd listens.
 var etcdURL string
 
-func TestMain(m *testing.M) { os.Exit(withEtcd(m)) }
+func TestMain(m *testing.M) {
+	if env := os.Getenv(childEnv); env != "" {
+		os.Exit(child(env))
+	}
+	os.Exit(withEtcd(m))
+}
+
+// onlyTo makes a client that asks one metaserver and follows nothing.
+func onlyTo(t *testing.T, address string) metav1.AdminClient {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, o ...grpc.CallOption) error {
+			return call(metadata.AppendToOutgoingContext(ctx, metaclient.ProtocolKey, metaclient.Protocol), method, req, reply, cc, o...)
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return metav1.NewAdminClient(conn)
+}
 
 // withEtcd runs the tests with one etcd for all of them; each takes a cluster name of its own.
 func withEtcd(m *testing.M) int {
@@ -43,6 +66,10 @@ func withEtcd(m *testing.M) int {
 	etcdURL = e.Clients[0].Addr().String()
 	code := m.Run()
 	e.Close()
+	if left := leaks(); left != "" {
+		fmt.Fprintf(os.Stderr, "goroutines are left:\n%s\n", left)
+		return 1
+	}
 	return code
 }
 
@@ -70,19 +97,16 @@ func freeAddress() string {
 	return l.Addr().String()
 }
 
-// noLeaks checks at the end of a test that no goroutine of this module is left but those of the tests themselves. (goleak
-// would report the shared etcd's, which come and go.)
-func noLeaks(t *testing.T) {
-	t.Cleanup(func() {
-		var left string
-		for range 100 {
-			if left = ownGoroutines(); left == "" {
-				return
-			}
-			time.Sleep(50 * time.Millisecond)
+// leaks returns the goroutines of this module that are left when all tests have ended. (goleak would report those of the
+// shared etcd, which come and go.)
+func leaks() (left string) {
+	for range 100 {
+		if left = ownGoroutines(); left == "" {
+			break
 		}
-		t.Errorf("goroutines are left:\n%s", left)
-	})
+		time.Sleep(50 * time.Millisecond)
+	}
+	return left
 }
 
 func ownGoroutines() string {
@@ -90,7 +114,7 @@ func ownGoroutines() string {
 	buf = buf[:runtime.Stack(buf, true)]
 	var left []string
 	for _, g := range strings.Split(string(buf), "\n\n") {
-		if strings.Contains(g, "ashlar-storage/ashlar/") && !strings.Contains(g, "testing.tRunner(") && !strings.Contains(g, "testing.(*M).Run") {
+		if strings.Contains(g, "ashlar-storage/ashlar/") && !strings.Contains(g, "metaserver.TestMain") {
 			left = append(left, g)
 		}
 	}
@@ -122,7 +146,7 @@ func start(t *testing.T, cfg Config, o Options) *daemon {
 	d := &daemon{address: l.Addr().String(), done: make(chan error, 1)}
 	cfg.Listen, cfg.Name, o.Listener = d.address, d.address, l
 	if testing.Verbose() {
-		o.Log, _ = zap.NewDevelopment()
+		o.Log, _ = zap.NewDevelopment(zap.AddStacktrace(zap.FatalLevel))
 	}
 	if d.Server, err = New(cfg, o); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 // cluster starts a metaserver and three chunkservers and waits for copysets.
 func cluster(t *testing.T, name string) (*daemon, *world, metav1.AdminClient) {
 	t.Helper()
-	noLeaks(t)
+	t.Parallel()
 	w := newWorld(t, nil)
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte(strings.Repeat("a1", 32)+"\n"), 0o600); err != nil {

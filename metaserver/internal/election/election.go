@@ -93,9 +93,12 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, *Term) er
 	var wg sync.WaitGroup
 	wg.Go(func() { e.observe(ctx) })
 	defer wg.Wait()
+	last := ""
 	for {
-		if err := e.round(ctx, lead); err != nil && ctx.Err() == nil {
-			e.o.Log.Warn("election round ended", zap.Error(err))
+		// While etcd is away every round ends in the same way; that is said once.
+		if err := e.round(ctx, lead); err != nil && ctx.Err() == nil && err.Error() != last {
+			last = err.Error()
+			e.o.Log.Warn("not active, trying again", zap.Error(err))
 		}
 		if err := pause(ctx, retryPause); err != nil {
 			return err

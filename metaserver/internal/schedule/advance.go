@@ -11,8 +11,14 @@ import (
 // chunkserver that starts reports its copysets as it opens them.
 const missingMax = 15 * time.Second
 
+// failingMax: a replica that has not worked for this long is given up. A full disk or a payload on its way passes sooner.
+const failingMax = time.Minute
+
 // lost tells whether the replica on a chunkserver is gone for good.
 func (s *State) lost(cs layout.ChunkserverID) bool { return s.Missing[cs] >= missingMax }
+
+// failed tells whether the replica on a chunkserver is there and will not work again.
+func (s *State) failed(cs layout.ChunkserverID) bool { return s.Failing[cs] >= failingMax }
 
 // Advance returns the record after what the reports show, and whether it differs from the present one. The caller stores
 // it before it asks for Orders again.
@@ -111,8 +117,7 @@ func (s *State) newLost(op *Operation) bool {
 	if s.lost(op.NewChunkserver) {
 		return true
 	}
-	rep := s.Reports[op.NewChunkserver]
-	return rep != nil && rep.Peer == op.NewPeer && rep.Error != ""
+	return s.has(op.NewChunkserver, op.NewPeer) && s.failed(op.NewChunkserver)
 }
 
 // forget drops removed peers whose chunkserver reports that it does not have them (any more).

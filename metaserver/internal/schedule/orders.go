@@ -54,7 +54,7 @@ const CatchUpMax = 256
 
 // The steps of an operation, in the order of the package comment.
 const (
-	StepWait     = "wait for a leader"
+	StepWait     = "wait for a leader and for enough replicas that are up to date"
 	StepTransfer = "move the leader away"
 	StepRemove   = "remove the old peer"
 	StepClear    = "give back the old replica"
@@ -87,6 +87,8 @@ func Step(s *State) (string, layout.ChunkserverID, Order) {
 		return StepTakeBack, s.LeaderOn, change(MemberChange{op.NewPeer, op.NewChunkserver, RemoveMember})
 	case op.Abort:
 		return StepTakeBack, 0, Order{}
+	case op.Same() && old && !s.Spare(op.OldPeer):
+		return StepWait, 0, Order{}
 	case op.Same() && old:
 		return s.leave(op, StepRemove, change(removeOld))
 	case !member && op.Same() && s.has(op.OldChunkserver, op.OldPeer):
@@ -125,6 +127,25 @@ func (s *State) leave(op *Operation, step string, o Order) (string, layout.Chunk
 		return StepWait, 0, Order{}
 	}
 	return StepTransfer, s.LeaderOn, Order{Copyset: s.Record.ID, Action: Transfer, Peer: best.ID}
+}
+
+// Spare tells whether the copyset goes on serving when a voter is removed before another one is added: a majority of the
+// others works and has the leader's log.
+func (s *State) Spare(old layout.PeerID) bool {
+	if s.Leader == nil {
+		return false
+	}
+	others, ready := 0, 0
+	for _, m := range s.Leader.Members {
+		if m.ID == old || m.Role != Voter {
+			continue
+		}
+		others++
+		if rep := s.Reports[m.Chunkserver]; rep != nil && rep.Peer == m.ID && rep.Error == "" && m.Match+CatchUpMax >= s.Leader.Commit {
+			ready++
+		}
+	}
+	return ready > others/2
 }
 
 // has tells whether a chunkserver reported the replica of a peer.

@@ -116,7 +116,7 @@ func (p *planner) broken(s *State) (Peer, bool) {
 			if p.l.RecoverAfter > 0 && srv.Down > p.l.RecoverAfter {
 				return m, true
 			}
-		case rep != nil && rep.Peer == m.ID && rep.Error != "",
+		case rep != nil && rep.Peer == m.ID && s.failed(m.Chunkserver),
 			m.Seen && s.lost(m.Chunkserver),
 			!m.Seen && rep == nil && !s.Record.founding(),
 			rep != nil && rep.Peer != m.ID && s.Leader != nil:
@@ -136,7 +136,7 @@ func (p *planner) begin(s *State, kind string, m Peer) {
 		return
 	}
 	to, err := p.choose(s, m, kind == KindRecover)
-	if err != nil || p.busy[to] >= p.l.PerServer {
+	if err != nil || p.busy[to] >= p.l.PerServer || to == m.Chunkserver && !s.Spare(m.ID) {
 		return
 	}
 	p.add(s, kind, m, to)

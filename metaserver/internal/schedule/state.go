@@ -206,6 +206,8 @@ type State struct {
 	Reports map[layout.ChunkserverID]*Report
 	// Missing is for how long a chunkserver that is up has been reporting without the copyset, although it had it.
 	Missing map[layout.ChunkserverID]time.Duration
+	// Failing is for how long a chunkserver that is up has been reporting an error of its replica. Some errors pass.
+	Failing map[layout.ChunkserverID]time.Duration
 }
 
 // Cluster is the input of the decisions about more than one copyset.

@@ -334,6 +334,8 @@ func (t *Topology) takeLocked(s *server, b *Beat) bool {
 		}
 		if c := t.mu.copysets[id]; c.reports[s.rec.ID] != nil {
 			delete(c.reports, s.rec.ID)
+			delete(c.failing, s.rec.ID)
+			changed = t.leaderLocked(c) || changed
 			t.mu.dirty[id] = struct{}{}
 		}
 	}

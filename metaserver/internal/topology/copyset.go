@@ -17,6 +17,8 @@ type copyset struct {
 	reports map[layout.ChunkserverID]*schedule.Report
 	// usage is what its last leader reported.
 	usage map[layout.VolumeID]uint64
+	// failing tells since when a chunkserver has been reporting an error.
+	failing map[layout.ChunkserverID]time.Time
 	// leader is the chunkserver that leads, 0 while none does; leaderless tells since when.
 	leader     layout.ChunkserverID
 	leaderless time.Time
@@ -26,7 +28,9 @@ type copyset struct {
 func (t *Topology) setCopysetLocked(rec *schedule.Record) {
 	c := t.mu.copysets[rec.ID]
 	if c == nil {
-		c = &copyset{reports: map[layout.ChunkserverID]*schedule.Report{}, leaderless: t.o.Now()}
+		c = &copyset{
+			reports: map[layout.ChunkserverID]*schedule.Report{}, failing: map[layout.ChunkserverID]time.Time{}, leaderless: t.o.Now(),
+		}
 		t.mu.copysets[rec.ID] = c
 	} else {
 		for _, id := range involved(c.rec) {
@@ -44,6 +48,7 @@ func (t *Topology) setCopysetLocked(rec *schedule.Record) {
 	for id := range c.reports {
 		if !slices.Contains(involved(rec), id) {
 			delete(c.reports, id)
+			delete(c.failing, id)
 		}
 	}
 	t.leaderLocked(c)
@@ -77,6 +82,12 @@ func (t *Topology) reportLocked(s *server, r *CopysetReport) bool {
 	}
 	rep := r.Report
 	rep.Error = rep.Error[:min(len(rep.Error), errorMax)]
+	if old := c.reports[s.rec.ID]; rep.Error == "" || old != nil && old.Peer != rep.Peer {
+		delete(c.failing, s.rec.ID)
+	}
+	if rep.Error != "" && c.failing[s.rec.ID].IsZero() {
+		c.failing[s.rec.ID] = t.o.Now()
+	}
 	c.reports[s.rec.ID] = &rep
 	if rep.Leader && r.Usage != nil {
 		c.usage = r.Usage
@@ -90,7 +101,7 @@ func (t *Topology) leaderLocked(c *copyset) bool {
 	var leader layout.ChunkserverID
 	var term uint64
 	for id, r := range c.reports {
-		if s := t.mu.servers[id]; r.Leader && r.Error == "" && s != nil && s.up && (r.Term > term || leader == 0) {
+		if s := t.mu.servers[id]; r.Leader && s != nil && s.up && (r.Term > term || leader == 0) {
 			leader, term = id, r.Term
 		}
 	}
@@ -111,10 +122,14 @@ func (t *Topology) stateLocked(c *copyset) *schedule.State {
 		Record:  c.rec,
 		Reports: make(map[layout.ChunkserverID]*schedule.Report, len(c.reports)),
 		Missing: map[layout.ChunkserverID]time.Duration{},
+		Failing: map[layout.ChunkserverID]time.Duration{},
 	}
 	for id, r := range c.reports {
 		if s := t.mu.servers[id]; s != nil && s.up {
 			st.Reports[id] = r
+			if since := c.failing[id]; !since.IsZero() {
+				st.Failing[id] = now.Sub(since)
+			}
 		}
 	}
 	for _, id := range involved(c.rec) {
@@ -238,6 +253,10 @@ func (t *Topology) Replace(ctx context.Context, id layout.CopysetID, peer layout
 			}
 		} else if err := schedule.Fits(cl, st, peer, to); err != nil {
 			return refuse.As(refuse.State, "peer %d of copyset %d can not be replaced: %v", peer, id, err)
+		}
+		if old, _ := st.Record.Peer(peer); old.Chunkserver == to && !st.Spare(peer) {
+			return refuse.As(refuse.State, "peer %d of copyset %d can only be replaced on its own chunkserver, which removes it first, and "+
+				"the others are too few without it: bring them up first, or add a chunkserver in a free zone", peer, id)
 		}
 		t.begin(x, st.Record, schedule.Decision{Copyset: id, Kind: schedule.KindReplace, OldPeer: peer, NewChunkserver: to})
 		return nil
