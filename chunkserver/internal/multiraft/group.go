@@ -76,10 +76,9 @@ func (g *Group) Propose(c *copyset.Command, w Waiter) {
 	c.Proposer, c.Proposal = g.peer, p.id
 	p.data = c.AppendTo(make([]byte, 0, c.Size()))
 	size := int64(len(p.data))
-	if g.pending.count.Add(1) > int64(g.host.cfg.ProposalsMax) || g.pending.bytes.Add(size) > g.host.cfg.ProposalBytesMax ||
-		g.host.pendingBytes.Add(size) > g.host.cfg.TotalBytesMax {
-		g.settle(p) // the sums that were not added stay above zero only as long as others wait
-		w.Done(Reply{Status: Busy})
+	count, bytes, total := g.pending.count.Add(1), g.pending.bytes.Add(size), g.host.pendingBytes.Add(size)
+	if cfg := &g.host.cfg; count > int64(cfg.ProposalsMax) || bytes > cfg.ProposalBytesMax || total > cfg.TotalBytesMax {
+		g.finish(p, Reply{Status: Busy})
 		return
 	}
 	g.w.post(event{g: g, kind: evPropose, prop: p})
