@@ -33,6 +33,7 @@
 //  1. the volume was deleted: STALE_ACCESS
 //  2. the epoch is older than the pair's: STALE_FENCE
 //  3. same epoch and the seq has a stored outcome: that outcome, whatever the generations say: it is the same operation
+//     (newer generations are raised all the same)
 //  4. the generation is older: STALE_FENCE; the access generation is older: STALE_ACCESS
 //  5. what is newer is raised; a newer epoch forgets all outcomes
 //  6. the low-water mark rises; a seq below it: FORGOTTEN; one beyond the window: INVALID

@@ -158,6 +158,9 @@ func (s *State) run(c *Command, m Medium) (Outcome, error) {
 	if vol != nil {
 		if ini = vol.initiators[c.Initiator]; ini != nil {
 			if out, done := ini.known(c); done {
+				if out.Code != StaleFence {
+					s.raise(c) // the operation is an old one, its fence may be new
+				}
 				return out, nil
 			}
 		}
