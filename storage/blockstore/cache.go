@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// cacheMin is the least number of clean leaves for which there is room: more than the largest read needs.
-	cacheMin = 64
+	// cacheMin is the least number of clean leaves for which there is room.
+	cacheMin = 8
 	// chunksPerSweep bounds for how many chunks a copyset is locked at a time while leaves are evicted.
 	chunksPerSweep = 64
 	// loadAttemptsMax is how often a reader tries to have all its leaves in memory before it loads them under the lock.

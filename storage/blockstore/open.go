@@ -31,8 +31,8 @@ func Open(fs vfs.FS, dir string, id Identity, opts Options) (*Store, error) {
 	if _, _, err := disk.ReadHeader(fs, dir, id); err != nil {
 		return nil, err
 	}
-	if err := fs.MkdirAll(dir); err != nil {
-		return nil, &IOError{Op: "open", Err: err}
+	if err := disk.MakeDir(fs, dir); err != nil {
+		return nil, err
 	}
 	lock, err := fs.Lock(path.Join(dir, disk.LockName))
 	if errors.Is(err, vfs.ErrLocked) {
@@ -121,11 +121,7 @@ func (s *Store) format(fs vfs.FS, dir string, id Identity) (disk.Header, error) 
 	s.index = x
 	b := x.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	err = errors.Join(
-		b.DeleteRange([]byte{extent.KeyStore}, []byte{extent.KeyLeaf + 1}, nil),
-		b.Set(extent.StoreKey(), append([]byte{storeRecordVersion}, i.Store[:]...), nil),
-	)
-	if err != nil {
+	if err := b.Set(extent.StoreKey(), append([]byte{storeRecordVersion}, i.Store[:]...), nil); err != nil {
 		return i, &IOError{Op: "index", Err: err}
 	}
 	if err := s.commitOrPoison(b); err != nil {

@@ -30,9 +30,6 @@ type testDisk struct {
 func newDisk(t testing.TB) *testDisk {
 	t.Helper()
 	d := &testDisk{fs: vfs.NewMem(), index: pebblevfs.NewCrashableMem()}
-	if err := d.fs.MkdirAll("/disk"); err != nil {
-		t.Fatal(err)
-	}
 	d.opts = Options{GrowStep: GrowStepMin, CacheSize: 1, IndexCacheSize: 1 << 20}
 	return d
 }

@@ -147,3 +147,23 @@ func WriteHeader(fsys vfs.FS, dir string, i Header) error {
 	}
 	return nil
 }
+
+// MakeDir makes a directory and its parents, durably.
+func MakeDir(fsys vfs.FS, dir string) error {
+	if _, err := fsys.Stat(dir); err == nil {
+		return nil
+	}
+	parent := path.Dir(dir)
+	if parent != dir {
+		if err := MakeDir(fsys, parent); err != nil {
+			return err
+		}
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return WrapIO("open", err)
+	}
+	if err := vfs.SyncDir(fsys, parent); err != nil {
+		return WrapIO("open", err)
+	}
+	return nil
+}

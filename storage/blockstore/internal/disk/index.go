@@ -53,9 +53,15 @@ func (l indexLogger) Fatalf(format string, args ...any) {
 	panic("blockstore: index: " + fmt.Sprintf(format, args...))
 }
 
-// OpenIndex opens the Pebble store below dir. create says that it may be missing.
+// OpenIndex opens the Pebble store below dir. create makes a new one, in place of what a crash may have left half made.
 func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poison) (*Index, error) {
 	x := &Index{poison: p, full: make(chan error, 1)}
+	dir = path.Join(dir, indexName)
+	if create {
+		if err := fs.RemoveAll(dir); err != nil {
+			return nil, &IOError{Op: "index", Err: err}
+		}
+	}
 	cache := pebble.NewCache(cacheSize)
 	defer cache.Unref()
 	po := &pebble.Options{
@@ -80,7 +86,7 @@ func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poi
 			},
 		},
 	}
-	db, err := pebble.Open(path.Join(dir, indexName), po)
+	db, err := pebble.Open(dir, po)
 	switch {
 	case err == nil:
 	case errors.Is(err, pebble.ErrDBDoesNotExist), pebble.IsCorruptionError(err):
