@@ -121,6 +121,17 @@ func ownGoroutines() string {
 	return strings.Join(left, "\n\n")
 }
 
+// plain connects without the metadata of the protocol.
+func plain(t *testing.T, address string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // daemon is a metaserver that a test runs.
 type daemon struct {
 	*Server

@@ -33,6 +33,7 @@ func (f *follower) Invoke(ctx context.Context, method string, args, reply any, o
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
+	bare := ctx
 	ctx = outgoing(ctx, newRequestID())
 	begin := time.Now()
 	pause, hops, doubt := pauseMin, 0, false
@@ -43,7 +44,7 @@ func (f *follower) Invoke(ctx context.Context, method string, args, reply any, o
 		case err == nil:
 			return nil
 		case f.settle && doubt && code == codes.NotFound:
-			return f.settled(ctx, method, args, reply, err)
+			return f.settled(bare, args, reply, err)
 		case !repeatable(ctx, err):
 			return err
 		case ctx.Err() != nil:
@@ -90,7 +91,7 @@ func (f *follower) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 }
 
 // settled gives the answer of a removal that an earlier attempt of the same call made, though its answer was lost.
-func (f *follower) settled(ctx context.Context, method string, args, reply any, found error) error {
+func (f *follower) settled(ctx context.Context, args, reply any, found error) error {
 	var iqn string
 	switch r := args.(type) {
 	case *metav1.DeleteVolumeRequest, *metav1.DeleteTargetRequest:
