@@ -92,7 +92,7 @@ func clusterStatus() *cobra.Command {
 func (o *statusOut) table(w io.Writer) {
 	health := "healthy"
 	if !o.Healthy {
-		health = fmt.Sprintf("%d problems", len(o.Problems))
+		health = fmt.Sprintf("problems: %d", len(o.Problems))
 	}
 	field(w, "Cluster", o.ClusterID)
 	field(w, "State", health)

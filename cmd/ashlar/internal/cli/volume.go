@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -127,7 +128,7 @@ func (s *session) volume(v *metav1.Volume) error {
 		field(w, "Logical block", o.LogicalBlock)
 		field(w, "Chunk size", sizeText(uint64(o.ChunkSizeBytes)))
 		if o.StripeCount > 1 {
-			field(w, "Stripe", sizeText(uint64(o.StripeUnitBytes))+" over "+sizeText(uint64(o.StripeCount))+" chunks")
+			field(w, "Stripe", fmt.Sprintf("%s over %d chunks", sizeText(uint64(o.StripeUnitBytes)), o.StripeCount))
 		}
 		field(w, "NAA", o.NAA)
 		field(w, "Serial", o.Serial)
