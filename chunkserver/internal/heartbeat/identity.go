@@ -4,36 +4,28 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"sync"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/smallfile"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
-// The identity is the file CHUNKSERVER, written to CHUNKSERVER.tmp, synced and renamed (little endian):
+// The identity is the small file CHUNKSERVER (magic "ashlarcs", version 1) with the record (little endian)
 //
-//	 0  8  magic "ashlarcs"
-//	 8  4  version, 1
-//	12  4  zero
-//	16 16  uuid: random, made when the directory is first used
-//	32 16  cluster, zero until registered
-//	48  8  chunkserver, 0 until registered
-//	56  8  the highest election revision seen
-//	64  4  n
-//	68     n × (chunkserver:8 length:2 address), where the others were last, sorted
-//	 …  4  CRC32C of all before
+//	 0 16  uuid: random, made when the directory is first used
+//	16 16  cluster, zero until registered
+//	32  8  chunkserver, 0 until registered
+//	40  8  the highest election revision seen
+//	48  4  n
+//	52     n × (chunkserver:8 length:2 address), where the others were last, sorted
 const (
-	identityName    = "CHUNKSERVER"
-	identityMagic   = "ashlarcs"
-	identityVersion = 1
-	identityHeader  = 68
-	addressesMax    = 4096
-	addressMax      = 512
+	identityHeader = 52
+	addressesMax   = 4096
+	addressMax     = 512
 )
 
 // ForeignError means that the directory belongs to another cluster than the one it is to serve.
@@ -48,9 +40,8 @@ func (e *ForeignError) Error() string {
 
 // Identity is who a data directory is.
 type Identity struct {
-	fs  vfs.FS
-	dir string
-	mu  struct {
+	file smallfile.File
+	mu   struct {
 		sync.Mutex
 		r record
 	}
@@ -64,73 +55,58 @@ type record struct {
 }
 
 // OpenIdentity reads the identity in dir, and makes a new one when there is none.
-func OpenIdentity(fsys vfs.FS, dir string) (*Identity, error) {
-	i := &Identity{fs: fsys, dir: dir}
+func OpenIdentity(fs vfs.FS, dir string) (*Identity, error) {
+	i := &Identity{file: smallfile.File{FS: fs, Dir: dir, Name: "CHUNKSERVER", Magic: "ashlarcs", Version: 1}}
 	i.mu.r.addresses = map[layout.ChunkserverID]string{}
-	f, err := fsys.Open(dir+"/"+identityName, vfs.ReadOnly)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := fsys.MkdirAll(dir); err != nil {
-			return nil, fmt.Errorf("chunkserver: %w", err)
-		}
+	if err := fs.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	b, err := i.file.Read()
+	if err != nil {
+		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	if b == nil {
 		return i, i.update(func(r *record) { _, _ = rand.Read(r.uuid[:]) }) // Read never fails
 	}
-	if err != nil {
-		return nil, fmt.Errorf("chunkserver: %w", err)
-	}
-	defer func() { _ = f.Close() }() // only read
-	size, err := f.Size()
-	if err != nil {
-		return nil, fmt.Errorf("chunkserver: %w", err)
-	}
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return nil, fmt.Errorf("chunkserver: %s: %w", identityName, err)
-	}
-	if err := i.mu.r.parse(b); err != nil {
-		return nil, fmt.Errorf("chunkserver: %s/%s: %w", dir, identityName, err)
+	if !i.mu.r.parse(b) {
+		return nil, fmt.Errorf("chunkserver: the identity in %s is damaged", dir)
 	}
 	return i, nil
 }
 
-func (r *record) parse(b []byte) error {
+func (r *record) parse(b []byte) bool {
 	le := binary.LittleEndian
-	if len(b) < identityHeader+4 || string(b[:8]) != identityMagic || layout.CRC(b[:len(b)-4]) != le.Uint32(b[len(b)-4:]) {
-		return errors.New("damaged")
+	if len(b) < identityHeader {
+		return false
 	}
-	if v := le.Uint32(b[8:]); v != identityVersion {
-		return fmt.Errorf("version %d, this release knows %d", v, identityVersion)
-	}
-	copy(r.uuid[:], b[16:])
-	copy(r.cluster[:], b[32:])
-	r.id, r.revision = layout.ChunkserverID(le.Uint64(b[48:])), int64(le.Uint64(b[56:]))
-	n := le.Uint32(b[64:])
-	rest := b[identityHeader : len(b)-4]
-	for range n {
-		if len(rest) < 10 || len(rest) < 10+int(le.Uint16(rest[8:])) {
-			return errors.New("damaged")
+	copy(r.uuid[:], b)
+	copy(r.cluster[:], b[16:])
+	r.id, r.revision = layout.ChunkserverID(le.Uint64(b[32:])), int64(le.Uint64(b[40:]))
+	n := le.Uint32(b[48:])
+	for b = b[identityHeader:]; n > 0; n-- {
+		if len(b) < 10 || len(b) < 10+int(le.Uint16(b[8:])) {
+			return false
 		}
-		end := 10 + int(le.Uint16(rest[8:]))
-		r.addresses[layout.ChunkserverID(le.Uint64(rest))] = string(rest[10:end])
-		rest = rest[end:]
+		end := 10 + int(le.Uint16(b[8:]))
+		r.addresses[layout.ChunkserverID(le.Uint64(b))] = string(b[10:end])
+		b = b[end:]
 	}
-	return nil
+	return len(b) == 0
 }
 
 func (r *record) encode() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, identityHeader)
-	copy(b, identityMagic)
-	le.PutUint32(b[8:], identityVersion)
-	copy(b[16:], r.uuid[:])
-	copy(b[32:], r.cluster[:])
-	le.PutUint64(b[48:], uint64(r.id))
-	le.PutUint64(b[56:], uint64(r.revision))
-	le.PutUint32(b[64:], uint32(len(r.addresses)))
+	copy(b, r.uuid[:])
+	copy(b[16:], r.cluster[:])
+	le.PutUint64(b[32:], uint64(r.id))
+	le.PutUint64(b[40:], uint64(r.revision))
+	le.PutUint32(b[48:], uint32(len(r.addresses)))
 	for _, id := range slices.SortedFunc(maps.Keys(r.addresses), cmp.Compare) {
 		b = le.AppendUint16(le.AppendUint64(b, uint64(id)), uint16(len(r.addresses[id])))
 		b = append(b, r.addresses[id]...)
 	}
-	return le.AppendUint32(b, layout.CRC(b))
+	return b
 }
 
 // update changes the record and makes it durable; on an error it is as before.
@@ -140,33 +116,11 @@ func (i *Identity) update(change func(*record)) error {
 	next := i.mu.r
 	next.addresses = maps.Clone(next.addresses)
 	change(&next)
-	if err := i.write(next.encode()); err != nil {
-		return fmt.Errorf("chunkserver: %s: %w", identityName, err)
+	if err := i.file.Replace(next.encode()); err != nil {
+		return fmt.Errorf("chunkserver: identity: %w", err)
 	}
 	i.mu.r = next
 	return nil
-}
-
-func (i *Identity) write(b []byte) error {
-	name := i.dir + "/" + identityName
-	f, err := i.fs.Open(name+".tmp", vfs.CreateMissing)
-	if err != nil {
-		return err
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(b, 0)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := i.fs.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return vfs.SyncDir(i.fs, i.dir)
 }
 
 func (i *Identity) record() record {
@@ -195,9 +149,9 @@ func (i *Identity) Claim(cluster [16]byte, id layout.ChunkserverID) error {
 	r := i.record()
 	switch {
 	case r.cluster != [16]byte{} && r.cluster != cluster:
-		return &ForeignError{Dir: i.dir, Have: r.cluster, Want: cluster}
+		return &ForeignError{Dir: i.file.Dir, Have: r.cluster, Want: cluster}
 	case id == 0 || r.id != 0 && r.id != id:
-		return fmt.Errorf("chunkserver: %s is chunkserver %d, not %d", i.dir, r.id, id)
+		return fmt.Errorf("chunkserver: %s is chunkserver %d, not %d", i.file.Dir, r.id, id)
 	case r.id == id:
 		return nil
 	}

@@ -17,8 +17,6 @@ const (
 	checkpointLook = 200 * time.Millisecond
 	// overlayMax is the memory of changes that are not durable yet, in bytes, above which all groups are checkpointed.
 	overlayMax = 128 << 20
-	// sampleBytes is how far apart in the log the samples of a tail are.
-	sampleBytes = 256 << 10
 )
 
 // frozen is a group's part of a checkpoint; f is nil when the group has stopped.
@@ -178,87 +176,16 @@ func (c *checkpointer) cut(f frozen, all bool) {
 	if err != nil {
 		return
 	}
-	index := f.g.tail.cut(applied, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
+	index := f.g.tail.Cut(applied, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
 	if all && index < first {
 		index = applied // few entries, but they keep the oldest segment
 	}
-	index = f.g.tail.held(index)
+	index = f.g.tail.Held(index)
 	if pin, ok := f.g.offers.pin(); ok {
 		index = min(index, pin)
 	}
 	if index < first {
 		return
 	}
-	c.host.writer.post(appendRequest{update: &raftlog.Update{Copyset: f.g.id, TruncateTo: index}})
-}
-
-// tail knows how many bytes of log are behind an index, and which images still need the log behind theirs.
-type tail struct {
-	mu struct {
-		sync.Mutex
-		total   int64
-		samples []sample
-		holds   map[uint64]int
-	}
-}
-
-type sample struct {
-	index uint64
-	total int64
-}
-
-// add notes that entries up to index, of that many bytes, were appended.
-func (t *tail) add(index uint64, bytes int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.mu.total += bytes
-	if n := len(t.mu.samples); n == 0 || t.mu.total-t.mu.samples[n-1].total >= sampleBytes {
-		t.mu.samples = append(t.mu.samples, sample{index, t.mu.total})
-	}
-}
-
-// cut returns up to where the log may go when entries, or bytes if they are fewer, are to stay in front of applied.
-func (t *tail) cut(applied, entries uint64, bytes int64) uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var index uint64
-	if applied > entries {
-		index = applied - entries
-	}
-	keep := 0
-	for i, s := range t.mu.samples {
-		if t.mu.total-s.total < bytes || s.index > applied {
-			break
-		}
-		index, keep = max(index, s.index), i
-	}
-	t.mu.samples = append(t.mu.samples[:0], t.mu.samples[keep:]...)
-	return min(index, applied)
-}
-
-func (t *tail) hold(index uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.mu.holds == nil {
-		t.mu.holds = map[uint64]int{}
-	}
-	t.mu.holds[index]++
-}
-
-func (t *tail) release(index uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.mu.holds[index]--; t.mu.holds[index] <= 0 {
-		delete(t.mu.holds, index)
-	}
-}
-
-// held returns index, or the lowest held one if that is lower.
-func (t *tail) held(index uint64) uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for at := range t.mu.holds {
-		index = min(index, at)
-	}
-	return index
+	c.host.writer.Post(raftlog.Update{Copyset: f.g.id, TruncateTo: index}, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -47,7 +48,7 @@ type Group struct {
 	}
 	pending struct{ count, bytes atomic.Int64 }
 	offers  offers
-	tail    tail
+	tail    logtail.Tail
 }
 
 // Waiter gets the reply to a proposal, once, on a goroutine that serves other groups too: Done must not block.

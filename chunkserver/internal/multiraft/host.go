@@ -13,19 +13,21 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/groupcommit"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
 // Host is the raft groups of one chunkserver.
 type Host struct {
-	cfg      Config
-	log      *zap.Logger
-	start    time.Time
-	manifest *manifest
+	cfg   Config
+	log   *zap.Logger
+	start time.Time
+	peers *peerlist.List
 
 	workers     []*worker
 	appliers    []*applier
-	writer      *logWriter
+	writer      *groupcommit.Writer
 	checkpoints *checkpointer
 	repairs     *repairer
 	images      chan imageJob
@@ -64,11 +66,11 @@ func New(cfg Config) (*Host, error) {
 	for range cfg.Appliers {
 		h.appliers = append(h.appliers, newApplier(h))
 	}
-	h.writer, h.checkpoints = newLogWriter(h), newCheckpointer(h)
+	h.writer, h.checkpoints = h.newWriter(), newCheckpointer(h)
 	h.repairs = &repairer{host: h, jobs: make(chan repairJob, repairQueueMax)}
 	h.groups.Store(&map[layout.CopysetID]*Group{})
 	var err error
-	if h.manifest, err = openManifest(cfg.FS, cfg.Dir); err != nil {
+	if h.peers, err = peerlist.Open(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
 	if err := h.recover(); err != nil {

@@ -196,9 +196,9 @@ func (h *Host) sendOne(ctx context.Context, j imageJob) {
 	}
 	j.g.sending.Store(t)
 	index, _ := j.im.Applied()
-	j.g.tail.hold(index)
+	j.g.tail.Hold(index)
 	err := h.cfg.Transport.Install(ctx, j.to, Message{Copyset: j.g.id, Raft: j.m}, j.im, &t.Sent)
-	j.g.tail.release(index)
+	j.g.tail.Release(index)
 	j.g.sending.CompareAndSwap(t, nil)
 	h.event("image sent", j.g, err)
 	j.g.w.post(event{g: j.g, kind: evSnapStatus, peer: t.Peer, err: err})
@@ -298,7 +298,7 @@ func (w *worker) installed(g *Group) {
 	n.image.finish(nil)
 	n.image, n.installing = nil, false
 	for _, r := range n.held {
-		w.host.writer.post(r)
+		w.host.write(r)
 	}
 	n.held = nil
 }

@@ -45,7 +45,7 @@ type node struct {
 	// An image that raft was told of; installing: it accepted it. held are the appends that wait until it is in place.
 	image      *incoming
 	installing bool
-	held       []appendRequest
+	held       []*appendRequest
 }
 
 // step takes a message of another chunkserver.
@@ -152,13 +152,12 @@ func (w *worker) send(g *Group, m *raftpb.Message) {
 // durable, is answered at once when nothing is before it.
 func (w *worker) append(g *Group, m *raftpb.Message) {
 	n := &g.node
-	r := appendRequest{g: g, entries: m.GetEntries(), snapshot: m.GetSnapshot()}
+	r := &appendRequest{g: g, update: raftlog.Update{Copyset: g.id, Entries: m.GetEntries()}}
+	voted := false
 	if m.Term != nil && (m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0) {
-		r.hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-	}
-	voted := r.hard != nil && (r.hard.GetVote() != n.writtenVote || r.hard.GetTerm() != n.writtenTerm)
-	if voted {
-		n.writtenTerm, n.writtenVote = r.hard.GetTerm(), r.hard.GetVote()
+		r.update.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		voted = m.GetVote() != n.writtenVote || m.GetTerm() != n.writtenTerm
+		n.writtenTerm, n.writtenVote = m.GetTerm(), m.GetVote()
 	}
 	for _, resp := range m.GetResponses() {
 		if resp.GetTo() == uint64(g.peer) {
@@ -167,17 +166,17 @@ func (w *worker) append(g *Group, m *raftpb.Message) {
 			r.remote = append(r.remote, outgoing{to, Message{Copyset: g.id, Raft: resp, Stamp: w.stampFor(g, resp)}})
 		}
 	}
-	switch {
-	case r.snapshot != nil:
+	if m.GetSnapshot() != nil {
 		n.installing = true
-		index, term := r.snapshot.GetMetadata().GetIndex(), r.snapshot.GetMetadata().GetTerm()
-		r.reset = &raftlog.SnapshotMeta{Index: index, Term: term}
+		at := m.GetSnapshot().GetMetadata()
+		r.update.Reset = &raftlog.SnapshotMeta{Index: at.GetIndex(), Term: at.GetTerm()}
 		g.ap.post(task{g: g, kind: taskInstall, image: n.image})
-		fallthrough
+	}
+	switch {
 	case n.installing:
 		g.appending.Add(1)
 		n.held = append(n.held, r)
-	case len(r.entries) == 0 && !voted && g.appending.Load() == 0:
+	case len(r.update.Entries) == 0 && !voted && g.appending.Load() == 0:
 		for _, resp := range r.local {
 			w.post(event{g: g, kind: evLocal, msg: resp})
 		}
@@ -186,6 +185,6 @@ func (w *worker) append(g *Group, m *raftpb.Message) {
 		}
 	default:
 		g.appending.Add(1)
-		w.host.writer.post(r)
+		w.host.write(r)
 	}
 }

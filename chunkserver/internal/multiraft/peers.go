@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -30,18 +31,18 @@ const (
 
 // recover brings back the groups of the list and finishes what a crash interrupted.
 func (h *Host) recover() error {
-	for id, r := range h.manifest.all() {
+	for id, r := range h.peers.All() {
 		var err error
-		switch r.state {
-		case peerLive:
-			g := h.newGroup(id, r.peer)
+		switch r.State {
+		case peerlist.Live:
+			g := h.newGroup(id, r.Peer)
 			g.node.quarantine = h.now() + time.Duration(h.cfg.ElectionTicks)*h.cfg.Tick
 			h.setGroup(id, g)
 			if err := g.recover(); err != nil {
 				g.broken(fmt.Errorf("multiraft: copyset %d can not be recovered: %w", id, err))
 			}
 			g.w.post(event{g: g, kind: evAttach})
-		case peerCreating, peerRemoving:
+		case peerlist.Creating, peerlist.Removing:
 			// A peer that was being made has promised nothing; it may be made again under its id.
 			if err = h.cfg.Log.Append([]raftlog.Update{{Copyset: id, Remove: true}}); err != nil {
 				break
@@ -49,11 +50,11 @@ func (h *Host) recover() error {
 			if err = h.cfg.Store.Remove(id); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
 				break
 			}
-			state := peerRemoved
-			if r.state == peerCreating {
-				r.peer = 0
+			state := peerlist.Removed
+			if r.State == peerlist.Creating {
+				r.Peer = 0
 			}
-			err = h.manifest.set(id, peerRecord{r.peer, state})
+			err = h.peers.Set(id, peerlist.Record{Peer: r.Peer, State: state})
 		}
 		if err != nil {
 			return fmt.Errorf("multiraft: copyset %d: %w", id, err)
@@ -186,31 +187,31 @@ func (h *Host) Join(ctx context.Context, id layout.CopysetID, peer layout.PeerID
 func (h *Host) create(ctx context.Context, id layout.CopysetID, peer layout.PeerID, founding *copyset.Members) error {
 	h.orders.Lock()
 	defer h.orders.Unlock()
-	have := h.manifest.get(id)
+	have := h.peers.Peer(id)
 	switch {
 	case id == 0 || peer == 0:
 		return errors.New("multiraft: copyset or peer 0")
-	case have.state == peerRemoved && peer <= have.peer:
+	case have.State == peerlist.Removed && peer <= have.Peer:
 		return ErrRemoved
-	case have.state == peerLive && have.peer == peer:
+	case have.State == peerlist.Live && have.Peer == peer:
 		return nil
-	case have.state == peerLive || have.state == peerRemoving:
+	case have.State == peerlist.Live || have.State == peerlist.Removing:
 		return ErrExists
 	case h.failedErr() != nil:
 		return h.failedErr()
-	case have.state == peerCreating: // an attempt that failed half way
+	case have.State == peerlist.Creating: // an attempt that failed half way
 		if err := h.erase(ctx, id); err != nil {
 			return err
 		}
 	}
-	if err := h.manifest.set(id, peerRecord{peer, peerCreating}); err != nil {
+	if err := h.peers.Set(id, peerlist.Record{Peer: peer, State: peerlist.Creating}); err != nil {
 		return err
 	}
 	g := h.newGroup(id, peer)
 	if err := g.format(ctx, founding); err != nil {
 		return err
 	}
-	if err := h.manifest.set(id, peerRecord{peer, peerLive}); err != nil {
+	if err := h.peers.Set(id, peerlist.Record{Peer: peer, State: peerlist.Live}); err != nil {
 		return err
 	}
 	h.setGroup(id, g)
@@ -240,7 +241,7 @@ func (g *Group) format(ctx context.Context, founding *copyset.Members) error {
 			g.node.eager = eagerTicks
 		}
 	}
-	if err := g.host.writer.do(ctx, u); err != nil {
+	if err := g.host.writer.Do(ctx, u); err != nil {
 		return err
 	}
 	if err := g.use(cs, nil); err != nil {
@@ -259,11 +260,11 @@ func (g *Group) format(ctx context.Context, founding *copyset.Members) error {
 func (h *Host) Remove(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error {
 	h.orders.Lock()
 	defer h.orders.Unlock()
-	have, g := h.manifest.get(id), h.Group(id)
-	if have.peer != peer || have.state == peerRemoved || have.state == 0 {
+	have, g := h.peers.Peer(id), h.Group(id)
+	if have.Peer != peer || have.State == peerlist.Removed || have.State == 0 {
 		return nil
 	}
-	if err := h.manifest.set(id, peerRecord{peer, peerRemoving}); err != nil {
+	if err := h.peers.Set(id, peerlist.Record{Peer: peer, State: peerlist.Removing}); err != nil {
 		return err
 	}
 	if g != nil {
@@ -285,12 +286,12 @@ func (h *Host) Remove(ctx context.Context, id layout.CopysetID, peer layout.Peer
 	if g != nil {
 		h.event("peer removed", g, nil)
 	}
-	return h.manifest.set(id, peerRecord{peer, peerRemoved})
+	return h.peers.Set(id, peerlist.Record{Peer: peer, State: peerlist.Removed})
 }
 
 // erase removes log and data.
 func (h *Host) erase(ctx context.Context, id layout.CopysetID) error {
-	if err := h.writer.do(ctx, raftlog.Update{Copyset: id, Remove: true}); err != nil {
+	if err := h.writer.Do(ctx, raftlog.Update{Copyset: id, Remove: true}); err != nil {
 		return err
 	}
 	if err := h.cfg.Store.Remove(id); err != nil && !errors.Is(err, blockstore.ErrNotFound) {
