@@ -16,6 +16,9 @@ type dataOut struct {
 	want        uint32 // end of what will be asked for
 	r2tSN       pdu.R2TSN
 	open        []r2t // outstanding, oldest first
+	// spoiled: a Data-Out was missing or out of order. What comes is thrown away, and once every sequence that was asked
+	// for has ended the command fails (RFC 7143 sections 7.8 and 7.9).
+	spoiled bool
 }
 
 // r2t is one sequence that was asked for.
@@ -55,6 +58,10 @@ func (s *Session) advance(t *Task) {
 	d := &t.out
 	switch {
 	case t.stage != stageData || d.unsolicited:
+	case d.spoiled:
+		if len(d.open) == 0 {
+			s.ready(t)
+		}
 	case d.received >= d.want:
 		s.ready(t)
 	case t.need > 0: // waits for memory
@@ -109,63 +116,71 @@ func (c *Conn) claimDataOut(h *pdu.Header) (Place, error) {
 	if err != nil {
 		return Place{}, err
 	}
-	d := &t.out
-	end := uint64(p.BufferOffset) + uint64(n)
-	limit, sn := uint64(0), d.dataSN
-	switch {
-	case t.conn != c:
+	if t.conn != c {
 		return Place{}, protocolError("Data-Out on another connection than its command")
-	case p.TTT.IsReserved():
-		if !d.unsolicited {
-			return Place{}, protocolError("unsolicited Data-Out that the command did not announce")
-		}
-		limit = uint64(min(t.edtl, c.s.params.FirstBurstLength))
-	case len(d.open) == 0 || d.open[0].ttt != p.TTT:
-		return Place{}, protocolError("Data-Out with TTT %v, which is not the oldest R2T", p.TTT)
-	default:
-		limit, sn = uint64(d.open[0].end), d.open[0].dataSN
 	}
+	limit, sn, err := t.sequence(p.TTT)
+	if err != nil {
+		return Place{}, err
+	}
+	end := uint64(p.BufferOffset) + uint64(n)
+	d := &t.out
+	pl := Place{task: t, life: t.life, n: n, at: int(p.BufferOffset)}
 	switch {
-	case p.DataSN != sn:
-		return Place{}, protocolError("Data-Out with DataSN %d, expected %d", p.DataSN, sn)
-	case p.BufferOffset != d.received:
-		return Place{}, protocolError("Data-Out at offset %d, expected %d", p.BufferOffset, d.received)
 	case end > limit:
 		return Place{}, protocolError("Data-Out up to %d, beyond %d", end, limit)
-	case !p.TTT.IsReserved() && p.Final != (end == limit):
-		return Place{}, protocolError("Data-Out sequence ends at %d, F at %d", limit, end)
-	case p.TTT.IsReserved() && !p.Final && end == limit:
-		return Place{}, protocolError("unsolicited data of %d bytes without F", end)
+	case d.spoiled:
+	case !p.Final && end == limit:
+		return Place{}, protocolError("Data-Out up to %d, the end of the sequence, without F", end)
+	case p.DataSN != sn || p.BufferOffset != d.received || p.Final && end != limit && !p.TTT.IsReserved():
+		d.spoiled = true
+		c.s.stats.Spoiled++
 	}
-	pl := Place{task: t, life: t.life, n: n, at: int(p.BufferOffset)}
-	if n > 0 {
+	if d.spoiled {
+		pl.discard = true
+	} else if n > 0 {
 		pl.buf = d.buf.Retain()
 	}
 	return pl, nil
 }
 
+// sequence returns where the sequence with tag ttt ends at most and the DataSN that comes next.
+func (t *Task) sequence(ttt pdu.TTT) (limit uint64, sn pdu.DataSN, err error) {
+	d := &t.out
+	switch {
+	case ttt.IsReserved() && d.unsolicited:
+		return uint64(min(t.edtl, t.s.params.FirstBurstLength)), d.dataSN, nil
+	case ttt.IsReserved():
+		return 0, 0, protocolError("unsolicited Data-Out that the command did not announce")
+	case len(d.open) == 0 || d.open[0].ttt != ttt:
+		return 0, 0, protocolError("Data-Out with TTT %v, which is not the oldest R2T", ttt)
+	}
+	return uint64(d.open[0].end), d.open[0].dataSN, nil
+}
+
 // receiveDataOut counts the data that were put where claimDataOut said.
 func (c *Conn) receiveDataOut(h *pdu.Header, pl Place) {
 	t := pl.task
-	if pl.discard || t.life != pl.life || t.aborted {
+	if t == nil || t.life != pl.life || t.aborted {
 		pl.Release() // aborted, perhaps meanwhile
 		return
 	}
 	d := &t.out
-	d.received += uint32(pl.n)
-	c.s.stats.WriteBytes += uint64(pl.n)
 	pl.Release()
-	if h.TTT().IsReserved() {
+	if !d.spoiled {
+		d.received += uint32(pl.n)
+		c.s.stats.WriteBytes += uint64(pl.n)
+	}
+	switch {
+	case h.TTT().IsReserved() && h.Final():
+		d.unsolicited = false
+		d.want = max(d.want, d.received)
+	case h.TTT().IsReserved():
 		d.dataSN = d.dataSN.Next()
-		if h.Final() {
-			d.unsolicited = false
-			d.want = max(d.want, d.received)
-		}
-	} else {
+	case h.Final():
+		d.open = append(d.open[:0], d.open[1:]...)
+	default:
 		d.open[0].dataSN = d.open[0].dataSN.Next()
-		if h.Final() {
-			d.open = append(d.open[:0], d.open[1:]...)
-		}
 	}
 	c.s.advance(t)
 }

@@ -72,6 +72,7 @@ type Stats struct {
 	Fenced     uint64 // raised fencing generations
 	Rejected   uint64 // PDUs answered with Reject
 	Dropped    uint64 // commands outside the window, repeated, or data of tasks that are gone
+	Spoiled    uint64 // writes that failed because a Data-Out was missing or out of order
 	MemoryWait uint64 // tasks that had to wait for memory
 }
 

@@ -62,7 +62,12 @@ type Task struct {
 
 // Run executes the command; it blocks as long as the medium does. It is called once for each time that the task is in
 // Effects.Start, without the session's mutex, and followed by Session.Complete.
-func (t *Task) Run() { t.err = t.s.cfg.Nexus.Execute(t.ctx, &t.cmd) }
+func (t *Task) Run() {
+	// An aborted command must not even be looked at: it would take the unit attention of the reset that aborted it.
+	if t.err = t.ctx.Err(); t.err == nil {
+		t.err = t.s.cfg.Nexus.Execute(t.ctx, &t.cmd)
+	}
+}
 
 // ErrBroken is for Fail: the command was not executed to its end because something is wrong with the gateway.
 var ErrBroken = errors.New("session: broken while it ran")
@@ -184,6 +189,11 @@ func (s *Session) dropUnits() {
 func (s *Session) ready(t *Task) {
 	t.stage = stageReady
 	if t.waits {
+		return
+	}
+	if t.out.spoiled {
+		t.cmd.Fail(scsi.Sense(0x0B, 0x47, 0x05)) // PROTOCOL SERVICE CRC ERROR, RFC 7143 section 11.4.7.2
+		s.executed(t)
 		return
 	}
 	if !t.class.Medium {
