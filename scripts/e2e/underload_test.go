@@ -28,6 +28,8 @@ type loaded struct {
 	l      *load.Load
 	cancel context.CancelFunc
 	done   chan struct{}
+	// aborts allows aborted commands: where the path moves between gateways.
+	aborts bool
 }
 
 // demo is a client of the cluster's demo unit.
@@ -44,23 +46,16 @@ func startLoad(t *testing.T, cl *cluster.Cluster, cfg load.Config) *loaded {
 	c := demo(cl, "load", cl.Portals...)
 	r := &loaded{t: t, client: c, l: load.New(c, cfg)}
 	t.Cleanup(func() { r.stop(); c.Close() })
-	r.begin()
+	r.begin((*load.Load).Run)
 	r.flow(50)
 	return r
 }
 
-// begin runs the load until stop.
-func (r *loaded) begin() {
+// begin starts the load with one of its Run methods; it goes on until stop.
+func (r *loaded) begin(run func(*load.Load, context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan struct{})
-	go func() { defer close(r.done); r.l.Run(ctx) }()
-}
-
-// beginUntilCut runs the load until stop, which then gives up what is in flight.
-func (r *loaded) beginUntilCut() {
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel, r.done = cancel, make(chan struct{})
-	go func() { defer close(r.done); r.l.RunUntilCut(ctx) }()
+	go func() { defer close(r.done); run(r.l, ctx) }()
 }
 
 // stop ends the load and waits for it.
@@ -90,6 +85,9 @@ func (r *loaded) check(phase string, limit time.Duration) load.Report {
 	for _, s := range rep.Errors {
 		r.t.Errorf("%s: I/O error: %s", phase, s)
 	}
+	if rep.Aborted > 0 && !r.aborts {
+		r.t.Errorf("%s: %d commands aborted", phase, rep.Aborted)
+	}
 	for _, s := range rep.Violations {
 		r.t.Errorf("%s: violation: %s", phase, s)
 	}
@@ -105,6 +103,8 @@ func (r *loaded) verify(phase string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), verifyMax)
 	defer cancel()
+	start := time.Now()
+	defer func() { r.t.Logf("%s: verified in %v", phase, time.Since(start).Round(time.Millisecond)) }()
 	if err := r.l.Verify(ctx); err != nil {
 		r.t.Errorf("%s: %v", phase, err)
 	}

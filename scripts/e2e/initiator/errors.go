@@ -58,6 +58,13 @@ func Retryable(err error) bool {
 	return false
 }
 
+// Aborted tells whether the target gave the command up, which leaves its outcome unknown: ABORTED COMMAND or
+// TASK ABORTED. Hosts send such a command again; it is no error that an application sees.
+func Aborted(err error) bool {
+	var s *StatusError
+	return errors.As(err, &s) && (s.Status == StatusTaskAborted || s.Status == StatusCheckCondition && s.Key == 0x0b)
+}
+
 // statusError reads the sense data of a SCSI Response (SPC-4 4.5); data begins with its 2-byte length.
 func statusError(status byte, data []byte) error {
 	if status == StatusGood {

@@ -25,6 +25,7 @@ const (
 type Client struct {
 	cfg        initiator.Config
 	portals    []string
+	timeout    atomic.Int64 // time.Duration
 	reconnects atomic.Int64
 
 	mu struct {
@@ -39,8 +40,14 @@ type Client struct {
 
 // NewClient makes a client that is not connected yet. cfg.Portal is replaced by the portals in turn.
 func NewClient(cfg initiator.Config, portals ...string) *Client {
-	return &Client{cfg: cfg, portals: portals}
+	c := &Client{cfg: cfg, portals: portals}
+	c.SetTimeout(CommandTimeout)
+	return c
 }
+
+// SetTimeout changes how long one command may take before its session is given up (CommandTimeout); it holds
+// from the next command on.
+func (c *Client) SetTimeout(d time.Duration) { c.timeout.Store(int64(d)) }
 
 // Reconnects counts the sessions after the first one.
 func (c *Client) Reconnects() int64 { return c.reconnects.Load() }
@@ -54,6 +61,7 @@ func (c *Client) Session(ctx context.Context) (*initiator.Session, error) {
 		case <-s.Done():
 			s.Close()
 			c.mu.sess = nil
+			c.mu.portal = (c.mu.portal + 1) % len(c.portals)
 		default:
 			return s, nil
 		}
@@ -152,7 +160,7 @@ func (c *Client) try(ctx context.Context, busy *atomic.Int64, f func(context.Con
 		return err
 	}
 	blockLen := c.LogicalBlock()
-	ctx, cancel := context.WithTimeout(ctx, CommandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.timeout.Load()))
 	defer cancel()
 	for {
 		err := f(ctx, s, blockLen)

@@ -31,7 +31,8 @@ const findingsMax = 20
 type Report struct {
 	Reads, Writes, Unmaps int64
 	Busy                  int64 // answers that asked for a repetition
-	Unknown               int64 // operations whose connection ended
+	Unknown               int64 // operations whose connection ended, or that the target gave up
+	Aborted               int64 // the latter of them
 	Latency               Hist
 	SlowestAt             time.Time
 	Errors                []string // SCSI errors: none is allowed
@@ -39,8 +40,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("%d reads, %d writes, %d unmaps, %d busy, %d unknown outcomes, latency p50 %v p99 %v max %v, %d errors, %d violations",
-		r.Reads, r.Writes, r.Unmaps, r.Busy, r.Unknown, r.Latency.Quantile(0.50), r.Latency.Quantile(0.99), r.Latency.Max(),
+	return fmt.Sprintf("%d reads, %d writes, %d unmaps, %d busy, %d unknown outcomes (%d aborted), latency p50 %v p99 %v max %v, %d errors, %d violations",
+		r.Reads, r.Writes, r.Unmaps, r.Busy, r.Unknown, r.Aborted, r.Latency.Quantile(0.50), r.Latency.Quantile(0.99), r.Latency.Max(),
 		len(r.Errors), len(r.Violations))
 }
 
@@ -261,6 +262,7 @@ func (l *Load) checkLocked(i uint64, b []byte) {
 // means that ctx ended first.
 func (l *Load) look(ctx context.Context, o op, buf []byte) bool {
 	r := op{kind: 'r', base: o.base, n: o.n}
+	start := time.Now()
 	for {
 		err := l.attempt(ctx, r, buf)
 		if err == nil {
@@ -270,6 +272,7 @@ func (l *Load) look(ctx context.Context, o op, buf []byte) bool {
 			return false
 		}
 	}
+	l.count(r, start)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	made := 0
@@ -303,12 +306,17 @@ func pause(ctx context.Context) bool {
 	}
 }
 
-// note records why an attempt failed. A lost connection is what the tests provoke; a SCSI error is not.
+// note records why an attempt failed. A lost connection or an aborted command is what the tests provoke; any other
+// SCSI error is not.
 func (l *Load) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if errors.Is(err, errUnknown) {
 		l.mu.report.Unknown++
+	}
+	if initiator.Aborted(err) {
+		l.mu.report.Aborted++
+		return
 	}
 	var st *initiator.StatusError
 	if errors.As(err, &st) && len(l.mu.report.Errors) < findingsMax {
@@ -362,6 +370,7 @@ func (l *Load) Verify(ctx context.Context) error {
 	}
 	for at := uint64(0); at < l.cfg.Blocks; at += verifyBlocks {
 		o := op{kind: 'r', base: at, n: int(min(verifyBlocks, l.cfg.Blocks-at))}
+		start := time.Now()
 		for {
 			err := l.attempt(ctx, o, buf)
 			if err == nil {
@@ -372,6 +381,7 @@ func (l *Load) Verify(ctx context.Context) error {
 			}
 		}
 		l.settle(o, buf)
+		l.count(o, start)
 	}
 	return nil
 }
