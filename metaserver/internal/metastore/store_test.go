@@ -173,12 +173,16 @@ func TestFence(t *testing.T) {
 				t.Fatal(err)
 			}
 			lose.f(t, c, prefix+"/election/a", lease.ID)
-			next := elect(t, c, prefix, "b")
-			if err := put(next, "x", 2); err != nil {
-				t.Fatal(err)
-			}
+			// Nobody has written since, so that only the fence can refuse it.
 			if err := put(old, "x", 3); !errors.Is(err, ErrFenced) || !errors.Is(dead, ErrFenced) {
 				t.Errorf("the one that lost its key got %v, and was told %v", err, dead)
+			}
+			next := elect(t, c, prefix, "b")
+			if got := read(t, next)["x"]; got != 1 {
+				t.Errorf("x is %d, want 1", got)
+			}
+			if err := put(next, "x", 2); err != nil {
+				t.Fatal(err)
 			}
 			if got := read(t, next)["x"]; got != 2 {
 				t.Errorf("x is %d, want 2", got)
