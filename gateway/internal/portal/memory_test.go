@@ -31,6 +31,13 @@ func newDisk(size int64) *disk {
 	return &disk{data: make([]byte, size), used: make([]atomic.Bool, size/scsi.ProvisioningBlock)}
 }
 
+// holds tells whether the medium has data at off.
+func (d *disk) holds(off int64, data []byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return bytes.Equal(d.data[off:off+int64(len(data))], data)
+}
+
 func (d *disk) Read(_ context.Context, p []byte, off int64) error {
 	d.calls.Add(1)
 	d.mu.RLock()

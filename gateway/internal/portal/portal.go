@@ -23,6 +23,7 @@ type Portal struct {
 	listeners []net.Listener
 	counters  counters
 	served    sync.WaitGroup // serve of each connection
+	stopped   chan struct{}  // closed by shut
 
 	mu struct {
 		sync.Mutex
@@ -40,7 +41,7 @@ func New(cfg Config, registry *target.Registry, log *zap.Logger) (*Portal, error
 		return nil, err
 	}
 	cfg.Login.CommandWindow = session.WindowMin
-	p := &Portal{cfg: cfg, registry: registry, pool: session.NewPool(cfg.MemoryMax), log: log}
+	p := &Portal{cfg: cfg, registry: registry, pool: session.NewPool(cfg.MemoryMax), log: log, stopped: make(chan struct{})}
 	p.mu.conns = map[*conn]struct{}{}
 	p.mu.hosts = map[string]int{}
 	p.mu.runners = map[*runner]struct{}{}
@@ -82,8 +83,8 @@ func (p *Portal) Run(ctx context.Context) error {
 			p.shut()
 		}
 	}
+	<-p.stopped // Drain closes the listeners, and the sessions go on
 	stop()
-	p.shut()
 	p.served.Wait()
 	return first
 }
@@ -208,7 +209,10 @@ func (p *Portal) closeListeners() {
 func (p *Portal) shut() {
 	p.closeListeners()
 	p.mu.Lock()
-	p.mu.closing = true
+	if !p.mu.closing {
+		p.mu.closing = true
+		close(p.stopped)
+	}
 	var logins []*conn
 	for c := range p.mu.conns {
 		if c.inLogin {

@@ -276,9 +276,9 @@ func (r *runner) connLeft() {
 	r.place.End()
 	close(r.over)
 	<-r.kept
+	r.settle()
 	r.p.counters.end(r.engine.Stats())
 	r.p.drop(r)
-	r.settle()
 }
 
 // settleTick is how often settle looks whether tasks have ended.

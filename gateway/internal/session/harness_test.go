@@ -69,9 +69,11 @@ type peer struct {
 	e     Effects
 }
 
-func (p *peer) Abort(lun scsi.LUN)        { p.notes = append(p.notes, fmt.Sprintf("fence lun=%v", lun)) }
-func (p *peer) Acknowledged(lun scsi.LUN) { p.notes = append(p.notes, fmt.Sprintf("acknowledged lun=%v", lun)) }
-func (p *peer) ColdReset()                { p.notes = append(p.notes, "cold reset") }
+func (p *peer) Abort(lun scsi.LUN) { p.notes = append(p.notes, fmt.Sprintf("fence lun=%v", lun)) }
+func (p *peer) Acknowledged(lun scsi.LUN) {
+	p.notes = append(p.notes, fmt.Sprintf("acknowledged lun=%v", lun))
+}
+func (p *peer) ColdReset() { p.notes = append(p.notes, "cold reset") }
 
 func (p *peer) Targets(initiator, name string) []login.TargetRecord {
 	if name != "" && name != "iqn.2026-11.dev.ashlar:t" {
