@@ -94,11 +94,7 @@ func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []extent.Entry) (
 		if err != nil {
 			return -1, err
 		}
-		c.mu.Lock()
-		if c.mu.chunks[id] == ch && ch.changes == changes && ch.leaf(missing) == nil {
-			c.insertLocked(ch, missing, l)
-		}
-		c.mu.Unlock()
+		c.insert(ch, changes, missing, l)
 		c.s.trim()
 	}
 	return c.lookupSlow(id, first, ents)
@@ -119,6 +115,16 @@ func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []extent.Entr
 			return -1, err
 		}
 		c.insertLocked(c.mu.chunks[id], missing, l)
+	}
+}
+
+// insert puts a leaf that was read from the index into memory, unless ch was changed since it had changes: then the
+// leaf may be an old one.
+func (c *Copyset) insert(ch *chunk, changes uint64, i uint32, l *extent.Leaf) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.chunks[ch.id] == ch && ch.changes == changes && ch.leaf(i) == nil {
+		c.insertLocked(ch, i, l)
 	}
 }
 

@@ -144,6 +144,52 @@ func TestIndexErrorPoisons(t *testing.T) {
 	mustRead(t, c, chunk0, 0, pattern(1, 4096))
 }
 
+// TestIndexFull: a checkpoint that finds the file system full can be tried again.
+func TestIndexFull(t *testing.T) {
+	d := newDisk(t)
+	var on atomic.Bool
+	opts := d.opts
+	opts.IndexFS = errorfs.Wrap(d.index, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if on.Load() && op.Kind == errorfs.OpFileWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	s, err := Open(d.fs, testDir, testID, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := create(t, s, 1)
+	want := pattern(1, 64<<10)
+	mustWrite(t, c, chunk0, 0, want)
+	mustWrite(t, c, chunk0, 0, want[:4096])
+	c.SetApplied(3, 1)
+	f := c.Freeze([]byte("s"))
+	on.Store(true)
+	for range 2 {
+		if err := s.Commit([]*Frozen{f}); !errors.Is(err, ErrNoSpace) {
+			t.Fatalf("commit: %v", err)
+		}
+	}
+	if u := s.Usage(); u.PendingFree != 4096 || s.Err() != nil {
+		t.Fatalf("usage %+v, %v", u, s.Err())
+	}
+	on.Store(false)
+	mustWrite(t, c, chunk0, 4096, want[:4096])
+	mustCommit(t, s, f)
+	if i, _ := c.Durable(); i != 3 {
+		t.Fatalf("durable %d", i)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = d.open(t)
+	if c, err = s.Copyset(1); err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, c, chunk0, 0, want)
+}
+
 func TestNoSpaceAtCapacity(t *testing.T) {
 	d := newDisk(t)
 	d.opts.Capacity, d.opts.Reserve = 4<<20, 1<<20
@@ -266,5 +312,26 @@ func TestReadersHoldBlocks(t *testing.T) {
 	c.unpin(slot)
 	if u := s.Usage(); u.PendingFree != 0 {
 		t.Fatalf("usage %+v", u)
+	}
+}
+
+// TestGrowSmaller: when the file system has no room for a whole step, a smaller one will do.
+func TestGrowSmaller(t *testing.T) {
+	d := newDisk(t)
+	d.opts.GrowStep = 64 << 20
+	s, err := d.tryOpen(vfs.NewFault(d.fs, func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpPreallocate && op.Length > 1<<20 {
+			return vfs.Fault{Err: syscall.ENOSPC}
+		}
+		return vfs.Fault{}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // a test's
+	c := create(t, s, 1)
+	mustWrite(t, c, chunk0, 0, pattern(1, 512<<10))
+	if err := c.Write(chunk0, 0, make([]byte, 4<<20), nil); !errors.Is(err, ErrNoSpace) {
+		t.Fatal(err)
 	}
 }

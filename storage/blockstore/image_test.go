@@ -225,3 +225,52 @@ func FuzzInstall(f *testing.F) {
 		}
 	})
 }
+
+// TestStreamOrder sends frames that are whole, but not a stream.
+func TestStreamOrder(t *testing.T) {
+	s := newDisk(t).open(t)
+	blocks := func(ch layout.ChunkID, first uint32, n int) []byte {
+		p := pattern(1, n*layout.BlockSize)
+		return appendBlocksFrame(nil, BlockRun{Chunk: ch, First: first, CRCs: blockCRCs(p), Data: p})
+	}
+	header := appendHeaderFrame(nil, 1, 5, 5, 3)
+	state := func(p string) []byte { return endFrame(append(beginFrame(nil, frameKindState), p...), 0) }
+	end := func(n byte) []byte { return endFrame(append(beginFrame(nil, frameKindEnd), n, 0, 0, 0, 0, 0, 0, 0), 0) }
+	ch1 := layout.ChunkID{Volume: 1, Index: 1}
+	for name, x := range map[string]struct {
+		frames [][]byte
+		good   bool
+	}{
+		"good":               {[][]byte{header, state("a"), state("bc"), blocks(chunk0, 63, 1), blocks(ch1, 0, 64), end(65)}, true},
+		"two runs of a leaf": {[][]byte{header, state("abc"), blocks(ch1, 1, 2), blocks(ch1, 3, 1), end(3)}, true},
+		"no header":          {[][]byte{state("abc"), end(0)}, false},
+		"two headers":        {[][]byte{header, header, state("abc"), end(0)}, false},
+		"state too long":     {[][]byte{header, state("abcd"), end(0)}, false},
+		"state too short":    {[][]byte{header, state("ab"), end(0)}, false},
+		"state late":         {[][]byte{header, state("abc"), blocks(ch1, 1, 1), state("d"), end(1)}, false},
+		"block twice":        {[][]byte{header, state("abc"), blocks(ch1, 1, 2), blocks(ch1, 2, 1), end(3)}, false},
+		"block before":       {[][]byte{header, state("abc"), blocks(ch1, 5, 1), blocks(ch1, 3, 1), end(2)}, false},
+		"leaf before":        {[][]byte{header, state("abc"), blocks(ch1, 64, 1), blocks(ch1, 3, 1), end(2)}, false},
+		"chunk before":       {[][]byte{header, state("abc"), blocks(ch1, 64, 1), blocks(chunk0, 99, 1), end(2)}, false},
+		"across a leaf":      {[][]byte{header, state("abc"), blocks(ch1, 63, 2), end(2)}, false},
+		"beyond a chunk":     {[][]byte{header, state("abc"), blocks(ch1, 1<<20, 1), end(1)}, false},
+		"wrong count":        {[][]byte{header, state("abc"), blocks(ch1, 1, 1), end(2)}, false},
+		"after the end":      {[][]byte{header, state("abc"), end(0), blocks(ch1, 1, 1)}, false},
+		"no end":             {[][]byte{header, state("abc"), blocks(ch1, 1, 1)}, false},
+		"unknown":            {[][]byte{header, state("abc"), endFrame(beginFrame(nil, 9), 0), end(0)}, false},
+	} {
+		in, err := s.NewInstaller(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = in.Write(bytes.Join(x.frames, nil))
+		if err == nil {
+			_, err = in.Finish()
+		}
+		in.Abort()
+		var image *ImageError
+		if x.good != (err == nil) || err != nil && !errors.As(err, &image) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

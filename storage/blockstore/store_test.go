@@ -324,3 +324,118 @@ func TestBitFlipIsFoundAndRepaired(t *testing.T) {
 	}
 	mustRead(t, c, ch, 0, want)
 }
+
+// TestStaleLeaf: a leaf that a reader got from the index is not used when the chunk was changed meanwhile, even when the
+// changed leaf has left the memory again.
+func TestStaleLeaf(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	mustWrite(t, c, chunk0, 0, pattern(1, 4096))
+	mustCommit(t, s, c.Freeze(nil))
+	forget(c)
+	ch := c.mu.chunks[chunk0]
+	changes := ch.changes
+	stale, err := s.index.Leaf(c.incarnation(), extent.LeafID{Chunk: chunk0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, c, chunk0, 0, pattern(2, 4096))
+	mustCommit(t, s, c.Freeze(nil))
+	forget(c)
+	if ch.leaf(0) != nil {
+		t.Fatal("the leaf is still in memory")
+	}
+	c.insert(ch, changes, 0, stale)
+	mustRead(t, c, chunk0, 0, pattern(2, 4096))
+}
+
+// forget takes all clean leaves of a copyset out of memory.
+func forget(c *Copyset) {
+	for range 2 {
+		for at := 0; at >= 0; {
+			at = c.sweep(at)
+		}
+	}
+}
+
+// TestLookupSlow: a reader whose leaves are not in memory can load them under the lock.
+func TestLookupSlow(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	want := pattern(1, 1<<20)
+	mustWrite(t, c, chunk0, 0, want)
+	mustCommit(t, s, c.Freeze(nil))
+	forget(c)
+	ents := make([]extent.Entry, 256)
+	slot, err := c.lookupSlow(chunk0, 0, ents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.unpin(slot)
+	sp, err := newSpan(0, len(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if err := c.readSpan(chunk0, sp, ents, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("wrong bytes or %v", err)
+	}
+}
+
+// TestCommitTakesEarlier: committing a Frozen commits those before it.
+func TestCommitTakesEarlier(t *testing.T) {
+	d := newDisk(t)
+	s := d.open(t)
+	c := create(t, s, 1)
+	mustWrite(t, c, chunk0, 0, pattern(1, 4096))
+	first := c.Freeze([]byte("first"))
+	mustWrite(t, c, chunk0, 1<<20, pattern(2, 4096))
+	c.SetApplied(2, 1)
+	second := c.Freeze([]byte("second"))
+	mustCommit(t, s, second)
+	mustCommit(t, s, first, second) // both are durable
+	if string(c.State()) != "second" {
+		t.Fatalf("state %q", c.State())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.open(t).Copyset(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, c, chunk0, 0, pattern(1, 4096))
+	mustRead(t, c, chunk0, 1<<20, pattern(2, 4096))
+}
+
+func TestCreateRemove(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	if _, err := s.Create(1); !errors.Is(err, ErrExists) {
+		t.Fatal(err)
+	}
+	f := c.Freeze(nil)
+	if err := s.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove(1); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	mustCommit(t, s, f, c.Freeze(nil)) // of a removed copyset: nothing
+	if len(s.Copysets()) != 0 {
+		t.Fatal("it came back")
+	}
+	c = create(t, s, 1)
+	if err := s.Commit([]*Frozen{c.Freeze(make([]byte, StateMax+1))}); !errors.Is(err, ErrRange) {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(chunk0, 0, make([]byte, 512), nil); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+}

@@ -168,7 +168,7 @@ func (b *File) grow(n uint32) error {
 	if room < missing {
 		return fmt.Errorf("%w: the file system has %d bytes, the reserve is %d", ErrNoSpace, space.Free, b.reserve)
 	}
-	step := min(max(b.growStep, missing), room)
+	step := min(max(b.growStep, missing), room) / layout.BlockSize * layout.BlockSize
 	for i := 0; step > 0 && (i < holesPerGrowth || need() > 0); i++ {
 		r, ok := b.alloc.takeHole(uint32(min(step/layout.BlockSize, 1<<30)))
 		if !ok {
