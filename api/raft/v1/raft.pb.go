@@ -443,10 +443,11 @@ func (x *ReadBlocksRequest) GetMinApplied() uint64 {
 }
 
 type ReadBlocksReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	Crcs          []uint32               `protobuf:"fixed32,2,rep,packed,name=crcs,proto3" json:"crcs,omitempty"`
-	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Crcs  []uint32               `protobuf:"fixed32,2,rep,packed,name=crcs,proto3" json:"crcs,omitempty"`
+	// applied: no entry behind this index is in data.
+	Applied       uint64 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

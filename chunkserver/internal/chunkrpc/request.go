@@ -32,7 +32,51 @@ func (se *session) begin(r *chunkv1.Request, here bool) {
 		se.invalid(r, w, err)
 		return
 	}
-	g.Propose(c, &mutation{se: se, id: r.GetId(), weight: w})
+	m := &mutation{se: se, id: r.GetId(), weight: w}
+	if !partial(c) {
+		g.Propose(c, m)
+		return
+	}
+	select {
+	case se.s.jobs <- &probe{m: m, g: g, c: c}:
+	default:
+		m.Done(multiraft.Reply{Status: multiraft.Busy})
+	}
+}
+
+// partial tells whether the command changes a part of a block, or depends on what is in one.
+func partial(c *copyset.Command) bool {
+	switch c.Op {
+	case copyset.OpWrite, copyset.OpWriteZeroes, copyset.OpCompareAndWrite:
+		return c.Op == copyset.OpCompareAndWrite || c.Offset%layout.BlockSize != 0 || c.Length%layout.BlockSize != 0
+	}
+	return false
+}
+
+// probe is a mutation that depends on what is in a block. The block is read before it is proposed, and repaired if need
+// be: what can not be repaired is an error of this command, where at apply it would hold up the whole copyset.
+type probe struct {
+	m *mutation
+	g *multiraft.Group
+	c *copyset.Command
+}
+
+func (p *probe) run(ctx context.Context) {
+	for try := 0; p.g.Leading(); try++ {
+		err := p.g.Probe(p.c.Chunk, p.c.Offset, p.c.Length, p.c.Op == copyset.OpCompareAndWrite)
+		var damaged *blockstore.ChecksumError
+		if !errors.As(err, &damaged) {
+			break // good, or what Propose and apply will meet too
+		}
+		rctx, cancel := context.WithTimeout(ctx, repairTimeout)
+		rerr := p.m.se.s.host.Repair(rctx, p.g, damaged)
+		cancel()
+		if rerr != nil && try >= triesMax {
+			p.m.Done(multiraft.Reply{Status: multiraft.Damaged, Err: err})
+			return
+		}
+	}
+	p.g.Propose(p.c, p.m)
 }
 
 func (se *session) invalid(r *chunkv1.Request, weight int, err error) {
@@ -240,7 +284,7 @@ var reads = sync.Pool{New: func() any { return new(read) }}
 // queue hands the read to a reader.
 func (r *read) queue() {
 	select {
-	case r.se.s.reads <- r:
+	case r.se.s.jobs <- r:
 	default:
 		r.finish(reply(r.id, &multiraft.Reply{Status: multiraft.Busy}))
 	}

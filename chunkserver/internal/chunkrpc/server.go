@@ -30,7 +30,7 @@ const (
 	inflightBytes = 128 << 20
 	// batchBytes is how many bytes of data go into one message of responses before the next is begun.
 	batchBytes = 1 << 20
-	// readQueue bounds the reads that wait for a reader.
+	// readQueue bounds the jobs that wait for a reader.
 	readQueue = 16 << 10
 	// triesMax is how often one read is tried: first, after a raise, after a repair.
 	triesMax = 4
@@ -44,19 +44,22 @@ type Host interface {
 	Repair(ctx context.Context, g *multiraft.Group, e *blockstore.ChecksumError) error
 }
 
+// job is what waits for a reader.
+type job interface{ run(ctx context.Context) }
+
 // Server serves api/chunk/v1.
 type Server struct {
 	chunkv1.UnimplementedChunkServer
 	host    Host
 	cluster [16]byte
 	readers int
-	reads   chan *read
+	jobs    chan job
 	stats   Stats
 }
 
 // New returns a Server with that many goroutines for reads. Its streams are served while Run runs.
 func New(host Host, cluster [16]byte, readers int) *Server {
-	return &Server{host: host, cluster: cluster, readers: readers, reads: make(chan *read, readQueue)}
+	return &Server{host: host, cluster: cluster, readers: readers, jobs: make(chan job, readQueue)}
 }
 
 // Run serves reads until ctx ends. The gRPC server is stopped before, so that nobody waits for them any more.
@@ -66,8 +69,8 @@ func (s *Server) Run(ctx context.Context) {
 		wg.Go(func() {
 			for {
 				select {
-				case r := <-s.reads:
-					r.run(ctx)
+				case j := <-s.jobs:
+					j.run(ctx)
 				case <-ctx.Done():
 					return
 				}

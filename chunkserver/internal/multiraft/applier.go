@@ -26,6 +26,7 @@ const (
 	taskFreeze                  // frozen
 	taskImage                   // prepare an image to send
 	taskRepair                  // chunk, off, data, reply
+	taskReplace                 // chunk, off, data, through, reply
 	taskRetry                   // go on with what could not be applied
 	taskStop                    // reply: the applier is done with the group
 )
@@ -40,7 +41,9 @@ type task struct {
 	chunk  layout.ChunkID
 	off    uint32
 	data   []byte
-	reply  chan error
+	// through: no entry behind it is in data.
+	through uint64
+	reply   chan error
 }
 
 // app is what an applier keeps of a group.
@@ -128,7 +131,7 @@ func (a *applier) do(t *task) {
 			a.enter(t)
 		}
 	case taskFreeze:
-		if p.dead {
+		if p.dead || p.med.ahead != nil {
 			t.frozen <- frozen{g: g}
 			return
 		}
@@ -137,6 +140,8 @@ func (a *applier) do(t *task) {
 		a.image(g)
 	case taskRepair:
 		t.reply <- p.med.cs.Repair(t.chunk, t.off, t.data)
+	case taskReplace:
+		t.reply <- a.replace(t)
 	case taskRetry:
 		a.retry(g)
 	case taskStop:
@@ -167,6 +172,7 @@ func (a *applier) enter(t *task) {
 // entry applies one entry, publishes what changed, and only then answers.
 func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 	p := &g.app
+	p.med.index = e.GetIndex()
 	var res copyset.Result
 	switch e.GetType() {
 	case raftpb.EntryNormal:
@@ -184,6 +190,9 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 		g.view.Store(v)
 	}
 	g.applied.Store(e.GetIndex())
+	if p.med.ahead != nil && e.GetIndex() >= g.floor.Load() {
+		p.med.ahead = nil
+	}
 	if res.Proposer == g.peer {
 		if prop := g.take(res.Proposal); prop != nil {
 			g.finish(prop, Reply{Status: Done, Outcome: res.Outcome})
@@ -293,15 +302,56 @@ func (g *Group) use(cs *blockstore.Copyset, err error) error {
 
 // medium is the blockstore as the state machine wants it.
 type medium struct {
-	cs   *blockstore.Copyset
-	crcs []uint32
+	cs    *blockstore.Copyset
+	crcs  []uint32
+	index uint64 // of the entry that is applied
+	// ahead are blocks that were replaced by another peer's, with the index behind which no entry is in them. See
+	// applier.replace. nil when there is none.
+	ahead map[blockAt]uint64
+}
+
+// blockAt names a block.
+type blockAt struct {
+	chunk layout.ChunkID
+	block uint32
+}
+
+// errAhead means that an entry's outcome depends on a block that is newer than the entry.
+var errAhead = errors.New("multiraft: a compare and write of a block that was damaged: the peer has to be rebuilt")
+
+// replace puts another peer's copy in place of a damaged block, which an entry can not be merged with. The copy may hold
+// entries that are not applied here yet. Applying them again gives the same, sector by sector, because each sets what it
+// writes; so the block is right again when the last of them is applied. Until then the peer serves no reads, makes no
+// checkpoint and no image, and a compare and write of the block, whose outcome would depend on the future, ends it.
+func (a *applier) replace(t *task) error {
+	p := &t.g.app
+	if p.dead {
+		return ErrStopped
+	}
+	t.g.floor.Store(max(t.g.floor.Load(), t.through))
+	if err := p.med.cs.Write(t.chunk, t.off, t.data, nil); err != nil {
+		return err
+	}
+	if p.med.ahead == nil {
+		p.med.ahead = map[blockAt]uint64{}
+	}
+	p.med.ahead[blockAt{t.chunk, t.off / layout.BlockSize}] = t.through
+	return nil
 }
 
 func (m *medium) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
 	return m.cs.Write(ch, off, data, crcs)
 }
 
+// Read is what a compare and write compares with.
 func (m *medium) Read(ch layout.ChunkID, off uint32, dst []byte) error {
+	if m.ahead != nil {
+		for b := off / layout.BlockSize; b*layout.BlockSize < off+uint32(len(dst)); b++ {
+			if m.index <= m.ahead[blockAt{ch, b}] {
+				return errAhead
+			}
+		}
+	}
 	crcs, err := m.cs.Read(ch, off, dst, m.crcs[:0])
 	m.crcs = crcs[:0]
 	return err

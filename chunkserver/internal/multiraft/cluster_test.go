@@ -113,17 +113,17 @@ func (p *port) Install(ctx context.Context, to layout.ChunkserverID, m Message, 
 	return err
 }
 
-func (p *port) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, error) {
+func (p *port) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, uint64, error) {
 	h := p.n.to(p.self, to)
 	if h == nil {
-		return nil, errors.New("cut off")
+		return nil, 0, errors.New("cut off")
 	}
 	g := h.Group(id)
 	if g == nil {
-		return nil, ErrNoGroup
+		return nil, 0, ErrNoGroup
 	}
-	data, _, _, err := g.ReadBlocks(ctx, ch, off, length, applied)
-	return data, err
+	data, _, through, err := g.ReadBlocks(ctx, ch, off, length, applied)
+	return data, through, err
 }
 
 // server is one chunkserver of a test.
@@ -381,4 +381,13 @@ func (c *cluster) equal(ids ...layout.ChunkserverID) {
 			c.t.Fatalf("replica on %d differs:\n%v\n%v", id, first, all)
 		}
 	}
+}
+
+func checksumError(t *testing.T, err error) *blockstore.ChecksumError {
+	t.Helper()
+	var e *blockstore.ChecksumError
+	if !errors.As(err, &e) {
+		t.Fatalf("%v is no checksum error", err)
+	}
+	return e
 }

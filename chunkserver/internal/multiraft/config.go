@@ -34,8 +34,9 @@ type Transport interface {
 	// Install sends an image with its MsgSnap and returns when the other side has installed or refused it. It adds the
 	// bytes that have gone to sent.
 	Install(ctx context.Context, to layout.ChunkserverID, m Message, im *blockstore.Image, sent *atomic.Int64) error
-	// ReadBlocks reads whole blocks of another peer's replica that has applied at least the index given.
-	ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, error)
+	// ReadBlocks reads whole blocks of another peer's replica that has applied at least the index given. It returns
+	// the index behind which no entry is in the data.
+	ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, uint64, error)
 }
 
 // Config configures a Host. Default gives the values for production.

@@ -32,6 +32,7 @@ type Group struct {
 	leading   atomic.Bool   // raft leads here
 	leader    atomic.Uint64 // chunkserver of the leader, 0: not known
 	applied   atomic.Uint64
+	floor     atomic.Uint64 // below this applied index some block is newer than it should be (app.ahead)
 	view      atomic.Pointer[copyset.View]
 	members   atomic.Pointer[copyset.Members]
 	report    atomic.Pointer[raftReport]
@@ -168,7 +169,7 @@ type Access struct {
 
 // readable checks lease and fences. Done means that the read may go on, or that its data may be used.
 func (g *Group) readable(v layout.VolumeID, a *Access) Reply {
-	if end := g.lease.Load(); end == 0 || int64(g.host.now()) >= end {
+	if end := g.lease.Load(); end == 0 || int64(g.host.now()) >= end || g.applied.Load() < g.floor.Load() {
 		switch {
 		case g.failure.Load() != nil:
 			return g.failed()
@@ -228,17 +229,37 @@ func storeReply(err error) Reply {
 }
 
 // ReadBlocks reads whole blocks of the replica, whoever leads, once it has applied the index given; it is how another
-// peer gets a good copy of a damaged block.
-func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length uint32, applied uint64) (data []byte, crcs []uint32, at uint64, err error) {
+// peer gets a good copy of a damaged block. No entry behind through is in the data.
+func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length uint32, applied uint64) (data []byte, crcs []uint32, through uint64, err error) {
 	for g.applied.Load() < applied {
 		if err := g.host.pause(ctx, 5*time.Millisecond); err != nil {
 			return nil, nil, 0, err
 		}
 	}
 	data = make([]byte, length)
-	at = g.applied.Load()
 	crcs, err = g.store.Load().Read(ch, off, data, nil)
-	return data, crcs, at, err
+	return data, crcs, g.applied.Load() + 1, err // the next entry may be in it already
+}
+
+// Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
+// case, so that damage is found, and repaired, before the mutation is proposed: at apply it would hold up the whole
+// copyset. *blockstore.ChecksumError names the block.
+func (g *Group) Probe(ch layout.ChunkID, off, length uint32, both bool) error {
+	var buf [layout.BlockSize]byte
+	end := off + length
+	first, last := off/layout.BlockSize, (end-1)/layout.BlockSize
+	cut := end%layout.BlockSize != 0
+	if off%layout.BlockSize != 0 || both || first == last && cut {
+		if _, err := g.store.Load().Read(ch, first*layout.BlockSize, buf[:], nil); err != nil {
+			return err
+		}
+	}
+	if last != first && (cut || both) {
+		if _, err := g.store.Load().Read(ch, last*layout.BlockSize, buf[:], nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // order asks the worker for something and waits for its answer.

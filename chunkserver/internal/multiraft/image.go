@@ -138,7 +138,8 @@ func (g *Group) orderImage() {
 // image prepares an image for raft's next Snapshot call.
 func (a *applier) image(g *Group) {
 	p := &g.app
-	if p.dead {
+	if p.dead || p.med.ahead != nil {
+		g.offers.put(nil)
 		return
 	}
 	im, err := p.med.cs.Snapshot(p.state.Marshal())

@@ -272,12 +272,8 @@ func (h *Host) Remove(ctx context.Context, id layout.CopysetID, peer layout.Peer
 		if err := g.order(ctx, event{kind: evDetach, err: ErrRemoved}); err != nil {
 			return err
 		}
-		reply := make(chan error, 1)
-		g.ap.post(task{g: g, kind: taskStop, reply: reply})
-		select {
-		case <-reply:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := g.ask(ctx, task{g: g, kind: taskStop}); err != nil {
+			return err
 		}
 	}
 	if err := h.erase(ctx, id); err != nil {

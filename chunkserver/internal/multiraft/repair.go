@@ -35,7 +35,7 @@ func (r *repairer) Run(ctx context.Context) {
 	for {
 		select {
 		case j := <-r.jobs:
-			err := r.host.Repair(ctx, j.g, j.e)
+			err := r.host.fetch(ctx, j.g, j.e, true)
 			r.host.event("block repaired", j.g, err)
 			if err == nil {
 				j.g.ap.post(task{g: j.g, kind: taskRetry})
@@ -49,22 +49,24 @@ func (r *repairer) Run(ctx context.Context) {
 // Repair replaces a damaged block by a good copy of another peer. The store takes only bytes that fit the checksum which
 // it has for the block, so a copy that is older or newer changes nothing. The error is that of the last peer asked.
 func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError) error {
+	return h.fetch(ctx, g, e, false)
+}
+
+// fetch asks the other peers for a block, and puts the first copy that fits in its place; with replace, the copy of the
+// first peer that has a good one.
+func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError, replace bool) error {
 	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
 	off := e.Block * layout.BlockSize
 	for _, cs := range g.Members().Chunkservers {
 		if cs == h.cfg.Self {
 			continue
 		}
-		data, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
+		data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
 		if err == nil {
-			reply := make(chan error, 1)
-			g.ap.post(task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: data, reply: reply})
-			select {
-			case err = <-reply:
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-h.stopped:
-				return ErrStopped
+			t := task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: data, through: through}
+			if err = g.ask(ctx, t); replace && errors.As(err, new(*blockstore.ChecksumError)) {
+				t.kind = taskReplace
+				err = g.ask(ctx, t)
 			}
 		}
 		if err == nil {
@@ -76,4 +78,18 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 		}
 	}
 	return last
+}
+
+// ask has the applier do a task that answers.
+func (g *Group) ask(ctx context.Context, t task) error {
+	t.reply = make(chan error, 1)
+	g.ap.post(t)
+	select {
+	case err := <-t.reply:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.host.stopped:
+		return ErrStopped
+	}
 }

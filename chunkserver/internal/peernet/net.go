@@ -246,10 +246,10 @@ func (n *Net) Install(ctx context.Context, to layout.ChunkserverID, m multiraft.
 }
 
 // ReadBlocks reads blocks of another peer's replica; see multiraft.Transport.
-func (n *Net) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, error) {
+func (n *Net) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, uint64, error) {
 	p := (*n.peers.Load())[to]
 	if p == nil {
-		return nil, fmt.Errorf("peernet: no address of chunkserver %d", to)
+		return nil, 0, fmt.Errorf("peernet: no address of chunkserver %d", to)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -258,13 +258,13 @@ func (n *Net) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout
 		Offset: off, Length: length, MinApplied: applied,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("peernet: %w", err)
+		return nil, 0, fmt.Errorf("peernet: %w", err)
 	}
 	if len(r.GetData()) != int(length) {
-		return nil, fmt.Errorf("peernet: asked for %d bytes, got %d", length, len(r.GetData()))
+		return nil, 0, fmt.Errorf("peernet: asked for %d bytes, got %d", length, len(r.GetData()))
 	}
 	if bad := layout.VerifyBlocks(r.GetData(), r.GetCrcs()); bad >= 0 {
-		return nil, fmt.Errorf("peernet: block %d of the answer does not match its CRC32C", bad)
+		return nil, 0, fmt.Errorf("peernet: block %d of the answer does not match its CRC32C", bad)
 	}
-	return r.GetData(), nil
+	return r.GetData(), r.GetApplied(), nil
 }

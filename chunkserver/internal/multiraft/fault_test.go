@@ -1,0 +1,133 @@
+package multiraft
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/vfs"
+)
+
+// crash stops a server and leaves on its disk what was durable, and any part of the rest.
+func (c *cluster) crash(id layout.ChunkserverID, rng *rand.Rand) {
+	s := c.servers[id]
+	fs := s.fs.Crash(rng)
+	index := s.index.CrashClone(pebblevfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	c.halt(id)
+	s.fs, s.index = fs, index
+}
+
+// TestPowerCut cuts the power of all at once, again and again: what was answered is there.
+func TestPowerCut(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 1))
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery, cfg.TailEntries = 30*time.Millisecond, 8 })
+	c.found(1, 2, 3)
+	want := map[int]byte{}
+	for round := range 4 {
+		lead := c.leader()
+		for i := range 40 {
+			block := rng.IntN(16)
+			cmd := c.command(block, byte(round*40+i+1))
+			if r := c.propose(lead, cmd); r.Status == Done && r.Outcome.Code == copyset.OK {
+				want[block] = cmd.Payload[0]
+			} else if c.retry(cmd).Code == copyset.OK {
+				want[block] = cmd.Payload[0]
+			}
+		}
+		for id := range c.servers {
+			c.crash(id, rng)
+		}
+		for id := range c.servers {
+			c.start(id)
+		}
+		for block, v := range want {
+			c.mustRead(block, v)
+		}
+	}
+	c.equal(1, 2, 3)
+}
+
+// TestRepair damages a block of the leader: the reader gets it from another peer, and a write of a part of it waits for
+// the repair.
+func TestRepair(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = time.Hour })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	c.retry(c.command(0, 11))
+	c.retry(c.command(1, 22))
+	c.equal(1, 2, 3)
+	c.damage(lead, 11)
+	c.damage(lead, 22)
+	_, r := c.read(lead, 0)
+	if r.Status != Damaged {
+		t.Fatalf("a damaged block reads: %v", r)
+	}
+	g := c.group(lead)
+	if err := c.servers[lead].host.Repair(c.ctx(), g, checksumError(t, r.Err)); err != nil {
+		t.Fatal(err)
+	}
+	if v, r := c.read(lead, 0); !served(r) || v != 11 {
+		t.Fatalf("a repaired block reads %d: %v", v, r)
+	}
+	part := c.command(1, 33)
+	part.Offset, part.Length, part.Payload, part.CRCs = layout.BlockSize, 512, part.Payload[:512], nil
+	c.retry(part)
+	c.equal(1, 2, 3)
+	if n := c.servers[lead].host.Repaired(); n != 2 {
+		t.Errorf("%d blocks were repaired, want 2", n)
+	}
+}
+
+// damage flips a bit in each block of the data file that is filled with v.
+func (c *cluster) damage(id layout.ChunkserverID, v byte) {
+	c.t.Helper()
+	f, err := c.servers[id].fs.Open("store/blocks", vfs.ReadWrite)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	size, _ := f.Size()
+	buf := make([]byte, layout.BlockSize)
+	found := false
+	for off := int64(layout.BlockSize); off < size; off += layout.BlockSize {
+		if _, err := f.ReadAt(buf, off); err != nil {
+			c.t.Fatal(err)
+		}
+		if buf[0] == v && buf[layout.BlockSize-1] == v {
+			if _, err := f.WriteAt([]byte{v ^ 1}, off+100); err != nil {
+				c.t.Fatal(err)
+			}
+			found = true
+		}
+	}
+	if !found {
+		c.t.Fatal("the block is not in the file")
+	}
+}
+
+// TestDiskFails: a peer whose log fails stops and says why; the others go on, also when it led.
+func TestDiskFails(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.found(1, 2, 3)
+	lead := c.leader()
+	c.retry(c.command(0, 1))
+	c.servers[lead].host.fail(errors.New("the disk is gone"))
+	c.until("another leader", func() bool { return c.leader(lead) != lead })
+	if out := c.retry(c.command(0, 2)); out.Code != copyset.OK {
+		t.Fatal(out)
+	}
+	if r := c.propose(lead, c.command(0, 3)); r.Status != Failed {
+		t.Errorf("the failed peer answers %v", r)
+	}
+	if _, r := c.read(lead, 0); r.Status != Failed {
+		t.Errorf("the failed peer reads: %v", r)
+	}
+	if r := c.group(lead).Report(); r.Err == nil || r.Leading {
+		t.Errorf("the failed peer reports %+v", r)
+	}
+}
