@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -162,17 +163,8 @@ func TestPlanHasNoPortTwice(t *testing.T) {
 		seen[address] = who
 	}
 	for _, i := range all {
-		claim(i.cfg.Base().AdminListen, i.name()+" admin")
-		switch c := i.cfg.(type) {
-		case *etcdConfig:
-			claim(c.Listen, i.name())
-			claim(c.PeerListen, i.name())
-		case *metaserverConfig:
-			claim(c.Listen, i.name())
-		case *chunkserverConfig:
-			claim(c.Listen, i.name())
-		case *gatewayConfig:
-			claim(c.Portals[0], i.name())
+		for _, address := range i.addresses() {
+			claim(address, i.name())
 		}
 		if _, err := os.Stat(i.configFile(o.dir)); err != nil {
 			t.Error(err)
@@ -187,5 +179,18 @@ func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestOccupiedPortIsNamed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // a test
+	i := &instance{role: gatewayRole, number: 1, cfg: gatewayRole.config()}
+	i.cfg.Base().AdminListen = l.Addr().String()
+	if err := portsFree([]*instance{i}); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Fatalf("got %v", err)
 	}
 }

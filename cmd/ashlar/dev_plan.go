@@ -45,6 +45,22 @@ func (i *instance) logFile(dir string) string { return filepath.Join(dir, "log",
 func (i *instance) dataDir(dir string) string { return filepath.Join(dir, i.name()) }
 func (i *instance) pidFile(dir string) string { return filepath.Join(dir, "run", i.name()+".pid") }
 
+// addresses returns all that the instance listens on.
+func (i *instance) addresses() []string {
+	out := []string{i.cfg.Base().AdminListen}
+	switch c := i.cfg.(type) {
+	case *etcdConfig:
+		out = append(out, c.Listen, c.PeerListen)
+	case *metaserverConfig:
+		out = append(out, c.Listen)
+	case *chunkserverConfig:
+		out = append(out, c.Listen)
+	case *gatewayConfig:
+		out = append(out, c.Portals...)
+	}
+	return out
+}
+
 // metaAddresses returns where the metaservers listen.
 func (o *devOptions) metaAddresses() []string {
 	var out []string

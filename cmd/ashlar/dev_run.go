@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -60,6 +61,9 @@ func runDev(ctx context.Context, o *devOptions, stdout, stderr io.Writer) (err e
 		r = newInProcess(o)
 	}
 	if err := awaitGone(ctx, o.dir, instances); err != nil {
+		return err
+	}
+	if err := portsFree(instances); err != nil {
 		return err
 	}
 	defer func() {
@@ -168,6 +172,21 @@ func lockDir(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("%s is in use by another ashlar dev: stop it, or choose another --dir", dir)
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// portsFree reports the first address that something else listens on: its answers would be taken for our daemon's.
+func portsFree(instances []*instance) error {
+	for _, inst := range instances {
+		for _, address := range inst.addresses() {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return fmt.Errorf("%s of %s can not be used: %w (stop what listens there, or choose other addresses with --portal and --meta)",
+					address, inst.name(), err)
+			}
+			_ = l.Close()
+		}
+	}
+	return nil
 }
 
 // awaitGone waits until the daemons of an earlier run, whose parent was killed, have ended.
