@@ -212,6 +212,134 @@ func TestStaticCluster(t *testing.T) {
 	}
 }
 
+// TestOperations asks for each operation of the protocol.
+func TestOperations(t *testing.T) {
+	b := newTestbed(t, 1)
+	id := b.leader()
+	c := b.dial(id)
+	defer c.close()
+	block := func(v byte) []byte { return bytes.Repeat([]byte{v}, layout.BlockSize) }
+	seq := uint64(0)
+	ask := func(want chunkv1.Status, r *chunkv1.Request) *chunkv1.Response {
+		t.Helper()
+		resp := c.do(r)[r.GetId()]
+		if resp.GetStatus() != want {
+			t.Fatalf("%v: %v %s, want %v", r.GetOp(), resp.GetStatus(), resp.GetMessage(), want)
+		}
+		return resp
+	}
+	next := func(op chunkv1.Op, at uint32, data []byte) *chunkv1.Request {
+		seq++
+		return request(op, at, seq, data)
+	}
+	reads := func(at uint32, want []byte) {
+		t.Helper()
+		resp := ask(chunkv1.Status_STATUS_OK, request(chunkv1.Op_OP_READ, at, 0, nil))
+		if !bytes.Equal(resp.GetData(), want) || resp.GetCrcs()[0] != layout.CRC(want) {
+			t.Fatalf("block %d is %x…, want %x…", at, resp.GetData()[:8], want[:8])
+		}
+	}
+	const ok, invalid = chunkv1.Status_STATUS_OK, chunkv1.Status_STATUS_INVALID
+
+	ask(ok, next(chunkv1.Op_OP_WRITE, 1, block(1)))
+	ask(ok, next(chunkv1.Op_OP_WRITE, 2, block(2)))
+	part := next(chunkv1.Op_OP_WRITE, 1, block(9)[:512])
+	part.Offset, part.Length = part.Offset+512, 512
+	ask(ok, part)
+	merged := block(1)
+	copy(merged[512:], block(9)[:512])
+	reads(1, merged)
+
+	swap := next(chunkv1.Op_OP_COMPARE_AND_WRITE, 2, append(block(2), block(3)...))
+	ask(ok, swap)
+	ask(ok, swap)
+	reads(2, block(3))
+	if r := ask(chunkv1.Status_STATUS_MISCOMPARE, next(chunkv1.Op_OP_COMPARE_AND_WRITE, 2, append(append(block(3)[:100:100], block(7)[:layout.BlockSize-100]...), block(4)...))); r.GetOffset() != 100 {
+		t.Errorf("miscompare at %d", r.GetOffset())
+	}
+	wrong := next(chunkv1.Op_OP_COMPARE_AND_WRITE, 2, append(block(3), block(4)...))
+	wrong.Crcs[1]++
+	ask(invalid, wrong)
+
+	r := request(chunkv1.Op_OP_ALLOCATION, 0, 0, nil)
+	r.Length = 4 * layout.BlockSize
+	if runs := ask(ok, r).GetRuns(); len(runs) != 3 || runs[0].GetAllocated() || !runs[1].GetAllocated() || runs[1].GetLength() != 2*layout.BlockSize {
+		t.Errorf("allocation %v", runs)
+	}
+	discard := next(chunkv1.Op_OP_DISCARD, 1, nil)
+	ask(ok, discard)
+	reads(1, block(0))
+	zero := next(chunkv1.Op_OP_WRITE_ZEROES, 2, nil)
+	zero.Length = 512
+	ask(ok, zero)
+	merged = block(3)
+	clear(merged[:512])
+	reads(2, merged)
+
+	for name, change := range map[string]func(*chunkv1.Request){
+		"odd offset":   func(r *chunkv1.Request) { r.Offset++ },
+		"no seq":       func(r *chunkv1.Request) { r.Seq = 0 },
+		"no fence":     func(r *chunkv1.Request) { r.Fence = nil },
+		"no initiator": func(r *chunkv1.Request) { r.Initiator = 0 },
+		"no volume":    func(r *chunkv1.Request) { r.Volume = 0 },
+		"no checksums": func(r *chunkv1.Request) { r.Crcs = nil },
+		"short data":   func(r *chunkv1.Request) { r.Data = r.Data[:512] },
+		"unknown op":   func(r *chunkv1.Request) { r.Op = 77 },
+	} {
+		r := next(chunkv1.Op_OP_WRITE, 1, block(5))
+		change(r)
+		if resp := c.do(r)[r.GetId()]; resp.GetStatus() != invalid {
+			t.Errorf("%s: %v", name, resp.GetStatus())
+		}
+	}
+	r = request(chunkv1.Op_OP_READ, 1, 0, nil)
+	r.Copyset = 99
+	ask(chunkv1.Status_STATUS_NO_SUCH_COPYSET, r)
+
+	newer := request(chunkv1.Op_OP_READ, 2, 0, nil)
+	newer.Fence.Generation = 1
+	ask(ok, newer) // raised on the way
+	if r := ask(chunkv1.Status_STATUS_STALE_FENCE, request(chunkv1.Op_OP_READ, 2, 0, nil)); r.GetFence().GetGeneration() != 1 {
+		t.Errorf("fence %v", r.GetFence())
+	}
+	old := next(chunkv1.Op_OP_WRITE, 2, block(6))
+	ask(chunkv1.Status_STATUS_STALE_FENCE, old)
+	ask(ok, &chunkv1.Request{Id: 1, Op: chunkv1.Op_OP_RAISE_ACCESS, Copyset: 1, Volume: 9, AccessGeneration: 5})
+	if r := ask(chunkv1.Status_STATUS_STALE_ACCESS, newer); r.GetAccessGeneration() != 5 {
+		t.Errorf("access generation %d", r.GetAccessGeneration())
+	}
+	ask(ok, &chunkv1.Request{Id: 1, Op: chunkv1.Op_OP_DELETE_VOLUME, Copyset: 1, Volume: 9})
+	newer.AccessGeneration = 6
+	ask(chunkv1.Status_STATUS_STALE_ACCESS, newer)
+
+	follower := b.dial(id%3 + 1)
+	defer follower.close()
+	if r := follower.do(newer)[1]; r.GetStatus() != chunkv1.Status_STATUS_NOT_LEADER || r.GetLeader() != uint64(id) {
+		t.Errorf("a follower answers %v", r)
+	}
+}
+
+// TestStreamRefused: a client of another cluster or version is told.
+func TestStreamRefused(t *testing.T) {
+	b := newTestbed(t, 1)
+	c := b.dial(1)
+	defer c.close()
+	if err := c.stream.Send(&chunkv1.Requests{Version: 2, Cluster: testCluster[:], Requests: []*chunkv1.Request{request(chunkv1.Op_OP_READ, 0, 0, nil)}}); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := c.stream.Recv(); err != nil || rs.GetResponses()[0].GetStatus() != chunkv1.Status_STATUS_VERSION {
+		t.Errorf("a newer version: %v %v", rs, err)
+	}
+	d := b.dial(1)
+	defer d.close()
+	if err := d.stream.Send(&chunkv1.Requests{Version: 1, Cluster: make([]byte, 16)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.stream.Recv(); err == nil {
+		t.Error("a client of another cluster was served")
+	}
+}
+
 // BenchmarkCluster measures three chunkservers in this process, over TCP: sub-benchmarks by what is done at which depth.
 func BenchmarkCluster(b *testing.B) {
 	bed := newTestbed(b, 1)

@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
@@ -109,7 +111,8 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// session runs one stream until it breaks.
+// session runs one stream until it breaks. A second goroutine waits for the server's only answer, because that is how a
+// broken connection is noticed at once.
 func (l *link) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,9 +120,25 @@ func (l *link) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ended := make(chan error, 1)
+	go func() { // ends with the stream; session waits for it
+		err := stream.RecvMsg(&raftv1.SendReply{})
+		cancel()
+		ended <- err
+	}()
+	err = l.transmit(ctx, stream)
+	cancel()
+	if said := <-ended; said != nil && status.Code(said) != codes.Canceled {
+		return said
+	}
+	return err
+}
+
+// transmit writes what waits until ctx ends.
+func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply]) error {
 	hello := &raftv1.Batch{Version: Version, Cluster: l.net.cfg.Cluster[:], From: uint64(l.net.cfg.Self), To: uint64(l.to)}
 	if err := stream.Send(hello); err != nil {
-		return streamErr(stream, err)
+		return err
 	}
 	for {
 		msgs := l.take()
@@ -127,8 +146,8 @@ func (l *link) session(ctx context.Context) error {
 			l.spare = msgs
 			select {
 			case <-l.wake:
-			case <-stream.Context().Done():
-				return streamErr(stream, stream.Context().Err())
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 			continue
 		}
@@ -136,17 +155,9 @@ func (l *link) session(ctx context.Context) error {
 		clear(msgs)
 		l.spare = msgs
 		if err != nil {
-			return streamErr(stream, err)
+			return err
 		}
 	}
-}
-
-// streamErr returns what the server said, if the stream ended by it.
-func streamErr(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], err error) error {
-	if _, e := stream.CloseAndRecv(); e != nil {
-		return e
-	}
-	return err
 }
 
 // send writes messages as batches of about batchBytes.
