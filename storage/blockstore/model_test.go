@@ -564,7 +564,7 @@ func TestModel(t *testing.T) {
 }
 
 func TestCrash(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(14) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHarness(t, 1000+seed)
 			for range 6 {

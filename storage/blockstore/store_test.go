@@ -414,8 +414,16 @@ func TestCreateRemove(t *testing.T) {
 	if _, err := s.Create(1); !errors.Is(err, ErrExists) {
 		t.Fatal(err)
 	}
+	mustWrite(t, c, chunk0, 0, pattern(1, 4096))
+	mustCommit(t, s, c.Freeze(nil))
 	f := c.Freeze(nil)
 	if err := s.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	err := s.index.EachLeaf([]byte{extent.KeyLeaf}, []byte{extent.KeyLeaf + 1}, func(uint64, extent.LeafID, *extent.Leaf) error {
+		return errors.New("a leaf is left")
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Remove(1); !errors.Is(err, ErrNotFound) {
