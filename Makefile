@@ -35,7 +35,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/ashlar
-	$(GO) build -o bin/ashlar ./cmd/ashlar
+	CGO_ENABLED=0 $(GO) build -o bin/ashlar ./cmd/ashlar
 
 .PHONY: run
 run: build ## build and run a whole cluster on this machine in the foreground (ashlar dev)
