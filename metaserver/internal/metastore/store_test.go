@@ -205,10 +205,12 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// lossy is an etcd whose answers to transactions get lost: before doing anything, or after.
+// lossy is an etcd whose answers to transactions get lost: before doing anything, or after. What it has not done it keeps:
+// the network may still deliver it.
 type lossy struct {
 	clientv3.KV
 	before, after int
+	held          []clientv3.Txn
 }
 
 type lossyTxn struct {
@@ -227,6 +229,7 @@ func (t *lossyTxn) Else(o ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Else(o...
 func (t *lossyTxn) Commit() (*clientv3.TxnResponse, error) {
 	if t.l.before > 0 {
 		t.l.before--
+		t.l.held = append(t.l.held, t.Txn)
 		return nil, errLost
 	}
 	r, err := t.Txn.Commit()
@@ -251,6 +254,14 @@ func TestLostAnswers(t *testing.T) {
 		if got := read(t, s)["x"]; got != i {
 			t.Errorf("%+v: x is %d, want %d", lost, got, i)
 		}
+	}
+	for _, late := range l.held {
+		if r, err := late.Commit(); err != nil || r.Succeeded {
+			t.Errorf("an attempt that was delivered late: %v, %v", r, err)
+		}
+	}
+	if got := read(t, s)["x"]; got != 3 {
+		t.Errorf("after late deliveries x is %d, want 3", got)
 	}
 	if s.txn != 4 {
 		t.Errorf("transaction %d, want 4", s.txn)
