@@ -7,6 +7,7 @@ import (
 	_ "net/http/pprof"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,10 @@ func TestServe(t *testing.T) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	<-stop
-	fmt.Printf("%+v\n", p.Stats())
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	stats := p.Stats()
+	fmt.Printf("%+v\n%.3f allocations and %.0f bytes per command\n", stats,
+		float64(mem.Mallocs)/float64(stats.Session.Commands), float64(mem.TotalAlloc)/float64(stats.Session.Commands))
 	time.Sleep(10 * time.Millisecond)
 }

@@ -90,6 +90,7 @@ type options struct {
 	memory    int64
 	bytes     int64
 	luns      int
+	disk      *disk // nil: a new one
 }
 
 func defaults() options {
@@ -115,7 +116,10 @@ func result(o options, cid pdu.CID) *login.Result {
 
 func newPeer(t testing.TB, o options) *peer {
 	t.Helper()
-	p := &peer{pool: NewPool(o.memory), disk: &disk{data: make([]byte, diskSize)}}
+	p := &peer{pool: NewPool(o.memory), disk: o.disk}
+	if p.disk == nil {
+		p.disk = &disk{data: make([]byte, diskSize)}
+	}
 	var maps []scsi.Mapping
 	for i := range o.luns {
 		u, err := scsi.NewLogicalUnit(scsi.UnitConfig{

@@ -239,8 +239,9 @@ func (b *Buffer) Release() {
 		panic("session: released a buffer too often")
 	}
 	if poison {
-		for i := range b.mem {
-			b.mem[i] = poisonByte
+		b.mem[0] = poisonByte
+		for n := 1; n < len(b.mem); n *= 2 {
+			copy(b.mem[n:], b.mem[:n])
 		}
 	}
 	size, charged, pool := int64(len(b.mem)), b.charged, b.pool

@@ -158,8 +158,10 @@ func (c *Conn) takeResponse(t *Task, p *PDU) {
 // retireSent ends t with p as its last PDU, and gives p its serial numbers after the window was moved on.
 func (c *Conn) retireSent(t *Task, p *PDU) {
 	if t.compares() {
-		c.pending = append(c.pending, compare{c.statSN, t.cmd.LUN})
 		c.s.unit(t.cmd.LUN).compares++
+		if len(c.pending) < pendingMax { // else its outcome is never acknowledged: nothing is forgotten too early
+			c.pending = append(c.pending, compare{c.statSN, t.cmd.LUN})
+		}
 	}
 	c.cut = cut{}
 	c.s.recycle(t)

@@ -24,6 +24,8 @@ const (
 	r2tMax = 8
 	// deferredMax bounds the task management functions that wait for commands before them.
 	deferredMax = 8
+	// pendingMax bounds the COMPARE AND WRITE responses of a connection whose acknowledgement is awaited.
+	pendingMax = 2 * WindowMax
 	// queueMax is the number of PDUs waiting on a connection from which on it is congested.
 	queueMax = 512
 )
