@@ -71,8 +71,9 @@ test-unit: $(LAYER) ## unit layer: all packages with -race, -shuffle and the inv
 
 .PHONY: test-sim
 test-sim: $(LAYER) ## simulation layer: seeded faults in one thread, a fixed budget
-	@$(LAYER) -name simulation -budget $(SIM_BUDGET) -results $(RESULTS) -- \
-	  $(GO) test -json -count=1 -tags $(TAGS) -timeout $(SIM_BUDGET) $(SIM_PKGS)
+	@pkgs="$(SIM_PKGS)"; [ -z "$$pkgs" ] || \
+	  $(LAYER) -name simulation -budget $(SIM_BUDGET) -results $(RESULTS) -- \
+	  $(GO) test -json -count=1 -tags $(TAGS) -timeout $(SIM_BUDGET) $$pkgs
 
 # A binary that does not build fails every test of the next two layers, which is what the summary shows.
 .PHONY: test-fault
