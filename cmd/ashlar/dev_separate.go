@@ -198,10 +198,11 @@ func devStart(dir, name string) (pid int, err error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	if err := os.WriteFile(inst.pidFile(dir), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600); err != nil {
+	pid = cmd.Process.Pid
+	if err := os.WriteFile(inst.pidFile(dir), []byte(strconv.Itoa(pid)+"\n"), 0o600); err != nil {
 		return 0, err
 	}
-	return cmd.Process.Pid, cmd.Process.Release()
+	return pid, cmd.Process.Release()
 }
 
 func daemonsOf(dir string) []string {
