@@ -21,16 +21,17 @@ const (
 // Pool is the memory for the data of all sessions of a gateway. It bounds what is leased, not what is free: an unused
 // buffer belongs to the garbage collector sooner or later.
 //
-// The limit has two parts. Reserve sets a part of it aside for a session: memory for data that its initiator may send
+// The limit has two parts. Reserve sets some of one half aside for a session: memory for data that its initiator may send
 // without being asked. Leases with LeaseReserved are paid from there, and never fail. The rest is for leases made when
 // the gateway chooses, before it asks for data (R2T) or reads a medium; there Lease fails when the limit is reached, and
 // Await queues for what is given back, first come first served.
 //
 // Safe for concurrent use. A lease that is not at the limit takes no lock.
 type Pool struct {
-	limit int64
-	used  atomic.Int64 // reserved + leased with Lease, in bytes
-	free  [bufferClasses]sync.Pool
+	limit    int64
+	used     atomic.Int64 // reserved + leased with Lease, in bytes
+	reserved atomic.Int64 // of used, at most half of limit
+	free     [bufferClasses]sync.Pool
 
 	waiting atomic.Int32 // len(mu.queue), readable without the lock
 	mu      struct {
@@ -79,16 +80,21 @@ func (p *Pool) refund(n int64) {
 	}
 }
 
-// Reserve sets n bytes aside, or returns ErrLimit.
+// Reserve sets n bytes aside, or returns ErrLimit. At most half of the limit can be reserved: the rest is for leases, so
+// that sessions which are there already can go on.
 func (p *Pool) Reserve(n int64) error {
-	if !p.charge(n) {
+	if p.reserved.Add(n) > p.limit/2 || !p.charge(n) {
+		p.reserved.Add(-n)
 		return ErrLimit
 	}
 	return nil
 }
 
 // Unreserve gives back what Reserve took.
-func (p *Pool) Unreserve(n int64) { p.refund(n) }
+func (p *Pool) Unreserve(n int64) {
+	p.reserved.Add(-n)
+	p.refund(n)
+}
 
 // Lease returns a buffer of n bytes, 1 to BufferMax, with one reference, or nil if the limit is reached or others wait.
 // Its bytes are what the last user left.

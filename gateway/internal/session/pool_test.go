@@ -7,6 +7,28 @@ import (
 	"testing"
 )
 
+// TestReservationsLeaveHalfForLeases: sessions that come can not take the memory that those which are there work with.
+func TestReservationsLeaveHalfForLeases(t *testing.T) {
+	p := NewPool(1 << 20)
+	for i := range 8 {
+		if err := p.Reserve(64 << 10); err != nil {
+			t.Fatalf("reservation %d: %v", i, err)
+		}
+	}
+	if err := p.Reserve(1); !errors.Is(err, ErrLimit) {
+		t.Fatalf("more than a half is reserved: %v", err)
+	}
+	b := p.Lease(512 << 10)
+	if b == nil {
+		t.Fatal("the other half can not be leased")
+	}
+	b.Release()
+	p.Unreserve(64 << 10)
+	if err := p.Reserve(64 << 10); err != nil {
+		t.Fatalf("what was given back can not be reserved: %v", err)
+	}
+}
+
 func TestPoolLimits(t *testing.T) {
 	p := NewPool(1 << 20)
 	if err := p.Reserve(512 << 10); err != nil {
