@@ -36,6 +36,9 @@ func (b *Batch) Delete(table, key string) { b.ops = append(b.ops, change{key: ta
 // Len is the number of changes; at most BatchMax can be committed together.
 func (b *Batch) Len() int { return len(b.ops) }
 
+// Final tells whether err means that the Store is of no more use: its user must give up being active.
+func Final(err error) bool { return errors.Is(err, ErrFenced) || errors.Is(err, ErrUnknown) }
+
 // Commit writes a batch. It does not end with ctx once the transaction is on its way, because half a decision is worse
 // than a late answer; Options.Timeout bounds it. On ErrFenced nothing was written; on ErrUnknown nobody knows.
 func (s *Store) Commit(ctx context.Context, b *Batch) error {
@@ -57,7 +60,7 @@ func (s *Store) Commit(ctx context.Context, b *Batch) error {
 		return s.dead
 	}
 	err := s.commit(context.WithoutCancel(ctx), b)
-	if errors.Is(err, ErrFenced) || errors.Is(err, ErrUnknown) {
+	if Final(err) {
 		s.dead = err
 		if s.o.Dead != nil {
 			s.o.Dead(err)

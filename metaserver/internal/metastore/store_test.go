@@ -220,7 +220,9 @@ type lossyTxn struct {
 
 var errLost = errors.New("the answer got lost")
 
-func (l *lossy) Txn(ctx context.Context) clientv3.Txn { return &lossyTxn{l.KV.Txn(context.WithoutCancel(ctx)), l} }
+func (l *lossy) Txn(ctx context.Context) clientv3.Txn {
+	return &lossyTxn{l.KV.Txn(context.WithoutCancel(ctx)), l}
+}
 
 func (t *lossyTxn) If(c ...clientv3.Cmp) clientv3.Txn  { t.Txn = t.Txn.If(c...); return t }
 func (t *lossyTxn) Then(o ...clientv3.Op) clientv3.Txn { t.Txn = t.Txn.Then(o...); return t }

@@ -99,7 +99,7 @@ func (n *Namespace) Run(ctx context.Context) error {
 	again := time.NewTicker(n.o.RaiseRetry)
 	defer again.Stop()
 	for {
-		if err := n.raiseTargets(ctx); err != nil {
+		if err := n.raiseTargets(ctx); err != nil && (metastore.Final(err) || ctx.Err() != nil) {
 			return err
 		}
 		if n.o.Raiser != nil {

@@ -7,9 +7,9 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// missingMax: a replica that its chunkserver has not reported for this long, while it reports others, is lost. A
-// chunkserver that starts reports its copysets as it opens them.
-const missingMax = 15 * time.Second
+// missingMax: a replica that its chunkserver has not reported for this long, while its heartbeats come, is lost. It is long
+// because replacing a replica that was only slow to open copies a whole copyset for nothing.
+const missingMax = time.Minute
 
 // failingMax: a replica that has not worked for this long is given up. A full disk or a payload on its way passes sooner.
 const failingMax = time.Minute

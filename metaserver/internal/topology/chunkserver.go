@@ -3,6 +3,7 @@ package topology
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -103,7 +104,10 @@ func (t *Topology) Register(ctx context.Context, r Registration) (layout.Chunkse
 		r.Pool = DefaultPool
 	}
 	if r.Server == "" {
-		r.Server = r.Address
+		// Chunkservers on one machine are not told apart by their ports.
+		if r.Server, _, _ = net.SplitHostPort(r.Address); r.Server == "" {
+			r.Server = r.Address
+		}
 	}
 	if r.Zone == "" {
 		r.Zone = r.Server

@@ -115,9 +115,9 @@ func (t *Topology) leaderLocked(c *copyset) bool {
 	return true
 }
 
-// stateLocked gives the scheduler's view of a copyset.
+// stateLocked gives the scheduler's view of a copyset. How long something has been reported ends with the last heartbeat:
+// silence says nothing.
 func (t *Topology) stateLocked(c *copyset) *schedule.State {
-	now := t.o.Now()
 	st := &schedule.State{
 		Record:  c.rec,
 		Reports: make(map[layout.ChunkserverID]*schedule.Report, len(c.reports)),
@@ -128,13 +128,13 @@ func (t *Topology) stateLocked(c *copyset) *schedule.State {
 		if s := t.mu.servers[id]; s != nil && s.up {
 			st.Reports[id] = r
 			if since := c.failing[id]; !since.IsZero() {
-				st.Failing[id] = now.Sub(since)
+				st.Failing[id] = s.beat.Sub(since)
 			}
 		}
 	}
 	for _, id := range involved(c.rec) {
 		if s := t.mu.servers[id]; s != nil && s.up && !s.missing[c.rec.ID].IsZero() {
-			st.Missing[id] = now.Sub(s.missing[c.rec.ID])
+			st.Missing[id] = s.beat.Sub(s.missing[c.rec.ID])
 		}
 	}
 	if c.leader != 0 {

@@ -23,7 +23,7 @@ const leaderMoveMax = 10 * time.Second
 const leaderRest = 30 * time.Second
 
 // Tick looks for what changed since the last one: who went down, which records are behind the reports, which changes are
-// to begin. It returns an error only when the store is of no more use.
+// to begin. An error is that of the store.
 func (t *Topology) Tick(ctx context.Context) error {
 	t.downs()
 	if err := t.advance(ctx); err != nil {

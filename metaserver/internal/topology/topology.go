@@ -232,10 +232,12 @@ func (t *Topology) update(ctx context.Context, f func(*tx) error) error {
 	return nil
 }
 
-// Run advances what is under way until ctx ends, and returns ctx's error or that of the store.
+// Run advances what is under way until ctx ends, and returns ctx's error, or that of the store when it is of no more use.
+// What etcd refuses, for example because it has no space, is tried again.
 func (t *Topology) Run(ctx context.Context) error {
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -243,8 +245,15 @@ func (t *Topology) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-t.kick:
 		}
-		if err := t.Tick(ctx); err != nil {
+		err := t.Tick(ctx)
+		switch {
+		case err == nil:
+			failing = false
+		case metastore.Final(err) || ctx.Err() != nil:
 			return err
+		case !failing:
+			failing = true
+			t.o.Log.Error("what the reports ask for can not be stored, trying again", zap.Error(err))
 		}
 	}
 }
