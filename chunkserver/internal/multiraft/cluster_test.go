@@ -131,6 +131,7 @@ type server struct {
 	id    layout.ChunkserverID
 	fs    *vfs.Mem
 	index *pebblevfs.MemFS
+	dir   string // of the log
 	log   *raftlog.Log
 	store *blockstore.Store
 	host  *Host
@@ -150,7 +151,7 @@ func newCluster(t *testing.T, n int, tune func(*Config)) *cluster {
 	c := &cluster{t: t, net: newNetwork(), servers: map[layout.ChunkserverID]*server{}, tune: tune}
 	for i := range n {
 		id := layout.ChunkserverID(i + 1)
-		c.servers[id] = &server{id: id, fs: vfs.NewMem(), index: pebblevfs.NewCrashableMem()}
+		c.servers[id] = &server{id: id, fs: vfs.NewMem(), index: pebblevfs.NewCrashableMem(), dir: "log"}
 		c.start(id)
 	}
 	t.Cleanup(func() {
@@ -168,13 +169,10 @@ func (c *cluster) start(id layout.ChunkserverID) {
 	var cluster [16]byte
 	cluster[0] = 1
 	var err error
-	if s.log, err = raftlog.Open(s.fs, "log", raftlog.Options{Identity: cluster, SegmentSize: 1 << 20, Spares: 2}); err != nil {
+	if s.log, err = raftlog.Open(s.fs, s.dir, raftlog.Options{Identity: cluster, SegmentSize: 1 << 20, Spares: 2}); err != nil {
 		c.t.Fatal(err)
 	}
-	opts := blockstore.Options{IndexFS: s.index, GrowStep: 4 << 20, Capacity: 256 << 20}
-	if s.store, err = blockstore.Open(s.fs, "store", blockstore.Identity{Cluster: cluster, Chunkserver: id}, opts); err != nil {
-		c.t.Fatal(err)
-	}
+	s.store = s.openStore(c.t)
 	cfg := Default()
 	cfg.Self, cfg.Log, cfg.Store, cfg.Transport = id, s.log, s.store, &port{c.net, id}
 	cfg.FS, cfg.Dir, cfg.Workers, cfg.Appliers = s.fs, "store", 2, 2
@@ -194,6 +192,16 @@ func (c *cluster) start(id layout.ChunkserverID) {
 		}
 	}()
 	c.net.set(id, s.host)
+}
+
+func (s *server) openStore(t *testing.T) *blockstore.Store {
+	t.Helper()
+	opts := blockstore.Options{IndexFS: s.index, GrowStep: 4 << 20, Capacity: 256 << 20}
+	st, err := blockstore.Open(s.fs, "store", blockstore.Identity{Cluster: [16]byte{1}, Chunkserver: s.id}, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
 }
 
 // halt stops a server as a crash would: nothing is checkpointed.
