@@ -75,7 +75,7 @@ func FreePorts(n int) (int, error) {
 
 func allFree(p, n int) bool {
 	for i := range n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p+i)) //nolint:noctx // returns at once
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p+i))
 		if err != nil {
 			return false
 		}
