@@ -2,6 +2,7 @@ package metaserver
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"net"
@@ -64,6 +65,11 @@ func withEtcd(m *testing.M) int {
 	}
 	<-e.Server.ReadyNotify()
 	etcdURL = e.Clients[0].Addr().String()
+	// The tests wait more than they compute.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	e.Close()
 	if left := leaks(); left != "" {
