@@ -44,6 +44,7 @@ func newPicture(c *topology.View, n *namespace.View, grace time.Duration) *pictu
 	}
 	for _, g := range c.Gateways {
 		p.gateways[g.ID] = g.Name
+		p.young = p.young || c.Age < grace && g.Last.IsZero()
 	}
 	return p
 }

@@ -50,7 +50,7 @@ type server struct {
 	version        string
 	capacity, used uint64
 	diskError      string
-	skew           time.Duration
+	skew           skew
 	revision       int64
 	strays         int
 	// missing tells since when a copyset that should be reported is not.
@@ -317,10 +317,7 @@ func (t *Topology) takeLocked(s *server, b *Beat) bool {
 	if b.DiskError != s.diskError {
 		s.diskError, t.mu.hurry = b.DiskError[:min(len(b.DiskError), errorMax)], true
 	}
-	s.skew = 0
-	if !b.Time.IsZero() {
-		s.skew = b.Time.Round(0).Sub(now.Round(0))
-	}
+	s.skew.add(b.Time, now)
 	reported := make(map[layout.CopysetID]struct{}, len(b.Copysets))
 	s.strays = 0
 	for i := range b.Copysets {

@@ -37,7 +37,7 @@ type gateway struct {
 	up         bool
 	sessions   uint32
 	version    string
-	skew       time.Duration
+	skew       skew
 }
 
 // GatewayRegistration is what a gateway says when it starts.
@@ -112,10 +112,8 @@ func (t *Topology) GatewayBeat(id uint64, at time.Time, sessions uint32, version
 	}
 	now := t.o.Now()
 	changed := !g.up
-	g.beat, g.wall, g.up, g.sessions, g.version, g.skew = now, now, true, sessions, version, 0
-	if !at.IsZero() {
-		g.skew = at.Round(0).Sub(now.Round(0))
-	}
+	g.beat, g.wall, g.up, g.sessions, g.version = now, now, true, sessions, version
+	g.skew.add(at, now)
 	t.mu.Unlock()
 	if changed {
 		t.o.Changed()

@@ -90,14 +90,14 @@ func (t *Topology) View() *View {
 	for id, s := range t.mu.servers {
 		v.Chunkservers = append(v.Chunkservers, Chunkserver{
 			ChunkserverRecord: *s.rec, Up: s.up, Heard: !s.beat.IsZero(), Last: s.wall, Version: s.version,
-			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Skew: s.skew,
+			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Skew: s.skew.value(),
 			Copysets: members[id], Leaders: leaders[id], Strays: s.strays,
 		})
 	}
 	slices.SortFunc(v.Chunkservers, func(a, b Chunkserver) int { return cmp.Compare(a.ID, b.ID) })
 	for _, g := range t.mu.gateways {
 		v.Gateways = append(v.Gateways, Gateway{
-			GatewayRecord: *g.rec, Up: g.up, Last: g.wall, Sessions: g.sessions, Version: g.version, Skew: g.skew,
+			GatewayRecord: *g.rec, Up: g.up, Last: g.wall, Sessions: g.sessions, Version: g.version, Skew: g.skew.value(),
 		})
 	}
 	slices.SortFunc(v.Gateways, func(a, b Gateway) int { return cmp.Compare(a.ID, b.ID) })
