@@ -178,7 +178,10 @@ func copysetReplacePeer() *cobra.Command {
 			if q.Copyset, err = parseID("copyset", args[0]); err != nil {
 				return err
 			}
-			r, err := s.admin.ReplacePeer(ctx, q)
+			// Waiting is for the copy, not for a metaserver.
+			ask, cancel := context.WithTimeout(ctx, timeoutDefault)
+			defer cancel()
+			r, err := s.admin.ReplacePeer(ask, q)
 			if err != nil {
 				return err
 			}
