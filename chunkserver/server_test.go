@@ -314,8 +314,12 @@ func TestOperations(t *testing.T) {
 
 	follower := b.dial(id%3 + 1)
 	defer follower.close()
-	if r := follower.do(newer)[1]; r.GetStatus() != chunkv1.Status_STATUS_NOT_LEADER || r.GetLeader() != uint64(id) {
-		t.Errorf("a follower answers %v", r)
+	var resp *chunkv1.Response
+	for end := time.Now().Add(5 * time.Second); resp.GetLeader() == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		resp = follower.do(newer)[1] // it may not have heard of the leader yet
+	}
+	if resp.GetStatus() != chunkv1.Status_STATUS_NOT_LEADER || resp.GetLeader() != uint64(id) {
+		t.Errorf("a follower answers %v", resp)
 	}
 }
 

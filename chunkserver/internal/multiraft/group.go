@@ -57,6 +57,7 @@ type Waiter interface{ Done(Reply) }
 
 type proposal struct {
 	id   uint64
+	size int64 // of data
 	data []byte
 	w    Waiter
 }
@@ -74,15 +75,14 @@ func (g *Group) Propose(c *copyset.Command, w Waiter) {
 		w.Done(r)
 		return
 	}
-	p := &proposal{id: g.host.nextProposal.Add(1), w: w}
-	c.Proposer, c.Proposal = g.peer, p.id
-	p.data = c.AppendTo(make([]byte, 0, c.Size()))
-	size := int64(len(p.data))
-	count, bytes, total := g.pending.count.Add(1), g.pending.bytes.Add(size), g.host.pendingBytes.Add(size)
+	p := &proposal{id: g.host.nextProposal.Add(1), size: int64(c.Size()), w: w}
+	count, bytes, total := g.pending.count.Add(1), g.pending.bytes.Add(p.size), g.host.pendingBytes.Add(p.size)
 	if cfg := &g.host.cfg; count > int64(cfg.ProposalsMax) || bytes > cfg.ProposalBytesMax || total > cfg.TotalBytesMax {
 		g.finish(p, Reply{Status: Busy})
 		return
 	}
+	c.Proposer, c.Proposal = g.peer, p.id
+	p.data = c.AppendTo(make([]byte, 0, p.size))
 	g.w.post(event{g: g, kind: evPropose, prop: p})
 }
 
@@ -103,10 +103,9 @@ func (g *Group) admit(c *copyset.Command) (Reply, bool) {
 
 // settle gives back what the proposal counted.
 func (g *Group) settle(p *proposal) {
-	size := int64(len(p.data))
 	g.pending.count.Add(-1)
-	g.pending.bytes.Add(-size)
-	g.host.pendingBytes.Add(-size)
+	g.pending.bytes.Add(-p.size)
+	g.host.pendingBytes.Add(-p.size)
 }
 
 func (g *Group) finish(p *proposal, r Reply) {

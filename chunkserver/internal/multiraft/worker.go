@@ -120,7 +120,7 @@ func (w *worker) close() {
 
 // Run serves until ctx ends.
 func (w *worker) Run(ctx context.Context) {
-	timer := time.NewTicker(w.host.cfg.Tick)
+	timer := time.NewTimer(w.host.cfg.Tick)
 	defer timer.Stop()
 	w.lastTick = w.host.now()
 	for ctx.Err() == nil {
@@ -130,6 +130,7 @@ func (w *worker) Run(ctx context.Context) {
 		w.mu.Unlock()
 		if len(events) == 0 && !w.tickDue() {
 			w.spare = events
+			timer.Reset(w.lastTick + w.host.cfg.Tick - w.host.now())
 			select {
 			case <-w.wake:
 			case <-timer.C:

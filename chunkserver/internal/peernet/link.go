@@ -29,7 +29,8 @@ type link struct {
 		queue []multiraft.Message
 		bytes int
 	}
-	spare []multiraft.Message // owned by run
+	spare   []multiraft.Message // owned by run
+	scratch []byte              // owned by run: the encoded messages of a batch
 }
 
 // newLink starts a link, which closes conn in the end.
@@ -151,7 +152,7 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[r
 			}
 			continue
 		}
-		err := send(stream, msgs)
+		err := l.send(stream, msgs)
 		clear(msgs)
 		l.spare = msgs
 		if err != nil {
@@ -160,29 +161,33 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[r
 	}
 }
 
+// scratchMax is the largest buffer that a link keeps for its next batch, in bytes.
+const scratchMax = 4 << 20
+
 // send writes messages as batches of about batchBytes.
-func send(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], msgs []multiraft.Message) error {
-	b := &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs))}
+func (l *link) send(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], msgs []multiraft.Message) error {
 	wire := make([]raftv1.Message, len(msgs))
-	size := 0
+	b := &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs))}
 	for i := range msgs {
-		raw, err := proto.Marshal(msgs[i].Raft)
+		start := len(l.scratch)
+		buf, err := proto.MarshalOptions{}.MarshalAppend(l.scratch, msgs[i].Raft)
 		if err != nil {
 			return fmt.Errorf("peernet: %w", err)
 		}
+		l.scratch = buf
 		m := &wire[i]
-		m.Copyset, m.Raft, m.Stamp = uint64(msgs[i].Copyset), raw, msgs[i].Stamp
+		m.Copyset, m.Raft, m.Stamp = uint64(msgs[i].Copyset), buf[start:len(buf):len(buf)], msgs[i].Stamp
 		b.Messages = append(b.Messages, m)
-		if size += len(raw); size >= batchBytes {
-			if err := stream.Send(b); err != nil {
-				return err
-			}
-			b = &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs)-i)}
-			size = 0
+		if len(buf) < batchBytes && i < len(msgs)-1 {
+			continue
+		}
+		if err := stream.Send(b); err != nil {
+			return err
+		}
+		b.Messages = b.Messages[:0] // encoded when Send returned
+		if l.scratch = buf[:0]; cap(buf) > scratchMax {
+			l.scratch = nil
 		}
 	}
-	if len(b.Messages) == 0 {
-		return nil
-	}
-	return stream.Send(b)
+	return nil
 }

@@ -41,7 +41,7 @@ const (
 	// bufferSize is that of each connection's read and write buffers, in bytes.
 	bufferSize = 128 << 10
 	// redialMin and redialMax bound the pause before a broken stream is made anew.
-	redialMin, redialMax = 10 * time.Millisecond, 500 * time.Millisecond
+	redialMin, redialMax = 10 * time.Millisecond, 250 * time.Millisecond
 	// chunkserversMax bounds the address list.
 	chunkserversMax = 4096
 )

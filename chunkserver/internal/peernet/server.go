@@ -82,8 +82,8 @@ func (n *Net) serve(stream grpc.ClientStreamingServer[raftv1.Batch, raftv1.SendR
 	for {
 		msgs = msgs[:0]
 		for _, m := range b.GetMessages() {
-			r := &raftpb.Message{}
-			if err := proto.Unmarshal(m.GetRaft(), r); err != nil {
+			r, err := decode(m.GetRaft())
+			if err != nil {
 				return status.Errorf(codes.InvalidArgument, "peernet: %v", err)
 			}
 			msgs = append(msgs, multiraft.Message{Copyset: layout.CopysetID(m.GetCopyset()), Raft: r, Stamp: m.GetStamp()})
