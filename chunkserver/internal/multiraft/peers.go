@@ -268,13 +268,13 @@ func (h *Host) Remove(ctx context.Context, id layout.CopysetID, peer layout.Peer
 		return err
 	}
 	if g != nil {
-		h.setGroup(id, nil)
 		if err := g.order(ctx, event{kind: evDetach, err: ErrRemoved}); err != nil {
 			return err
 		}
 		if err := g.ask(ctx, task{g: g, kind: taskStop}); err != nil {
 			return err
 		}
+		h.setGroup(id, nil) // not before both have let go: an order that timed out begins here again
 	}
 	if err := h.erase(ctx, id); err != nil {
 		return err
