@@ -190,7 +190,7 @@ func TestOccupiedPortIsNamed(t *testing.T) {
 	defer l.Close() //nolint:errcheck // a test
 	i := &instance{role: gatewayRole, number: 1, cfg: gatewayRole.config()}
 	i.cfg.Base().AdminListen = l.Addr().String()
-	if err := portsFree([]*instance{i}); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+	if err := portsFree(t.Context(), []*instance{i}); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +64,7 @@ func runDev(ctx context.Context, o *devOptions, stdout, stderr io.Writer) (err e
 	if err := awaitGone(ctx, o.dir, instances); err != nil {
 		return err
 	}
-	if err := portsFree(instances); err != nil {
+	if err := portsFree(ctx, instances); err != nil {
 		return err
 	}
 	defer func() {
@@ -174,16 +175,30 @@ func lockDir(dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
+// portsWait is how long a process that was killed may take to let go of its ports.
+const portsWait = 5 * time.Second
+
 // portsFree reports the first address that something else listens on: its answers would be taken for our daemon's.
-func portsFree(instances []*instance) error {
+func portsFree(ctx context.Context, instances []*instance) error {
+	deadline := time.Now().Add(portsWait)
 	for _, inst := range instances {
 		for _, address := range inst.addresses() {
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				return fmt.Errorf("%s of %s can not be used: %w (stop what listens there, or choose other addresses with --portal and --meta)",
-					address, inst.name(), err)
+			for {
+				l, err := net.Listen("tcp", address)
+				if err == nil {
+					_ = l.Close()
+					break
+				}
+				if time.Now().After(deadline) || !errors.Is(err, syscall.EADDRINUSE) {
+					return fmt.Errorf("%s of %s can not be used: %w (stop what listens there, or choose other addresses with --portal and --meta)",
+						address, inst.name(), err)
+				}
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(devPoll):
+				}
 			}
-			_ = l.Close()
 		}
 	}
 	return nil
