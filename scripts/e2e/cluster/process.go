@@ -12,15 +12,19 @@ import (
 	"time"
 )
 
-// Running tells whether a process exists and is no zombie.
+// Running tells whether a process exists and holds anything. A process that was killed is a zombie at once, but
+// keeps its sockets and locks until the last of its threads has left the kernel.
 func Running(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}
-	rest := b[bytes.LastIndexByte(b, ')')+1:]
-	f := strings.Fields(string(rest))
-	return len(f) > 0 && f[0] != "Z" && f[0] != "X"
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) == 0 || f[0] != "Z" && f[0] != "X" {
+		return len(f) > 0
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(threads) > 1
 }
 
 // CPU is the processor time that the processes have used so far, user and system, dead threads included.
