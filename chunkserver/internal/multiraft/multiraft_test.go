@@ -162,6 +162,24 @@ func TestTransfer(t *testing.T) {
 	c.mustRead(0, 1)
 }
 
+// TestTransferToAPeerThatIsAway: it is refused, and the leader keeps its lease and takes writes.
+func TestTransferToAPeerThatIsAway(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.found(1, 2, 3)
+	old := c.leader()
+	c.retry(c.command(0, 1))
+	to := old%3 + 1
+	c.halt(to)
+	time.Sleep(2 * answeredTicks * c.servers[old].host.cfg.Tick)
+	if err := c.group(old).TransferLeader(c.ctx(), layout.PeerID(to*10)); err == nil {
+		t.Fatal("the transfer was begun")
+	}
+	c.until("a read", func() bool { v, r := c.read(old, 0); return r.Status == Done && v == 1 })
+	if r := c.propose(old, c.command(0, 2)); r.Status != Done {
+		t.Fatalf("a write after the refused transfer: %+v", r)
+	}
+}
+
 // TestSleepingLeader: a leader whose clock went on while it stood still must not serve from its old lease.
 func TestSleepingLeader(t *testing.T) {
 	var slept [4]atomic.Int64

@@ -322,7 +322,7 @@ func (w *worker) tick(g *Group) {
 		w.publishReport(g)
 	}
 	if n.transferTicks > 0 {
-		if n.transferTicks++; n.transferTicks > 2*w.host.cfg.ElectionTicks {
+		if n.transferTicks++; n.transferTicks > w.host.cfg.ElectionTicks+1 {
 			w.yield(g)
 		}
 	}
@@ -380,11 +380,21 @@ func (w *worker) transfer(g *Group, to layout.PeerID) error {
 		return nil
 	case !n.members.Voter(to):
 		return fmt.Errorf("multiraft: peer %d of copyset %d can not lead", to, g.id)
+	case !w.answers(n, to):
+		return fmt.Errorf("multiraft: peer %d of copyset %d has not answered lately: it is not made leader", to, g.id)
 	}
 	n.transferTicks = 1
 	g.lease.Store(0)
 	n.raw.TransferLeader(uint64(to))
 	return nil
+}
+
+// answeredTicks is how many ticks ago a peer may have answered, at most, to be made leader.
+const answeredTicks = 4
+
+// answers tells whether a follower is there: a transfer to one that is not costs the term's lease and stops writes.
+func (w *worker) answers(n *node, p layout.PeerID) bool {
+	return n.acks[p] != 0 && w.now-time.Duration(n.acks[p]) <= answeredTicks*w.host.cfg.Tick
 }
 
 // yield hands leadership to the voter that has most of the log. A transfer that came to nothing is tried again until
@@ -395,7 +405,7 @@ func (w *worker) yield(g *Group) {
 	var match uint64
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
 		p := layout.PeerID(id)
-		if p != g.peer && typ == raft.ProgressTypePeer && pr.RecentActive && pr.Match >= match && n.members.Voter(p) {
+		if p != g.peer && typ == raft.ProgressTypePeer && w.answers(n, p) && pr.Match >= match && n.members.Voter(p) {
 			best, match = p, pr.Match
 		}
 	})
