@@ -31,7 +31,7 @@ func TestFaultChunkserver(t *testing.T) {
 		r.flow(50)
 		r.check("kill -9 "+role, chunkserverPause)
 		must(t, cl.StartRole(t.Context(), role))
-		awaitHealthy(t, cl, 60*time.Second)
+		awaitCaughtUp(t, cl, 60*time.Second)
 		r.flow(50)
 		r.check("catch-up of "+role, chunkserverPause)
 	}
@@ -40,7 +40,7 @@ func TestFaultChunkserver(t *testing.T) {
 	must(t, cl.Signal(servers[2], syscall.SIGCONT))
 	time.Sleep(time.Second)
 	r.check("SIGSTOP "+servers[2], chunkserverPause)
-	awaitHealthy(t, cl, 60*time.Second)
+	awaitCaughtUp(t, cl, 60*time.Second)
 	r.stop()
 	r.verify("after three faults")
 	if n := r.client.Reconnects(); n != 0 {

@@ -158,6 +158,61 @@ func awaitHealthy(t *testing.T, cl *cluster.Cluster, limit time.Duration) {
 	t.Fatalf("not healthy after %v: %v", limit, last)
 }
 
+// copyset is what "copyset list" says of one.
+type copyset struct {
+	ID     uint64 `json:"id"`
+	Commit uint64 `json:"commit"`
+	Peers  []struct {
+		Chunkserver uint64 `json:"chunkserver"`
+		Match       uint64 `json:"match"`
+		Up          bool   `json:"up"`
+	} `json:"peers"`
+}
+
+func copysets(t *testing.T, cl *cluster.Cluster) map[uint64]copyset {
+	t.Helper()
+	var list []copyset
+	must(t, json.Unmarshal([]byte(admin(t, cl, "copyset", "list", "-o", "json")), &list))
+	out := map[uint64]copyset{}
+	for _, c := range list {
+		out[c.ID] = c
+	}
+	if len(out) == 0 {
+		t.Fatal("no copysets")
+	}
+	return out
+}
+
+// reportsFresh is after how long the metaserver's view is later than an event: two heartbeats and some.
+const reportsFresh = 2500 * time.Millisecond
+
+// awaitCaughtUp waits until every peer of every copyset is up and has what was committed a moment after the call,
+// and the cluster says that it is healthy.
+func awaitCaughtUp(t *testing.T, cl *cluster.Cluster, limit time.Duration) {
+	t.Helper()
+	start := time.Now()
+	time.Sleep(reportsFresh)
+	goal := copysets(t, cl)
+	behind := 0
+	for time.Since(start) < limit {
+		behind = 0
+		for id, c := range copysets(t, cl) {
+			for _, p := range c.Peers {
+				if !p.Up || p.Match < goal[id].Commit {
+					behind++
+				}
+			}
+		}
+		if behind == 0 {
+			t.Logf("caught up after %v", time.Since(start).Round(100*time.Millisecond))
+			awaitHealthy(t, cl, limit)
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	t.Fatalf("%d peers are behind after %v", behind, limit)
+}
+
 // active finds the index of the metaserver that says it is active, from the cluster's own status.
 func active(t *testing.T, cl *cluster.Cluster, limit time.Duration) int {
 	t.Helper()
