@@ -61,8 +61,22 @@ func (m *medium) Read(ctx context.Context, p []byte, off int64) error {
 	if err != nil {
 		return err
 	}
-	return m.outcome(h, h.ReadAt(ctx, p, off), off)
+	whole := len(p) &^ (sector - 1)
+	if err := h.ReadAt(ctx, p[:whole], off); err != nil || whole == len(p) {
+		return m.outcome(h, err, off)
+	}
+	// The initiator takes less than a sector of the rest.
+	var last [sector]byte
+	off += int64(whole)
+	if err := h.ReadAt(ctx, last[:], off); err != nil {
+		return m.outcome(h, err, off)
+	}
+	copy(p[whole:], last[:])
+	return nil
 }
+
+// sector is the unit of I/O of a volume.Handle, in bytes.
+const sector = 512
 
 // Write implements scsi.Backend.
 func (m *medium) Write(ctx context.Context, p []byte, off int64) error {

@@ -52,7 +52,14 @@ func (f *fakeStore) Start(c *chunkclient.Call) {
 		}
 	}
 	f.mu.Unlock()
-	c.Finish(nil, resp, nil)
+	var data []byte
+	if c.Request.Op == chunkclient.Read {
+		data = make([]byte, c.Request.Length)
+		for i := range data {
+			data[i] = byte((int(c.Request.Offset) + i) / sector)
+		}
+	}
+	c.Finish(data, resp, nil)
 }
 
 // Close implements chunkclient.Link.
@@ -146,6 +153,20 @@ func TestAccessTakenAway(t *testing.T) {
 	must(t, kept.Write(ctx, block, 0))
 	if again := ms.Open(testVolume, "iqn.a"); again == denied {
 		t.Fatal("the revoked medium is handed out again")
+	}
+}
+
+// TestReadOfAPartOfASector: an initiator may expect less than the CDB asks for, also not a whole sector.
+func TestReadOfAPartOfASector(t *testing.T) {
+	m := testMediums(t, &fakeStore{}).Open(testVolume, "iqn.a")
+	for _, length := range []int{1, 511, 512, 513, 1000, 4096, 10000} {
+		p := make([]byte, length)
+		must(t, m.Read(context.Background(), p, 3*sector))
+		for i := range p {
+			if want := byte((3*sector + i) / sector); p[i] != want {
+				t.Fatalf("%d bytes: byte %d is %d, want %d", length, i, p[i], want)
+			}
+		}
 	}
 }
 

@@ -13,7 +13,8 @@ func compareAndWrite(ctx context.Context, a *attachment, c *Command) {
 	if !a.within(c, e) {
 		return
 	}
-	if e.blocks > compareAndWriteMax {
+	// 256 blocks do not fit the field and arrive as 0, with their data: that is not "do nothing".
+	if e.blocks > compareAndWriteMax || e.blocks == 0 && len(c.DataOut) > 0 {
 		a.refuse(c, InvalidFieldInCDB, cdbField(13, 7))
 		return
 	}
