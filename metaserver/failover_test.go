@@ -58,7 +58,7 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(c net.Conn) {
 	defer c.Close()
-	e, err := net.Dial("tcp", etcdURL)
+	e, err := net.Dial("tcp", etcdURL())
 	if err != nil {
 		return
 	}
@@ -176,7 +176,7 @@ func child(env string) int {
 	if err != nil {
 		return 1
 	}
-	etcdURL = etcd
+	etcdOf = etcd
 	cfg := testConfig(cluster)
 	cfg.Listen = l.Addr().String()
 	s, err := New(cfg, Options{Listener: l})
@@ -195,7 +195,7 @@ func child(env string) int {
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+etcdURL+" stopped")
+	cmd.Env = append(os.Environ(), childEnv+"="+etcdURL()+" stopped")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

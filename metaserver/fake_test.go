@@ -28,8 +28,31 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/metaclient"
 )
 
-// etcdURL is where the tests' etcd listens.
-var etcdURL string
+// etcd is one for all tests, started by the first that asks for its address: package testing still writes os.Stderr, which
+// etcd reads, after TestMain has begun. A child process is told the address of its parent's.
+var (
+	etcd      *embed.Etcd
+	etcdDir   string
+	etcdOf    string
+	startOnce = sync.OnceValue(startEtcd)
+)
+
+// etcdURL returns where the tests' etcd listens.
+func etcdURL() string {
+	if etcdOf != "" {
+		return etcdOf
+	}
+	return startOnce()
+}
+
+func startEtcd() string {
+	var err error
+	if etcd, err = embed.StartEtcd(etcdConfig(etcdDir)); err != nil {
+		panic(err)
+	}
+	<-etcd.Server.ReadyNotify()
+	return etcd.Clients[0].Addr().String()
+}
 
 func TestMain(m *testing.M) {
 	if env := os.Getenv(childEnv); env != "" {
@@ -59,19 +82,16 @@ func withEtcd(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	e, err := embed.StartEtcd(etcdConfig(dir))
-	if err != nil {
-		panic(err)
-	}
-	<-e.Server.ReadyNotify()
-	etcdURL = e.Clients[0].Addr().String()
+	etcdDir = dir
 	// The tests wait more than they compute.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
-	e.Close()
+	if etcd != nil {
+		etcd.Close()
+	}
 	if left := leaks(); left != "" {
 		fmt.Fprintf(os.Stderr, "goroutines are left:\n%s\n", left)
 		return 1
@@ -149,7 +169,7 @@ type daemon struct {
 // testConfig is quick.
 func testConfig(cluster string) Config {
 	c := Default()
-	c.Etcd, c.Cluster, c.Lease = []string{etcdURL}, cluster, 2*time.Second
+	c.Etcd, c.Cluster, c.Lease = []string{etcdURL()}, cluster, 2*time.Second
 	c.CopysetsPerChunkserver, c.CopysetSettle, c.DownAfter, c.RecoverAfter = 4, 200*time.Millisecond, 2*time.Second, 0
 	return c
 }
@@ -198,7 +218,7 @@ func dial(t *testing.T, addresses ...string) *metaclient.Client {
 
 func etcdClient(t *testing.T) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{etcdURL}, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{etcdURL()}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

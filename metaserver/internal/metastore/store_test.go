@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,16 +16,34 @@ import (
 	"go.uber.org/zap"
 )
 
-var endpoint string
+// etcd is one for all tests, started by the first: package testing still writes os.Stderr, which etcd reads, after
+// TestMain has begun.
+var (
+	etcd  *embed.Etcd
+	start = sync.OnceValue(startEtcd)
+)
 
-func TestMain(m *testing.M) { os.Exit(withEtcd(m)) }
+func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-func withEtcd(m *testing.M) int {
+func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "etcd")
 	if err != nil {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
+	etcdDir = filepath.Join(dir, "data")
+	defer func() {
+		if etcd != nil {
+			etcd.Close()
+		}
+	}()
+	return m.Run()
+}
+
+var etcdDir string
+
+// startEtcd returns the address of its clients.
+func startEtcd() string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
@@ -32,24 +51,21 @@ func withEtcd(m *testing.M) int {
 	peer := url.URL{Scheme: "http", Host: l.Addr().String()}
 	l.Close()
 	cfg := embed.NewConfig()
-	cfg.Dir, cfg.LogLevel, cfg.UnsafeNoFsync, cfg.TickMs, cfg.ElectionMs = filepath.Join(dir, "data"), "fatal", true, 20, 200
+	cfg.Dir, cfg.LogLevel, cfg.UnsafeNoFsync, cfg.TickMs, cfg.ElectionMs = etcdDir, "fatal", true, 20, 200
 	client := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
+	if etcd, err = embed.StartEtcd(cfg); err != nil {
 		panic(err)
 	}
-	defer e.Close()
-	<-e.Server.ReadyNotify()
-	endpoint = e.Clients[0].Addr().String()
-	return m.Run()
+	<-etcd.Server.ReadyNotify()
+	return etcd.Clients[0].Addr().String()
 }
 
 func connect(t *testing.T) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{start()}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
