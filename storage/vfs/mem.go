@@ -195,7 +195,7 @@ func (m *Mem) Open(name string, flags OpenFlags) (File, error) {
 	if n.isDir {
 		return nil, pathErr("open", name, syscall.EISDIR)
 	}
-	return &memFile{fs: m, node: n, name: name, write: flags&(ReadWrite|CreateMissing) != 0}, nil
+	return &memFile{fs: m, node: n, name: name, write: flags&(ReadWrite|CreateMissing) != 0, direct: flags&Direct != 0}, nil
 }
 
 // OpenDir implements FS.

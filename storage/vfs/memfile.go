@@ -156,6 +156,7 @@ type memFile struct {
 	node   *memNode
 	name   string
 	write  bool
+	direct bool
 	closed bool
 }
 
@@ -199,6 +200,9 @@ func (f *memFile) change(op string, off, length int64, alloc bool, run func(d *m
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.direct && !IsAligned(p, off) {
+		return 0, pathErr("read", f.name, syscall.EINVAL)
+	}
 	f.fs.mu.RLock()
 	defer f.fs.mu.RUnlock()
 	if err := f.checkLocked("read", false, off, int64(len(p))); err != nil {
@@ -212,6 +216,9 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.direct && !IsAligned(p, off) {
+		return 0, pathErr("write", f.name, syscall.EINVAL)
+	}
 	if err := f.change("write", off, int64(len(p)), true, func(d *memData) {
 		if len(p) > 0 {
 			d.write(p, off)

@@ -24,7 +24,11 @@ func OS() FS { return osFS{} }
 type osFS struct{}
 
 func (osFS) Create(name string) (File, error) {
-	return openOS(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	f, err := openOS(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 func (osFS) Open(name string, flags OpenFlags) (File, error) {
@@ -35,10 +39,21 @@ func (osFS) Open(name string, flags OpenFlags) (File, error) {
 	if flags&CreateMissing != 0 {
 		mode |= os.O_CREATE
 	}
-	return openOS(name, mode)
+	if flags&Direct != 0 {
+		mode |= unix.O_DIRECT
+	}
+	f, err := openOS(name, mode)
+	if err == nil && flags&Random != 0 {
+		// It is advice: without it reads are as right.
+		_ = f.control("fadvise", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
-func openOS(name string, mode int) (File, error) {
+func openOS(name string, mode int) (*osFile, error) {
 	f, err := os.OpenFile(name, mode|unix.O_CLOEXEC, filePerm)
 	if err != nil {
 		return nil, err

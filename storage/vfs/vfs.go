@@ -29,6 +29,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"unsafe"
 )
 
 // SectorSize is the unit, in bytes, that a disk writes atomically; Mem tears writes at its multiples.
@@ -47,7 +48,29 @@ const (
 	ReadWrite OpenFlags = 1 << iota
 	// CreateMissing creates the file, empty, if there is none. It implies ReadWrite.
 	CreateMissing
+	// Direct lets reads and writes pass by the system's page cache (O_DIRECT). Offset, length and the address of the
+	// bytes must be multiples of DirectAlign, else the call is syscall.EINVAL. A file system that has no such thing
+	// refuses with syscall.EINVAL, at Open or at the first write: then the file is to be opened without. Other open
+	// files of the same name see what was written.
+	Direct
+	// Random tells that reads will have no order, so that none is made larger than it is.
+	Random
 )
+
+// DirectAlign is the alignment, in bytes, that a file opened with Direct wants.
+const DirectAlign = 4096
+
+// Aligned returns n zero bytes whose address is a multiple of DirectAlign.
+func Aligned(n int) []byte {
+	b := make([]byte, n+DirectAlign-1)
+	at := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) % DirectAlign)
+	return b[at : at+n : at+n]
+}
+
+// IsAligned reports whether Direct takes b at the offset.
+func IsAligned(b []byte, off int64) bool {
+	return off%DirectAlign == 0 && len(b)%DirectAlign == 0 && uintptr(unsafe.Pointer(unsafe.SliceData(b)))%DirectAlign == 0
+}
 
 // FS is a file system. Paths are slash separated; a name is a path of a file or directory. All methods may be
 // called concurrently. Errors wrap the cause: errors.Is finds fs.ErrNotExist, fs.ErrExist, syscall.ENOSPC and

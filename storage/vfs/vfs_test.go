@@ -340,3 +340,47 @@ func exercise(fs FS) error {
 	}
 	return errors.Join(append(errs, fs.Remove("l"))...)
 }
+
+// TestDirect writes past the page cache where the file system can, and reads it through another open file.
+func TestDirect(t *testing.T) {
+	each(t, func(t *testing.T, fs FS, dir string) {
+		name := path.Join(dir, "direct")
+		f, err := fs.Create(name)
+		must(t, err)
+		defer f.Close() //nolint:errcheck // a test's
+		must(t, f.Preallocate(0, 64<<10, false))
+		d, err := fs.Open(name, ReadWrite|Direct|Random)
+		if errors.Is(err, syscall.EINVAL) {
+			t.Skip("the file system refuses O_DIRECT")
+		}
+		must(t, err)
+		defer d.Close() //nolint:errcheck // a test's
+		old := make([]byte, 64<<10)
+		_, err = f.ReadAt(old, 0) // now it is cached
+		must(t, err)
+		want := Aligned(8192)
+		for i := range want {
+			want[i] = byte(i / 7)
+		}
+		_, err = d.WriteAt(want, 4096)
+		if errors.Is(err, syscall.EINVAL) {
+			t.Skip("the file system refuses direct writes")
+		}
+		must(t, err)
+		got := make([]byte, 8192)
+		_, err = f.ReadAt(got, 4096)
+		must(t, err)
+		if !bytes.Equal(got, want) {
+			t.Fatal("a read through the page cache does not see a direct write")
+		}
+		must(t, d.Sync())
+		if IsAligned(want[512:], 0) || IsAligned(want, 512) || IsAligned(want[:100], 0) || !IsAligned(want, 4096) {
+			t.Fatal("IsAligned")
+		}
+		if _, ok := fs.(*Mem); ok {
+			if _, err := d.WriteAt(want[512:1024], 0); !errors.Is(err, syscall.EINVAL) {
+				t.Fatalf("a write that is not aligned: %v", err)
+			}
+		}
+	})
+}
