@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -39,7 +40,7 @@ func (c *Copyset) Freeze(state []byte) *Frozen {
 	return f
 }
 
-// Commit makes the frozen changes durable, in one batch: it syncs the data file, writes and syncs the index, and gives
+// Commit makes the frozen changes durable, in one batch: it writes the deferred blocks, syncs the data file, writes and syncs the index, and gives
 // the blocks that the changes freed back as soon as no reader or image holds them. After nil the raft log of each may
 // be cut up to Frozen.Applied. What was frozen of the same copyset before is committed with it. A Frozen that is durable
 // already, or that the end of an installation has overtaken, is skipped. After ErrNoSpace (the file system is full) the
@@ -53,6 +54,16 @@ func (s *Store) Commit(frozen []*Frozen) error {
 	parts, err := s.pending(frozen)
 	if err != nil || len(parts) == 0 {
 		return err
+	}
+	var late []extent.Run
+	for _, f := range parts {
+		late = append(late, f.late...)
+	}
+	// What is flushed can not become free meanwhile: that takes a checkpoint, a removal or an installation.
+	if err := s.file.Flush(late); errors.Is(err, ErrNoSpace) {
+		return err
+	} else if err != nil {
+		return s.poison.Set(err)
 	}
 	if err := s.file.Sync(); err != nil {
 		return s.poison.Set(err)

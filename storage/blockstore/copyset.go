@@ -34,8 +34,10 @@ type Copyset struct {
 		// gen numbers the times at which all leaves became immutable, seq the checkpoints: active is what checkpoint
 		// seq will make durable, frozen are those before it that are not yet, durable the last that is.
 		gen, seq, durable uint64
-		active            overlay
-		frozen            []*Frozen
+		// imaged is the last seq in which an image was taken.
+		imaged uint64
+		active overlay
+		frozen []*Frozen
 		// epoch is the epoch in which readers begin.
 		epoch uint64
 	}
@@ -47,6 +49,8 @@ type overlay struct {
 	leaves map[extent.LeafID]*extent.Leaf
 	// overwritten and discarded are the blocks that the changes freed, the latter to be given back to the file system.
 	overwritten, discarded []extent.Run
+	// late are the blocks whose content is to be written to the data file.
+	late []extent.Run
 }
 
 func newOverlay() overlay { return overlay{leaves: make(map[extent.LeafID]*extent.Leaf)} }

@@ -19,7 +19,7 @@ func (c *Copyset) Discard(ch layout.ChunkID, off, length uint32) error {
 	if n == 0 {
 		return nil
 	}
-	return c.remap(ch, sp.first+from, n, nil)
+	return c.remap(ch, sp.first+from, n, nil, false)
 }
 
 // WriteZeroes makes the range read as zeroes. It gives whole blocks back and writes partial ones like Write. off and
@@ -50,7 +50,7 @@ func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
 		}
 	}
 	if err == nil {
-		err = c.remap(ch, sp.first, sp.n, ents)
+		err = c.remap(ch, sp.first, sp.n, ents, true)
 	}
 	if err != nil {
 		c.s.file.TakeBack(taken)
@@ -84,10 +84,8 @@ func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (extent.Entry, 
 	if err != nil {
 		return extent.Entry{}, err
 	}
-	if err := c.s.file.Write(runs[0].Start, e.head[:]); err != nil {
-		c.s.file.TakeBack(runs)
-		return extent.Entry{}, err
-	}
+	// A single block is deferred even if the bound is reached.
+	c.s.file.Defer(runs[0].Start, e.head[:], c.seq())
 	return extent.Entry{Addr: runs[0].Start, CRC: e.headCRC}, nil
 }
 

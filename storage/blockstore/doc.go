@@ -5,15 +5,22 @@
 //
 // Blocks of layout.BlockSize bytes are never overwritten in place. A write goes to freshly allocated blocks of one
 // data file and then the chunk's extent map moves, in memory. The maps that changed since the last checkpoint are the
-// overlay. A checkpoint (Copyset.Freeze, Store.Commit) syncs the data file, commits the overlay of the frozen copysets
-// with their applied index and an opaque state as one batch of the index, flushes the index, and only then are the
-// blocks that the change freed reusable and may the raft log be cut. No index is ever durable before the data that it
-// points to. A crash loses the overlay; the raft log replays what follows the checkpoint's applied index, which is
+// overlay. The data of a large write goes to the file at once; that of a small one stays in memory, is read from there,
+// and is written by the checkpoint, all of them together; one that was overwritten meanwhile is not written at all. Its
+// blocks are allocated nevertheless, so that a checkpoint can not run out of them. A checkpoint (Copyset.Freeze,
+// Store.Commit) writes the deferred blocks, syncs the data file, commits the overlay of the frozen copysets with their
+// applied index and an opaque state as one batch of the index, flushes the index, and only then are the blocks that the
+// change freed reusable and may the raft log be cut. No index is ever durable before the data that it points to. A crash
+// loses the overlay and what was deferred; the raft log replays what follows the checkpoint's applied index, which is
 // idempotent because the state goes back as a whole.
 //
-//	Write ──► blocks file (page cache) ──► extent map (overlay) ──Freeze──► frozen ──Commit──► index
-//	             ▲                                                             1 sync blocks     │
-//	             └──── free blocks ◄── no reader, no image holds them ◄─────── 2 batch, 3 flush ─┘
+//	        large ──► blocks file ◄────────── 1 deferred blocks ──────────────────┐
+//	Write ──┤                                                                     │
+//	        small ──► memory ───► extent map (overlay) ──Freeze──► frozen ──► Commit ──► index
+//	                  ▲                                            2 sync blocks, 3 batch, 4 flush
+//	                  └──── free blocks ◄── no reader, no image holds them ◄──────┘
+//
+// The data file is written with direct I/O where the file system has it, and read through the page cache.
 //
 // # Directory
 //
@@ -80,5 +87,6 @@
 //	Index.mu         held shared while the index is read, exclusive to close it
 //	reclaimer.mu     freed blocks that wait
 //	File.growMu      growth of the data file, held across fallocate
+//	late.mu          deferred blocks
 //	allocator.mu     the bitmap
 package blockstore

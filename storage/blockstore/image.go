@@ -86,6 +86,7 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 		leaves[id] = l
 	}
 	c.mu.gen++
+	c.mu.imaged = c.mu.seq
 	im.seq, im.index, im.term = c.mu.seq, c.mu.index, c.mu.term
 	inc := c.mu.record.Incarnation
 	c.s.reclaimer.hold(im)

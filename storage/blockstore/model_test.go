@@ -167,6 +167,9 @@ func newHarness(t *testing.T, seed uint64) *harness {
 		t: t, rng: rand.New(rand.NewPCG(seed, 99)), crashRNG: rand.New(rand.NewPCG(seed, 98)), d: newDisk(t),
 		now: map[layout.CopysetID]*model{}, durable: map[layout.CopysetID]*model{},
 	}
+	// Small writes are deferred in most runs, some of them until there is no more room.
+	h.d.opts.DeferBelow = []int{0, 0, 6 << 10, -1}[seed%4]
+	h.d.opts.DeferredBytes = []int64{0, 64 << 10, 1 << 20}[seed%3]
 	h.open()
 	return h
 }

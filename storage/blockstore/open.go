@@ -60,6 +60,12 @@ func setDefaults(o *Options) {
 	if o.IndexCacheSize == 0 {
 		o.IndexCacheSize = d.IndexCacheSize
 	}
+	if o.DeferBelow == 0 {
+		o.DeferBelow = d.DeferBelow
+	}
+	if o.DeferredBytes == 0 {
+		o.DeferredBytes = d.DeferredBytes
+	}
 	if o.IndexFS == nil {
 		o.IndexFS = pebblevfs.Default
 	}
@@ -72,7 +78,7 @@ func setDefaults(o *Options) {
 }
 
 func newStore(fs vfs.FS, dir string, opts Options, lock io.Closer) *Store {
-	s := &Store{opts: opts, lock: lock}
+	s := &Store{opts: opts, lock: lock, pressure: make(chan struct{}, 1)}
 	s.file = disk.NewFile(fs, dir, opts.Capacity, opts.Reserve, opts.GrowStep)
 	s.poison = disk.NewPoison(opts.Logger)
 	s.cache.budget = max(opts.CacheSize/extent.LeafMemory, cacheMin)

@@ -24,6 +24,12 @@ type Options struct {
 	CacheSize int64
 	// IndexCacheSize bounds Pebble's block cache, in bytes. 0: the default.
 	IndexCacheSize int64
+	// DeferBelow is the length, in bytes, below which a write stays in memory until the next checkpoint, which brings all
+	// such writes to the data file at once. 0: the default. Negative: none does.
+	DeferBelow int
+	// DeferredBytes is the memory of such writes at which a checkpoint is asked for (Store.Pressure), in bytes. At twice
+	// that writes go to the data file at once. 0: the default.
+	DeferredBytes int64
 	// IndexFS is the file system of the index. nil: the operating system's.
 	IndexFS pebblevfs.FS
 	// Random gives the store's own identifier when it is created. nil: crypto/rand.
@@ -42,6 +48,10 @@ const (
 	DefaultCacheSize = 256 << 20
 	// DefaultIndexCacheSize is IndexCacheSize in DefaultOptions.
 	DefaultIndexCacheSize = 32 << 20
+	// DefaultDeferBelow is DeferBelow in DefaultOptions.
+	DefaultDeferBelow = 64 << 10
+	// DefaultDeferredBytes is DeferredBytes in DefaultOptions.
+	DefaultDeferredBytes = 64 << 20
 	// GrowStepMin and GrowStepMax bound GrowStep.
 	GrowStepMin = 1 << 20
 	GrowStepMax = 64 << 30
@@ -53,7 +63,7 @@ const (
 func DefaultOptions() Options {
 	return Options{
 		Reserve: DefaultReserve, GrowStep: DefaultGrowStep, CacheSize: DefaultCacheSize,
-		IndexCacheSize: DefaultIndexCacheSize,
+		IndexCacheSize: DefaultIndexCacheSize, DeferBelow: DefaultDeferBelow, DeferredBytes: DefaultDeferredBytes,
 	}
 }
 
@@ -66,6 +76,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("blockstore: reserve %d of capacity %d", o.Reserve, o.Capacity)
 	case o.GrowStep != 0 && (o.GrowStep < GrowStepMin || o.GrowStep > GrowStepMax):
 		return fmt.Errorf("blockstore: grow step %d is not in [%d, %d]", o.GrowStep, GrowStepMin, int64(GrowStepMax))
+	case o.DeferredBytes < 0:
+		return fmt.Errorf("blockstore: deferred bytes %d", o.DeferredBytes)
 	case o.CacheSize < 0 || o.IndexCacheSize < 0:
 		return fmt.Errorf("blockstore: cache sizes %d, %d", o.CacheSize, o.IndexCacheSize)
 	}

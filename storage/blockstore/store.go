@@ -26,8 +26,10 @@ type Store struct {
 	cache     cache
 	// overlay counts the leaves in overlays, active and frozen.
 	overlay atomic.Int64
-	buffers sync.Pool // of *[BlockSize]byte
-	entries sync.Pool // of *[]entry
+	// pressure has a token when deferred writes want a checkpoint.
+	pressure chan struct{}
+	buffers  sync.Pool // of *[BlockSize]byte
+	entries  sync.Pool // of *[]entry
 
 	// commitMu lets one checkpoint, creation, removal or end of an installation at a time change the index.
 	commitMu sync.Mutex
@@ -55,6 +57,8 @@ type Usage struct {
 	Reserve int64
 	// Overlay is the memory of the changes that are not durable yet; a checkpoint releases it.
 	Overlay int64
+	// Deferred is the memory of the writes that the next checkpoints bring to the data file.
+	Deferred int64
 	// Cache is the memory of the extent maps that are at hand, the overlay's included.
 	Cache int64
 }
@@ -64,6 +68,10 @@ func (s *Store) Err() error { return s.poison.Err() }
 
 // Poisoned is closed when the store is poisoned.
 func (s *Store) Poisoned() <-chan struct{} { return s.poison.Done() }
+
+// Pressure receives a value when the writes that are only in memory have reached Options.DeferredBytes: a checkpoint is
+// wanted soon. It never blocks the store.
+func (s *Store) Pressure() <-chan struct{} { return s.pressure }
 
 // Copysets returns the copysets in the store, by number.
 func (s *Store) Copysets() []layout.CopysetID {
@@ -202,6 +210,7 @@ func (s *Store) Usage() Usage {
 	}
 	u.Capacity = u.Used + u.PendingFree + u.Free
 	u.Overlay = s.overlay.Load() * extent.LeafMemory
+	u.Deferred = s.file.Deferred()
 	u.Cache = s.cache.resident.Load() * extent.LeafMemory
 	return u
 }

@@ -267,6 +267,7 @@ func TestBitFlipIsFoundAndRepaired(t *testing.T) {
 	ch := layout.ChunkID{Volume: 1}
 	want := pattern(1, 8*4096)
 	mustWrite(t, c, ch, 0, want)
+	mustCommit(t, s, c.Freeze(nil)) // it is in the file
 	var ent [1]extent.Entry
 	slot, err := c.lookup(ch, 5, ent[:])
 	if err != nil {

@@ -20,7 +20,8 @@ type edges struct {
 // Write writes data at off, both multiples of 512 bytes. crcs holds the CRC32C of each block that lies wholly in the
 // range, in order, and is trusted: it was verified where the data came from the network. nil crcs are computed here.
 // A block that is only partly in the range is read, verified (*ChecksumError), merged and gets a new checksum. Readers
-// see all or nothing of it. On any error (ErrNoSpace, *IOError, *PoisonedError, ErrRange) nothing is changed. data is
+// see all or nothing of it. A small write (Options.DeferBelow) goes to memory and to the file at the next checkpoint; so
+// only others meet a file that can not be written. On any error (ErrNoSpace, *IOError, *PoisonedError, ErrRange) nothing is changed. data is
 // borrowed until Write returns. For the owner.
 func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
 	sp, err := newSpan(off, len(data))
@@ -44,7 +45,10 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	if err != nil {
 		return err
 	}
-	if err := c.writeSpan(sp, runs, data, &e); err != nil {
+	late := len(data) < c.s.opts.DeferBelow && c.s.defers()
+	if late {
+		c.deferSpan(sp, runs, data, &e)
+	} else if err := c.writeSpan(sp, runs, data, &e); err != nil {
 		c.s.file.TakeBack(runs)
 		return err
 	}
@@ -64,11 +68,54 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, from, data, crcs, &e)})
 		}
 	}
-	if err := c.remap(ch, sp.first, sp.n, ents); err != nil {
+	if err := c.remap(ch, sp.first, sp.n, ents, late); err != nil {
 		c.s.file.TakeBack(runs)
 		return err
 	}
 	return nil
+}
+
+// defers reports whether there is room for another deferred write, and asks for a checkpoint when there is little.
+func (s *Store) defers() bool {
+	have := s.file.Deferred()
+	if have >= s.opts.DeferredBytes {
+		select {
+		case s.pressure <- struct{}{}:
+		default:
+		}
+	}
+	return have < 2*s.opts.DeferredBytes
+}
+
+// deferSpan keeps the blocks of a span for the next checkpoint, which writes them to the runs.
+func (c *Copyset) deferSpan(sp span, runs []extent.Run, data []byte, e *edges) {
+	seq := c.seq()
+	i := uint32(0)
+	for _, r := range runs {
+		for k := range extent.Addr(r.N) {
+			c.s.file.Defer(r.Start+k, blockData(sp, i, data, e), seq)
+			i++
+		}
+	}
+}
+
+// blockData returns the new content of block i of a write.
+func blockData(sp span, i uint32, data []byte, e *edges) []byte {
+	switch {
+	case i == 0 && e.head != nil:
+		return e.head[:]
+	case i == sp.n-1 && e.tail != nil:
+		return e.tail[:]
+	}
+	at := sp.at(i)
+	return data[at : at+layout.BlockSize]
+}
+
+// seq returns the number of the checkpoint that will make changes of now durable. For the owner.
+func (c *Copyset) seq() uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.seq
 }
 
 // blockCRC returns the checksum of block i of a write whose first whole block is from.
@@ -81,8 +128,7 @@ func blockCRC(sp span, i, from uint32, data []byte, crcs []uint32, e *edges) uin
 	case crcs != nil:
 		return crcs[i-from]
 	}
-	at := sp.at(i)
-	return extent.Checksum(data[at : at+layout.BlockSize])
+	return extent.Checksum(blockData(sp, i, data, e))
 }
 
 // allocate takes n blocks, after freed ones that wait no longer were reclaimed if need be.
@@ -171,8 +217,8 @@ func (c *Copyset) writeSpan(sp span, runs []extent.Run, data []byte, e *edges) e
 }
 
 // remap moves n blocks of a chunk, from first on, to the entries in ents, all at once; nil: to nowhere. The blocks where
-// they were are freed. On an error nothing is changed.
-func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry) error {
+// they were are freed. late says that the content of the new blocks is deferred. On an error nothing is changed.
+func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry, late bool) error {
 	c.mu.Lock()
 	for {
 		if c.mu.removed {
@@ -201,7 +247,7 @@ func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry)
 			ch.changes++
 		}
 	}
-	freed := c.switchLocked(id, first, n, ents)
+	freed := c.switchLocked(id, first, n, ents, late)
 	c.mu.Unlock()
 	if freed > 0 {
 		c.s.file.Retire(freed)
@@ -268,9 +314,10 @@ func allNowhere(ents []extent.Entry) bool {
 }
 
 // switchLocked does what remap prepared, and returns how many blocks it freed.
-func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry) (freed uint64) {
+func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry, late bool) (freed uint64) {
 	var grown int64
 	o := &c.mu.active
+	alone := c.mu.imaged != c.mu.seq // no image has seen what this checkpoint will make durable
 	eachPart(first, n, func(i, from, to, k uint32) bool {
 		ch := c.mu.chunks[id]
 		if ch == nil || !ch.has(i) {
@@ -285,6 +332,12 @@ func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []extent
 			old := l.Set(b, e)
 			if e.Addr != 0 {
 				grown++
+				if late {
+					o.late = extent.AppendRun(o.late, e.Addr, 1)
+				}
+			}
+			if old != 0 && alone {
+				c.s.file.Supersede(old, c.mu.seq)
 			}
 			switch {
 			case old == 0:

@@ -33,6 +33,8 @@ type checkpointer struct {
 		sync.Mutex
 		forced map[layout.CopysetID]bool
 		all    bool
+		// changed asks for a checkpoint of all groups that have something to checkpoint.
+		changed bool
 	}
 	last    map[*Group]time.Duration // owned by Run: since when a group has something to checkpoint
 	pending []frozen                 // owned by Run: a Commit that found no space
@@ -77,6 +79,10 @@ func (c *checkpointer) Run(ctx context.Context) {
 		select {
 		case <-timer.C:
 		case <-c.wake:
+		case <-c.host.cfg.Store.Pressure():
+			c.mu.Lock()
+			c.mu.changed = true
+			c.mu.Unlock()
 		case <-c.host.cfg.Store.Poisoned():
 			c.host.fail(c.host.cfg.Store.Err())
 			<-ctx.Done()
@@ -99,12 +105,12 @@ func (c *checkpointer) look(ctx context.Context) {
 		c.host.event("no spare log segment", nil, err)
 	}
 	c.mu.Lock()
-	forced, all := c.mu.forced, c.mu.all || u.Overlay > overlayMax
-	c.mu.forced, c.mu.all = map[layout.CopysetID]bool{}, false
+	forced, all, changed := c.mu.forced, c.mu.all || u.Overlay > overlayMax, c.mu.changed
+	c.mu.forced, c.mu.all, c.mu.changed = map[layout.CopysetID]bool{}, false, false
 	c.mu.Unlock()
 	var due []*Group
 	for _, g := range c.host.Groups() {
-		if c.due(g) || all || forced[g.id] {
+		if c.due(g) || all || forced[g.id] || changed && c.behind(g) {
 			due = append(due, g)
 		}
 	}
@@ -125,7 +131,7 @@ func (c *checkpointer) due(g *Group) bool {
 	if g.failure.Load() != nil {
 		return false
 	}
-	if durable, _ := g.store.Load().Durable(); g.applied.Load() == durable {
+	if !c.behind(g) {
 		delete(c.last, g)
 		return false
 	}
@@ -135,6 +141,12 @@ func (c *checkpointer) due(g *Group) bool {
 		return false
 	}
 	return c.host.now()-since >= c.host.cfg.CheckpointEvery || g.logBytes.Load() >= c.host.cfg.CheckpointBytes
+}
+
+// behind tells whether entries were applied that no checkpoint covers.
+func (c *checkpointer) behind(g *Group) bool {
+	durable, _ := g.store.Load().Durable()
+	return g.applied.Load() != durable
 }
 
 // checkpoint freezes the groups, commits them together, and cuts the log.

@@ -135,8 +135,10 @@ type server struct {
 	log   *raftlog.Log
 	store *blockstore.Store
 	host  *Host
-	stop  context.CancelFunc
-	done  chan struct{}
+	// deferred is blockstore's Options.DeferredBytes from the next start on.
+	deferred int64
+	stop     context.CancelFunc
+	done     chan struct{}
 }
 
 type cluster struct {
@@ -196,7 +198,7 @@ func (c *cluster) start(id layout.ChunkserverID) {
 
 func (s *server) openStore(t *testing.T) *blockstore.Store {
 	t.Helper()
-	opts := blockstore.Options{IndexFS: s.index, GrowStep: 4 << 20, Capacity: 256 << 20}
+	opts := blockstore.Options{IndexFS: s.index, GrowStep: 4 << 20, Capacity: 256 << 20, DeferredBytes: s.deferred}
 	st, err := blockstore.Open(s.fs, "store", blockstore.Identity{Cluster: [16]byte{1}, Chunkserver: s.id}, opts)
 	if err != nil {
 		t.Fatal(err)

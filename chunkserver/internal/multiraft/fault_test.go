@@ -61,6 +61,12 @@ func TestRepair(t *testing.T) {
 	c.retry(c.command(0, 11))
 	c.retry(c.command(1, 22))
 	c.equal(1, 2, 3)
+	c.servers[lead].host.checkpoints.kick()
+	c.until("a checkpoint, which writes the blocks to the file", func() bool {
+		st := c.group(lead).store.Load()
+		durable, _ := st.Durable()
+		return durable == c.group(lead).Applied()
+	})
 	c.damage(lead, 11)
 	c.damage(lead, 22)
 	_, r := c.read(lead, 0)
@@ -107,6 +113,26 @@ func (c *cluster) damage(id layout.ChunkserverID, v byte) {
 	}
 	if !found {
 		c.t.Fatal("the block is not in the file")
+	}
+}
+
+// TestPressure: small writes that are only in memory are checkpointed when they reach their bound.
+func TestPressure(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = time.Hour })
+	for id, s := range c.servers {
+		s.deferred = 8 * layout.BlockSize
+		c.restart(id)
+	}
+	c.found(1, 2, 3)
+	for i := range 24 {
+		c.retry(c.command(i%16, byte(i+1)))
+	}
+	c.equal(1, 2, 3)
+	for id, s := range c.servers {
+		c.until("checkpoints", func() bool {
+			durable, _ := c.group(id).store.Load().Durable()
+			return durable > 0 && s.store.Usage().Deferred < 16*layout.BlockSize
+		})
 	}
 }
 

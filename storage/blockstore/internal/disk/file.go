@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
@@ -30,14 +31,22 @@ const (
 type File struct {
 	fs       vfs.FS
 	dir      string
-	f        vfs.File
+	f        vfs.File // reads and syncs, and writes where direct is nil
+	direct   atomic.Pointer[directFile]
+	buffers  sync.Pool // of *[]byte, see buffer
+	late     late
 	alloc    allocator
 	capacity uint64 // blocks, 0: the file system's
 	reserve  int64  // bytes
 	growStep int64  // bytes
 	growMu   sync.Mutex
-	noPunch  bool // guarded by growMu: the file system can not punch holes
+	noPunch  bool     // guarded by growMu: the file system can not punch holes
+	opened   vfs.File // what Close closes besides f
 }
+
+// directFile is the data file opened for writes that pass by the page cache. A write through the page cache to a range
+// that lies there in large folios would have the whole folios written back, many times what was changed.
+type directFile struct{ vfs.File }
 
 // NewFile returns the data file in dir, to be formatted or opened; the sizes are in bytes.
 func NewFile(fs vfs.FS, dir string, capacity, reserve, growStep int64) *File {
@@ -81,7 +90,7 @@ func (b *File) Format(store [16]byte) (err error) {
 // Open opens the data file, checks that it is store's, and makes its size known to the allocator, all blocks but the
 // header free.
 func (b *File) Open(store [16]byte) error {
-	f, err := b.fs.Open(path.Join(b.dir, BlocksName), vfs.ReadWrite)
+	f, err := b.fs.Open(path.Join(b.dir, BlocksName), vfs.ReadWrite|vfs.Random)
 	if err != nil {
 		return damagedIf(errors.Is(err, fs.ErrNotExist), "blocks", err)
 	}
@@ -104,6 +113,9 @@ func (b *File) Open(store [16]byte) error {
 	if err != nil {
 		return &IOError{Op: "open", Err: err}
 	}
+	if err := b.openDirect(); err != nil {
+		return err
+	}
 	b.alloc.limit = ^uint64(0)
 	if b.capacity > 0 {
 		b.alloc.limit = b.capacity - uint64(b.reserve)/layout.BlockSize
@@ -112,6 +124,20 @@ func (b *File) Open(store [16]byte) error {
 	if !b.alloc.reserve(0, 1) {
 		return &extent.CorruptError{What: "blocks: cut"}
 	}
+	return nil
+}
+
+// openDirect opens the file for direct writes, unless the file system has none.
+func (b *File) openDirect() error {
+	d, err := b.fs.Open(path.Join(b.dir, BlocksName), vfs.ReadWrite|vfs.Direct)
+	switch {
+	case errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP):
+		return nil
+	case err != nil:
+		return &IOError{Op: "open", Err: err}
+	}
+	b.opened = d
+	b.direct.Store(&directFile{d})
 	return nil
 }
 
@@ -125,10 +151,14 @@ func damagedIf(damaged bool, what string, err error) error {
 
 // Close closes the data file.
 func (b *File) Close() error {
-	if b.f == nil {
-		return nil
+	var err error
+	if b.opened != nil {
+		err = b.opened.Close()
 	}
-	return b.f.Close()
+	if b.f != nil {
+		err = errors.Join(err, b.f.Close())
+	}
+	return err
 }
 
 // Allocate appends n free blocks to runs, growing the file as needed. It returns ErrNoSpace and no block when that would
@@ -215,6 +245,7 @@ func (b *File) extend(missing, step int64) error {
 
 // Release makes freed blocks that waited free; give says that long runs go back to the file system.
 func (b *File) Release(runs []extent.Run, give bool) {
+	b.late.drop(runs)
 	if !give {
 		b.alloc.release(runs, true)
 		return
@@ -243,7 +274,10 @@ func (b *File) punch(r extent.Run) bool {
 }
 
 // TakeBack makes blocks free that were allocated and that no index and no reader has seen.
-func (b *File) TakeBack(runs []extent.Run) { b.alloc.release(runs, false) }
+func (b *File) TakeBack(runs []extent.Run) {
+	b.late.drop(runs)
+	b.alloc.release(runs, false)
+}
 
 // Retire counts n blocks that are in use as freed and waiting for release.
 func (b *File) Retire(n uint64) { b.alloc.retire(n) }
@@ -263,9 +297,37 @@ func (b *File) Sync() error {
 	return nil
 }
 
-// Write writes whole blocks to the run's blocks from the first on.
+// Write writes whole blocks to the run's blocks from the first on. p is borrowed.
 func (b *File) Write(at extent.Addr, p []byte) error {
-	if _, err := b.f.WriteAt(p, int64(at)*layout.BlockSize); err != nil {
+	if b.direct.Load() == nil || vfs.IsAligned(p, 0) {
+		return b.writeAligned(at, p)
+	}
+	buf := b.buffer()
+	defer b.buffers.Put(buf)
+	for len(p) > 0 {
+		n := copy(*buf, p)
+		if err := b.writeAligned(at, (*buf)[:n]); err != nil {
+			return err
+		}
+		p, at = p[n:], at+extent.Addr(n/layout.BlockSize)
+	}
+	return nil
+}
+
+// writeAligned writes blocks whose memory is aligned, or any where there is no direct I/O.
+func (b *File) writeAligned(at extent.Addr, p []byte) error {
+	off := int64(at) * layout.BlockSize
+	if d := b.direct.Load(); d != nil {
+		_, err := d.WriteAt(p, off)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EINVAL) {
+			return WrapIO("write", err)
+		}
+		b.direct.Store(nil) // the file system opens such files and then refuses to write
+	}
+	if _, err := b.f.WriteAt(p, off); err != nil {
 		return WrapIO("write", err)
 	}
 	return nil
@@ -273,6 +335,25 @@ func (b *File) Write(at extent.Addr, p []byte) error {
 
 // Read fills p with whole blocks. Its errors are the file's own.
 func (b *File) Read(at extent.Addr, p []byte) error {
+	if b.late.bytes.Load() == 0 {
+		return b.readFile(at, p)
+	}
+	for len(p) > 0 {
+		// What is absent was written before, and stays where it is while the caller may read.
+		here, absent := b.late.read(at, p)
+		p, at = p[here*layout.BlockSize:], at+extent.Addr(here)
+		if absent > 0 {
+			n := absent * layout.BlockSize
+			if err := b.readFile(at, p[:n]); err != nil {
+				return err
+			}
+			p, at = p[n:], at+extent.Addr(absent)
+		}
+	}
+	return nil
+}
+
+func (b *File) readFile(at extent.Addr, p []byte) error {
 	n, err := b.f.ReadAt(p, int64(at)*layout.BlockSize)
 	if n == len(p) {
 		return nil
