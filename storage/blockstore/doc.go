@@ -20,6 +20,10 @@
 //	                  ▲                                            2 sync blocks, 3 batch, 4 flush
 //	                  └──── free blocks ◄── no reader, no image holds them ◄──────┘
 //
+// The raft log keeps large payloads in the data file (Store.StoreBlocks), and applying the entry only moves the extent
+// map there (Copyset.Adopt). Such a block has two owners, the log and the content, and is free when neither has it. After
+// Open the log says which blocks its entries hold (Store.HoldBlocks) before any block is allocated.
+//
 // The data file is written with direct I/O where the file system has it, and read through the page cache.
 //
 // # Directory

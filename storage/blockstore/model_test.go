@@ -137,6 +137,12 @@ type frozenModel struct {
 	want *model
 }
 
+// loggedData is what an entry of the raft log holds in the data file. It is never changed.
+type loggedData struct {
+	runs []Blocks
+	data []byte
+}
+
 // harness runs random operations on a store and on the model.
 type harness struct {
 	t    *testing.T
@@ -154,6 +160,8 @@ type harness struct {
 	mu sync.Mutex
 	// durable is what is durable for certain, next what will be when the operation in progress ends; nil outside.
 	durable, next map[layout.CopysetID]*model
+	// logged are the entries of the raft log, whose records are durable; crashLogged those that the crash leaves.
+	logged, crashLogged []loggedData
 	// armed is the number of file operations until the crash; crashed is the disk that it leaves, and crashWant what
 	// may be found there.
 	armed     int
@@ -189,7 +197,7 @@ func (h *harness) strike() {
 		UnsyncedDataPercent: []int{0, 50, 100}[h.crashRNG.IntN(3)], RNG: h.crashRNG,
 	})
 	c.fs = h.d.fs.Crash(h.crashRNG)
-	h.crashed = c
+	h.crashed, h.crashLogged = c, slices.Clone(h.logged)
 	h.crashWant = append(h.crashWant[:0], h.durable)
 	if h.next != nil {
 		h.crashWant = append(h.crashWant, h.next)
@@ -306,7 +314,9 @@ func (h *harness) step() {
 func (h *harness) mutate(id layout.CopysetID, m *model) {
 	c, ch := h.copyset(id), h.randChunk()
 	off, n := h.randRange()
-	switch k := h.rng.IntN(40); {
+	switch k := h.rng.IntN(44); {
+	case k >= 40:
+		h.sideload(c, ch, m)
 	case k < 28:
 		p := h.randData(n)
 		var crcs []uint32
@@ -329,6 +339,49 @@ func (h *harness) mutate(id layout.CopysetID, m *model) {
 	h.nextIndex++
 	m.index, m.term = h.nextIndex, 1+h.nextIndex/7
 	c.SetApplied(m.index, m.term)
+}
+
+// sideload stores the data of an entry, has the log hold it, and applies it, or not. It drops another entry now and then.
+func (h *harness) sideload(c *Copyset, ch layout.ChunkID, m *model) {
+	n := 1 + h.rng.IntN(40)
+	x := loggedData{data: h.randData(n * layout.BlockSize)}
+	var err error
+	x.runs, err = h.s.StoreBlocks(x.data)
+	h.fail(err)
+	h.fail(h.s.SyncBlocks())
+	h.mu.Lock()
+	h.logged = append(h.logged, x)
+	h.mu.Unlock()
+	if h.rng.IntN(5) > 0 {
+		off := h.rng.IntN(modelBlocks-n+1) * layout.BlockSize
+		var crcs []uint32
+		if h.rng.IntN(2) == 0 {
+			crcs = blockCRCs(x.data)
+		}
+		h.fail(c.Adopt(ch, uint32(off), x.data, crcs, x.runs))
+		m.write(ch, off, x.data)
+	}
+	for len(h.logged) > 8 || len(h.logged) > 0 && h.rng.IntN(3) == 0 {
+		k := h.rng.IntN(len(h.logged))
+		x := h.logged[k]
+		h.mu.Lock()
+		h.logged = slices.Delete(slices.Clone(h.logged), k, k+1)
+		h.mu.Unlock()
+		h.fail(h.checkLogged(x))
+		h.s.ReleaseBlocks(x.runs)
+	}
+}
+
+// checkLogged reads the data of an entry of the log back.
+func (h *harness) checkLogged(x loggedData) error {
+	got := make([]byte, len(x.data))
+	if err := h.s.LoadBlocks(x.runs, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, x.data) {
+		return errors.New("an entry's blocks were used for something else")
+	}
+	return nil
 }
 
 func (h *harness) read(id layout.CopysetID, m *model) {
@@ -465,11 +518,17 @@ func (h *harness) reopen() {
 	h.mu.Lock()
 	want := []map[layout.CopysetID]*model{h.durable}
 	if h.crashed != nil {
-		h.d, want = h.crashed, h.crashWant
+		h.d, want, h.logged = h.crashed, h.crashWant, h.crashLogged
 	}
 	h.armed, h.crashed, h.crashWant = 0, nil, nil
 	h.mu.Unlock()
 	h.open()
+	for _, x := range h.logged {
+		h.fail(h.s.HoldBlocks(x.runs))
+	}
+	for _, x := range h.logged {
+		h.fail(h.checkLogged(x))
+	}
 	var errs []error
 	for _, w := range want {
 		err := h.checkAll(w)
@@ -505,7 +564,11 @@ func (h *harness) checkAll(want map[layout.CopysetID]*model) error {
 			used += n
 		}
 	}
-	if u := h.s.Usage(); u.Used != used || u.PendingFree != 0 {
+	logged := int64(0)
+	for _, x := range h.logged {
+		logged += int64(len(x.data))
+	}
+	if u := h.s.Usage(); u.Used != used || u.PendingFree > logged {
 		return fmt.Errorf("usage %+v, want %d used", u, used)
 	}
 	return nil

@@ -200,11 +200,7 @@ func (s *Store) load() error {
 		c.noteLeaf(id, l.Allocated)
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.file.DigHoles()
-	return nil
+	return err
 }
 
 // dropOrphans deletes the leaves of incarnations that no copyset record names.

@@ -51,7 +51,8 @@ type Usage struct {
 	Used int64
 	// Free is what can still be allocated, the reserve included: Capacity less Used and PendingFree.
 	Free int64
-	// PendingFree is the space of freed blocks that wait for a checkpoint, a reader or an image.
+	// PendingFree is the space of freed blocks that wait for a checkpoint, a reader, an image or the raft log, and of those
+	// that the log holds for entries that were not applied.
 	PendingFree int64
 	// Reserve is the part of Free that writes leave alone.
 	Reserve int64

@@ -18,6 +18,8 @@ type step struct {
 	state groupState
 	// entries are appended.
 	entries []*raftpb.Entry
+	// refs has the place of the tail of each entry that was sideloaded; it is nil when none was.
+	refs []*sideRef
 	// The records that are written besides the entries, in the order of the fields but with the entries before
 	// the last one.
 	remove, reset, save bool
@@ -56,12 +58,20 @@ func (l *Log) Append(updates []Update) error {
 		return err
 	}
 	if len(l.steps) == 0 {
-		if p.sync {
-			return l.sync()
+		if !p.sync {
+			return nil
 		}
+		if err := l.sync(); err != nil {
+			return err
+		}
+		l.releaseTails()
 		return nil
 	}
+	if err := l.sideload(&p); err != nil {
+		return err
+	}
 	if err := l.room(int64(p.size), p.reserve); err != nil {
+		l.unload()
 		return err
 	}
 	l.begin()
@@ -78,6 +88,7 @@ func (l *Log) Append(updates []Update) error {
 		}
 	}
 	l.publish(uint32(first))
+	l.releaseTails()
 	return nil
 }
 
@@ -162,7 +173,7 @@ func (l *Log) staged(u *Update) (g *Group, isNew bool) {
 	g, ok := l.Group(u.Copyset)
 	if !ok {
 		if g, ok = l.fresh[u.Copyset]; !ok {
-			g = &Group{id: u.Copyset}
+			g = &Group{id: u.Copyset, log: l}
 			l.fresh[u.Copyset] = g
 			isNew = true
 		}
@@ -278,9 +289,15 @@ func (l *Log) encode(s *step) {
 		r := l.record(recordReset, s.g, s.state.trunc, s.state.truncTerm)
 		l.buf = r.append(l.buf, hs[:], seed)
 	}
-	for _, e := range s.entries {
+	for i, e := range s.entries {
 		r := l.record(recordEntry, s.g, e.GetIndex(), e.GetTerm())
 		r.entry = uint8(e.GetType())
+		if s.refs != nil && s.refs[i] != nil {
+			r.typ = recordSide
+			l.scratch = s.refs[i].appendTo(l.scratch[:0], e.GetData())
+			l.buf = r.append(l.buf, l.scratch, seed)
+			continue
+		}
 		l.buf = r.append(l.buf, e.GetData(), seed)
 	}
 	if s.save {
@@ -347,7 +364,7 @@ func (l *Log) publish(off uint32) {
 			s.g.setState(s.state, true, &l.cache)
 		}
 		if len(s.entries) > 0 {
-			off = s.g.extend(s.entries, seg, off, &l.cache)
+			off = s.g.extend(s, seg, off, &l.cache)
 		}
 		if s.save {
 			off += uint32(recordSize(statePayload))

@@ -22,6 +22,8 @@ type cache struct {
 
 	queue []cacheRef
 	head  int
+	// dropped are the extents of the sideloaded entries that groups have dropped, until releaseTails takes them.
+	dropped []Extent
 }
 
 // cacheRef names an entry by its place: if the slot of index lies elsewhere now, the reference is stale.
@@ -36,7 +38,7 @@ func entryCharge(payload int) int64 { return int64(payload) + entryOverhead }
 
 // admit counts an entry in and tells whether the slot may keep it. evict must follow once no group is locked.
 func (c *cache) admit(g *Group, e *raftpb.Entry, s *slot) bool {
-	charge := entryCharge(s.length())
+	charge := entryCharge(s.full())
 	if charge > c.limit {
 		return false
 	}
@@ -50,7 +52,7 @@ func (c *cache) admit(g *Group, e *raftpb.Entry, s *slot) bool {
 func (c *cache) forget(s *slot) {
 	if s.entry != nil {
 		s.entry = nil
-		c.bytes.Add(-entryCharge(s.length()))
+		c.bytes.Add(-entryCharge(s.full()))
 		c.count.Add(-1)
 	}
 }

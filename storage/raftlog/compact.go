@@ -61,6 +61,7 @@ func (l *Log) Compact() (Compaction, error) {
 	out.Moved = int64(rel.size - batchHeader)
 	var err error
 	out.Freed, err = l.free(rel.floor)
+	l.releaseTails()
 	return out, err
 }
 

@@ -12,6 +12,7 @@ import (
 type crashRun struct {
 	t       *testing.T
 	seed    uint64
+	side    bool // large entries are sideloaded
 	rng     *rand.Rand
 	history []model // history[i] is the state after i Appends; the last may be under way
 	durable int     // the highest i that must survive
@@ -25,7 +26,7 @@ type crashRun struct {
 func TestCrashEverywhere(t *testing.T) {
 	points, torn := 0, 0
 	for seed := range uint64(20) {
-		p, n := crashOnce(t, seed)
+		p, n := crashOnce(t, seed, seed%2 == 1)
 		points, torn = points+p, torn+n
 	}
 	t.Logf("%d crash points, %d of them lost something", points, torn)
@@ -34,9 +35,9 @@ func TestCrashEverywhere(t *testing.T) {
 	}
 }
 
-func crashOnce(t *testing.T, seed uint64) (points, torn int) {
+func crashOnce(t *testing.T, seed uint64, side bool) (points, torn int) {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	c := &crashRun{t: t, seed: seed, rng: rng, history: []model{{}}}
+	c := &crashRun{t: t, seed: seed, side: side, rng: rng, history: []model{{}}}
 	mem := vfs.NewMem()
 	fs := vfs.NewFault(mem, func(op vfs.Op) vfs.Fault {
 		switch op.Kind {
@@ -46,7 +47,7 @@ func crashOnce(t *testing.T, seed uint64) (points, torn int) {
 		}
 		return vfs.Fault{}
 	})
-	l := mustOpen(t, fs, testOptions())
+	l := c.open(fs)
 	for i := 0; i < 60; i++ {
 		m := c.history[len(c.history)-1]
 		us := randomUpdates(rng, m, 3)
@@ -64,16 +65,33 @@ func crashOnce(t *testing.T, seed uint64) (points, torn int) {
 		if rng.IntN(15) == 0 {
 			mustClose(t, l)
 			c.durable = len(c.history) - 1
-			l = mustOpen(t, fs, testOptions())
+			l = c.open(fs)
 		}
 		if rng.IntN(15) == 0 { // kill the process: what Open reads from the page cache must last
 			_ = l.lock.Close()
-			l = mustOpen(t, fs, testOptions())
+			l = c.open(fs)
 			c.durable = len(c.history) - 1
 		}
 	}
 	mustClose(t, l)
 	return c.points, c.torn
+}
+
+// open opens the log, with a sidecar if the run has one.
+func (c *crashRun) open(fs vfs.FS) *Log {
+	l := mustOpen(c.t, fs, testOptions())
+	c.attach(fs, l)
+	return l
+}
+
+func (c *crashRun) attach(fs vfs.FS, l *Log) {
+	if !c.side {
+		return
+	}
+	s := newFakeSide(c.t, fs)
+	if err := l.Attach(s, s.hold); err != nil {
+		c.t.Fatalf("seed %d: attach: %v", c.seed, err)
+	}
 }
 
 // look recovers from a crash at this moment.
@@ -93,6 +111,7 @@ func (c *crashRun) look(mem *vfs.Mem, at string) {
 	if err != nil {
 		c.t.Fatalf("seed %d, crash %d before %s: open: %v", c.seed, c.points, at, err)
 	}
+	c.attach(image, l)
 	k, err := c.match(l)
 	if err != nil {
 		c.t.Fatalf("seed %d, crash %d before %s: %v", c.seed, c.points, at, err)
@@ -129,10 +148,12 @@ func (c *crashRun) again(image *vfs.Mem, l *Log, m model, at string) {
 	if synced {
 		states = states[1:]
 	}
-	l2, err := Open(image.Crash(c.rng), "log", testOptions())
+	image = image.Crash(c.rng)
+	l2, err := Open(image, "log", testOptions())
 	if err != nil {
 		c.t.Fatalf("seed %d, crash %d before %s and again: open: %v", c.seed, c.points, at, err)
 	}
+	c.attach(image, l2)
 	for _, s := range states {
 		if err = s.diff(l2); err == nil {
 			return

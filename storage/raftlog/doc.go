@@ -33,6 +33,11 @@
 //	type 2 state     the log starts behind index, of that term; payload: term u64, vote u64, commit u64
 //	type 3 reset     as state, and all entries before this record are gone
 //	type 4 remove    the copyset is gone
+//	type 5 side      index and term as type 1; the end of the data, its tail, is kept by the sidecar. Payload:
+//	                 0 length of the tail u32      4 crc u32 of the tail   8 extents u32
+//	                 12 extents × (first block u64, blocks u32)            the rest: the data before the tail
+//
+// Version 2 has type 5; version 1 is read too.
 //
 // Other types and flags, of records and of batches, are for later versions: a release that meets one that it does not
 // know refuses the log with VersionError, whatever the segment's version says.
@@ -60,6 +65,14 @@
 // otherwise Compact reports the copysets that pin the segment, and the owner checkpoints and truncates them. The
 // new floor is durable before a file is given back. Freed files become spares: writing over blocks that were written
 // before needs no file system metadata at all, and that halves the latency of a sync.
+//
+// # Sideloading
+//
+// A large payload is written once: straight to blocks of the data file where it will stay when the entry is applied
+// (Sidecar). Append stores the tails of its entries, syncs them, and only then writes the records that point to them. A
+// tail is the entry's as long as the entry is in the log: it is released when the truncation, the reset, the removal or
+// the entry that drops it is durable. After Open, Attach tells which blocks the retained entries hold, before any block
+// is given to somebody else. In memory and on the network an entry is whole.
 //
 // # Concurrency
 //

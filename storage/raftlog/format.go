@@ -9,7 +9,7 @@ import (
 
 const (
 	// formatVersion is the version of the segments that this release writes, and the highest that it reads.
-	formatVersion = 1
+	formatVersion = 2
 
 	headerBlock   = 4096 // of a segment; the first batch follows
 	headerBytes   = 64
@@ -30,6 +30,7 @@ const (
 	recordState  recordType = 2
 	recordReset  recordType = 3
 	recordRemove recordType = 4
+	recordSide   recordType = 5
 )
 
 // flagMoved marks an entry that Compact wrote again.

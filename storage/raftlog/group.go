@@ -15,7 +15,8 @@ import (
 // with each other and with Append. They show what was durable (or written, see Update.MustSync) when the last Append
 // returned nil, also after the log has failed.
 type Group struct {
-	id layout.CopysetID
+	id  layout.CopysetID
+	log *Log
 
 	mu struct {
 		sync.RWMutex
@@ -46,14 +47,24 @@ type slot struct {
 	// entry is the entry if it is in the cache.
 	entry *raftpb.Entry
 	off   uint32
-	// size is the length of the payload, and movedBit.
+	// size is the length of the record's payload, and movedBit.
 	size uint32
+	// side is where the tail of a sideloaded entry is, else nil.
+	side *sideRef
 }
 
 // movedBit in slot.size tells an entry that Compact wrote again.
 const movedBit = 1 << 31
 
 func (s *slot) length() int { return int(s.size &^ movedBit) }
+
+// full returns the length of the entry's data.
+func (s *slot) full() int {
+	if s.side != nil {
+		return s.side.size
+	}
+	return s.length()
+}
 func (s *slot) moved() bool { return s.size&movedBit != 0 }
 func (s *slot) bytes() int  { return recordSize(s.length()) }
 
@@ -61,7 +72,7 @@ func (s *slot) bytes() int  { return recordSize(s.length()) }
 func (s *slot) wireSize(index uint64) uint64 {
 	const typeField = 2
 	n := 1 + varintSize(s.term) + 1 + varintSize(index) + typeField
-	if l := s.length(); l > 0 {
+	if l := s.full(); l > 0 {
 		n += 1 + varintSize(uint64(l)) + l
 	}
 	return uint64(n)
@@ -130,7 +141,7 @@ func (g *Group) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	for i := range absent {
 		a := &absent[i]
 		if err == nil {
-			entries[a.index-lo], err = readEntry(g.id, a.index, a.slot)
+			entries[a.index-lo], err = g.readEntry(a.index, &a.slot)
 		}
 		a.seg.readers.Add(-1)
 	}
@@ -199,7 +210,7 @@ func readRecord(id layout.CopysetID, index uint64, s slot) ([]byte, record, erro
 		return nil, record{}, err
 	}
 	r, _, ok := parseRecord(buf, s.seg.seed)
-	if !ok || r.typ != recordEntry || r.copyset != id || r.index != index || r.term != s.term ||
+	if !ok || r.typ != s.recordType() || r.copyset != id || r.index != index || r.term != s.term ||
 		int(r.length) != s.length() {
 		return nil, record{}, &CorruptError{
 			Segment: s.seg.name(), Offset: int64(s.off), Copyset: id, Reason: "an entry does not read back as written",
@@ -208,14 +219,28 @@ func readRecord(id layout.CopysetID, index uint64, s slot) ([]byte, record, erro
 	return buf, r, nil
 }
 
-func readEntry(id layout.CopysetID, index uint64, s slot) (*raftpb.Entry, error) {
-	buf, r, err := readRecord(id, index, s)
+// recordType is the type of the entry's record.
+func (s *slot) recordType() recordType {
+	if s.side != nil {
+		return recordSide
+	}
+	return recordEntry
+}
+
+func (g *Group) readEntry(index uint64, s *slot) (*raftpb.Entry, error) {
+	buf, r, err := readRecord(g.id, index, *s)
 	if err != nil {
 		return nil, err
 	}
+	data := buf[recordHeader:]
+	if s.side != nil {
+		if data, err = g.log.loadTail(g, index, s, data); err != nil {
+			return nil, err
+		}
+	}
 	e := &storedEntry{term: s.term, index: index, typ: raftpb.EntryType(r.entry)}
 	e.Term, e.Index, e.Type = &e.term, &e.index, &e.typ
-	if data := buf[recordHeader:]; len(data) > 0 {
+	if len(data) > 0 {
 		e.Data = data
 	}
 	return &e.Entry, nil
@@ -258,6 +283,9 @@ func (g *Group) dropLocked(slots []slot, c *cache) {
 		s := &slots[i]
 		s.seg.drop(s.bytes())
 		c.forget(s)
+		if s.side != nil {
+			c.dropped = append(c.dropped, s.side.extents...)
+		}
 	}
 	clear(slots)
 }
@@ -279,9 +307,10 @@ func (g *Group) remove(c *cache) {
 	g.mu.removed = true
 }
 
-// extend replaces the entries from entries[0] on by entries, whose records follow each other in seg from off on. It
+// extend replaces the entries from that of the step on by the step's, whose records follow each other in seg from off on. It
 // returns the offset behind them.
-func (g *Group) extend(entries []*raftpb.Entry, seg *segment, off uint32, c *cache) uint32 {
+func (g *Group) extend(st *step, seg *segment, off uint32, c *cache) uint32 {
+	entries := st.entries
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at := int(entries[0].GetIndex() - g.mu.trunc - 1)
@@ -290,8 +319,12 @@ func (g *Group) extend(entries []*raftpb.Entry, seg *segment, off uint32, c *cac
 	if cap(g.mu.slots)-at < len(entries) {
 		g.mu.cut = 0 // append copies
 	}
-	for _, e := range entries {
+	for i, e := range entries {
 		s := slot{term: e.GetTerm(), seg: seg, off: off, size: uint32(len(e.GetData()))}
+		if st.refs != nil && st.refs[i] != nil {
+			s.side = st.refs[i]
+			s.size = uint32(s.side.stored())
+		}
 		seg.hold(s.bytes())
 		if c.admit(g, e, &s) {
 			s.entry = e

@@ -30,14 +30,20 @@ type Log struct {
 	floor   uint64   // the lowest segment that recovery needs
 	sealed  bool     // the last batch written is that of seal
 	buf     []byte   // the batch under construction
+	scratch []byte   // the payload of a sideloaded entry's record
 	steps   []step   // the updates under way
 	fresh   map[layout.CopysetID]*Group
 	round   uint64 // counts Appends, to tell whether a Group.stage is of this one
 	cache   cache
+	side    Sidecar        // nil: none
+	tails   []droppedTails // ascending by seq
 	// zombies are segments that left the log while they were being read.
 	zombies []*segment
 
 	pool sparePool
+
+	// sideLoad is side, for readers.
+	sideLoad atomic.Pointer[Sidecar]
 
 	// failed is set once, by the log writer.
 	failed atomic.Pointer[FailedError]

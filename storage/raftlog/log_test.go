@@ -270,7 +270,7 @@ func TestReaderHoldsSegment(t *testing.T) {
 	for i := range 20 { // would overwrite the segment if it were reused
 		mustAppend(t, l, Update{Copyset: 2, Entries: run(uint64(i+1), uint64(i+1), 1, 3000)})
 	}
-	e, err := readEntry(1, 2, absent[1].slot)
+	e, err := g.readEntry(2, &absent[1].slot)
 	if err != nil || !bytes.Equal(e.GetData(), run(2, 2, 1, 3000)[0].GetData()) {
 		t.Fatalf("read: %v", err)
 	}

@@ -225,8 +225,14 @@ func (r *recovery) apply(seg *segment, off uint32, rec record, payload []byte) e
 		r.groups[rec.copyset] = b
 	}
 	switch rec.typ {
-	case recordEntry:
+	case recordEntry, recordSide:
 		s := slot{term: rec.term, seg: seg, off: off, size: rec.length}
+		if rec.typ == recordSide {
+			var ok bool
+			if s.side, _, ok = parseSide(payload); !ok {
+				return corrupt("the record of a sideloaded entry does not parse")
+			}
+		}
 		if rec.flags&flagMoved != 0 {
 			s.size |= movedBit
 			return b.moved(rec.index, s, corrupt)
@@ -243,7 +249,7 @@ func (r *recovery) apply(seg *segment, off uint32, rec record, payload []byte) e
 		delete(r.groups, rec.copyset)
 		return nil
 	}
-	return &VersionError{Segment: seg.name(), Got: uint32(rec.typ), Max: uint32(recordRemove), What: "record type"}
+	return &VersionError{Segment: seg.name(), Got: uint32(rec.typ), Max: uint32(recordSide), What: "record type"}
 }
 
 func (b *builder) setState(st groupState, restart bool) {
@@ -331,7 +337,7 @@ func (r *recovery) finish() error {
 		if len(b.slots) > 0 && b.first != b.state.trunc+1 {
 			return corrupt(fmt.Sprintf("entry %d does not follow the truncation point %d", b.first, b.state.trunc))
 		}
-		g := &Group{id: id}
+		g := &Group{id: id, log: r.l}
 		for i := range b.slots {
 			s := &b.slots[i]
 			if s.seg == nil {

@@ -172,7 +172,7 @@ func (a *applier) enter(t *task) {
 // entry applies one entry, publishes what changed, and only then answers.
 func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 	p := &g.app
-	p.med.index = e.GetIndex()
+	p.med.index, p.med.blocks = e.GetIndex(), blocksOf(g.log.Extents(e.GetIndex(), e.GetTerm()))
 	var res copyset.Result
 	switch e.GetType() {
 	case raftpb.EntryNormal:
@@ -305,6 +305,8 @@ type medium struct {
 	cs    *blockstore.Copyset
 	crcs  []uint32
 	index uint64 // of the entry that is applied
+	// blocks are where the payload of that entry is already; nil for one that lies in the log.
+	blocks []blockstore.Blocks
 	// ahead are blocks that were replaced by another peer's, with the index behind which no entry is in them. See
 	// applier.replace. nil when there is none.
 	ahead map[blockAt]uint64
@@ -340,6 +342,9 @@ func (a *applier) replace(t *task) error {
 }
 
 func (m *medium) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
+	if m.blocks != nil && len(data) >= sideloadMin {
+		return m.cs.Adopt(ch, off, data, crcs, m.blocks)
+	}
 	return m.cs.Write(ch, off, data, crcs)
 }
 

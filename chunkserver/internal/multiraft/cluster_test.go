@@ -147,6 +147,8 @@ type cluster struct {
 	servers map[layout.ChunkserverID]*server
 	tune    func(*Config)
 	seq     atomic.Uint64
+	// uncached opens logs that keep no entry in memory from now on.
+	uncached bool
 }
 
 func newCluster(t *testing.T, n int, tune func(*Config)) *cluster {
@@ -171,7 +173,11 @@ func (c *cluster) start(id layout.ChunkserverID) {
 	var cluster [16]byte
 	cluster[0] = 1
 	var err error
-	if s.log, err = raftlog.Open(s.fs, s.dir, raftlog.Options{Identity: cluster, SegmentSize: 1 << 20, Spares: 2}); err != nil {
+	logOpts := raftlog.Options{Identity: cluster, SegmentSize: 1 << 20, Spares: 2}
+	if c.uncached {
+		logOpts.CacheBytes = -1
+	}
+	if s.log, err = raftlog.Open(s.fs, s.dir, logOpts); err != nil {
 		c.t.Fatal(err)
 	}
 	s.store = s.openStore(c.t)

@@ -73,6 +73,10 @@ func New(cfg Config) (*Host, error) {
 	if h.peers, err = peerlist.Open(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
+	side := &sidecar{store: cfg.Store}
+	if err := cfg.Log.Attach(side, side.hold); err != nil {
+		return nil, err
+	}
 	if err := h.recover(); err != nil {
 		return nil, err
 	}

@@ -24,6 +24,8 @@ type allocator struct {
 		sync.Mutex
 		free     []uint64
 		sections []uint32
+		// logged and orphan are as long as free, see logged.go.
+		logged, orphan []uint64
 		// blocks is the size of the data file, in blocks.
 		blocks extent.Addr
 		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
@@ -60,6 +62,9 @@ func (a *allocator) growBitmapLocked(n extent.Addr) {
 	words := int((n + wordBlocks - 1) / wordBlocks)
 	for len(a.mu.free) < words {
 		a.mu.free = append(a.mu.free, make([]uint64, max(words-len(a.mu.free), len(a.mu.free)/8))...)
+	}
+	for _, m := range []*[]uint64{&a.mu.logged, &a.mu.orphan} {
+		*m = append(*m, make([]uint64, len(a.mu.free)-len(*m))...)
 	}
 	sections := int((n + sectionBlocks - 1) / sectionBlocks)
 	for len(a.mu.sections) < sections {

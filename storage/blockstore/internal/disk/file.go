@@ -40,8 +40,9 @@ type File struct {
 	reserve  int64  // bytes
 	growStep int64  // bytes
 	growMu   sync.Mutex
-	noPunch  bool     // guarded by growMu: the file system can not punch holes
-	opened   vfs.File // what Close closes besides f
+	settle   sync.Once // digs the holes
+	noPunch  bool      // guarded by growMu: the file system can not punch holes
+	opened   vfs.File  // what Close closes besides f
 }
 
 // directFile is the data file opened for writes that pass by the page cache. A write through the page cache to a range
@@ -164,6 +165,7 @@ func (b *File) Close() error {
 // Allocate appends n free blocks to runs, growing the file as needed. It returns ErrNoSpace and no block when that would
 // touch the reserve.
 func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
+	b.settle.Do(b.digHoles)
 	for {
 		out, res := b.alloc.take(n, runs)
 		switch res {
@@ -246,6 +248,7 @@ func (b *File) extend(missing, step int64) error {
 // Release makes freed blocks that waited free; give says that long runs go back to the file system.
 func (b *File) Release(runs []extent.Run, give bool) {
 	b.late.drop(runs)
+	runs = b.alloc.leave(runs)
 	if !give {
 		b.alloc.release(runs, true)
 		return
@@ -285,9 +288,9 @@ func (b *File) Retire(n uint64) { b.alloc.retire(n) }
 // ReserveRun marks a run in use, after open. It returns false when a block of it is in use already or not in the file.
 func (b *File) ReserveRun(r extent.Run) bool { return b.alloc.reserve(r.Start, r.N) }
 
-// DigHoles makes the long free runs holes, after the last reserveRun: it is not known which of them have disk space
-// behind them.
-func (b *File) DigHoles() { b.alloc.digHoles(punchMin) }
+// digHoles makes the long free runs holes, after the last ReserveRun and Hold: it is not known which of them have disk
+// space behind them.
+func (b *File) digHoles() { b.alloc.digHoles(punchMin) }
 
 // Sync makes everything that was written durable. After an error it must not be called again.
 func (b *File) Sync() error {
@@ -366,6 +369,7 @@ func (b *File) readFile(at extent.Addr, p []byte) error {
 
 // Usage returns the blocks in use and pending, and how much can still be allocated, the reserve included, in bytes.
 func (b *File) Usage() (n Counts, room int64) {
+	b.settle.Do(b.digHoles)
 	n = b.alloc.counts()
 	room = n.free * layout.BlockSize
 	space, err := b.fs.Space(b.dir)
