@@ -195,3 +195,30 @@ func TestNoDirectIO(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeWritesStayTogether: where only scattered blocks are free, the file grows for a large write, but not without
+// end.
+func TestLargeWritesStayTogether(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	const size = 8 << 20
+	mustWrite(t, c, chunk0, 0, pattern(1, size))
+	for round := range 8 {
+		for off := uint32(0); off < size; off += 2 * layout.BlockSize { // every second block moves
+			mustWrite(t, c, chunk0, off+uint32(round%2)*layout.BlockSize, pattern(uint64(off), layout.BlockSize))
+		}
+		mustCommit(t, s, c.Freeze(nil))
+		runs, err := s.allocate(256, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.file.TakeBack(runs)
+		if u := s.Usage(); round == 0 && len(runs) > 16 {
+			t.Errorf("a large write has %d pieces, usage %+v", len(runs), u)
+		}
+	}
+	st, err := s.file.Size()
+	if err != nil || st > 3*size {
+		t.Fatalf("the file has %d bytes for %d, %v", st, size, err)
+	}
+}

@@ -8,6 +8,10 @@ import (
 // moveShare is the part of a segment's size that live entries may have for Compact to move them: one in moveShare.
 const moveShare = 4
 
+// sparesKept is how many times Options.Spares freed segments are kept at most: a log that has been long will be long again,
+// and to write over a file costs half of making one.
+const sparesKept = 4
+
 // Compaction is what one Compact did.
 type Compaction struct {
 	// Freed is the number of segments given back.
@@ -241,7 +245,7 @@ func (l *Log) bury(s *segment, pending int) (spare, error) {
 		return spare{}, err
 	}
 	n, _ := l.pool.count()
-	if s.size != l.opts.SegmentSize || n+pending >= l.opts.Spares {
+	if s.size != l.opts.SegmentSize || n+pending >= sparesKept*l.opts.Spares {
 		return spare{}, l.fs.Remove(l.path(s.name()))
 	}
 	sp := spare{name: l.nextSpareName(), size: s.size}

@@ -28,8 +28,8 @@ type Options struct {
 	SegmentSize int64
 	// CacheBytes bounds the entries kept in memory, over all copysets, in bytes. Zero: 64 MiB. Negative: none.
 	CacheBytes int64
-	// Spares is how many unused segment files are kept for reuse; writing over a used file is the fastest way to
-	// append. Open makes at least one, which is also the reserve that NoSpaceError speaks of. Zero: 4.
+	// Spares is how many unused segment files are kept ready; writing over a used file is the fastest way to append. Of
+	// segments that are freed up to four times as many are kept. Open makes at least one, which is also the reserve that NoSpaceError speaks of. Zero: 4.
 	Spares int
 	// MustExist makes Open fail with ErrNoLog instead of making a new log: for a chunkserver that has had one.
 	MustExist bool

@@ -304,6 +304,13 @@ func (a *allocator) size() extent.Addr {
 	return a.mu.blocks
 }
 
+// seek lets the next search begin at b.
+func (a *allocator) seek(b extent.Addr) {
+	a.mu.Lock()
+	a.mu.next = b
+	a.mu.Unlock()
+}
+
 // counts returns the number of blocks in each state.
 func (a *allocator) counts() Counts {
 	a.mu.Lock()

@@ -23,6 +23,11 @@ const (
 	blocksHeader  = 36
 	// punchMin is the shortest run, in blocks, whose disk space is given back to the file system.
 	punchMin = 1 << 20 / layout.BlockSize
+	// largeMin is the length, in blocks, of an allocation for which the file rather grows than that it is scattered over
+	// more than one run per scatterMax blocks, as long as not more than one in scatteredShare of its blocks is free.
+	largeMin       = 64
+	scatterMax     = 16
+	scatteredShare = 4
 	// holesPerGrowth bounds the holes that are filled in one step of growth.
 	holesPerGrowth = 64
 )
@@ -166,11 +171,15 @@ func (b *File) Close() error {
 // touch the reserve.
 func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 	b.settle.Do(b.digHoles)
-	for {
+	for ahead := false; ; {
 		out, res := b.alloc.take(n, runs)
 		switch res {
 		case allocDone:
-			return out, nil
+			if n < largeMin || len(runs) > 0 || len(out) <= int(n/scatterMax) || ahead || !b.extendAhead(n) {
+				return out, nil
+			}
+			b.alloc.release(out, false)
+			ahead = true
 		case allocLimit:
 			return runs, fmt.Errorf("%w: capacity", ErrNoSpace)
 		case allocGrow:
@@ -179,6 +188,28 @@ func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 			}
 		}
 	}
+}
+
+// extendAhead lengthens the file, and lets the search for free blocks go on there, although there are n free blocks: they
+// are scattered, and large writes would become many small ones. It does not when much of the file is free, or the disk is
+// nearly full.
+func (b *File) extendAhead(n uint32) bool {
+	b.growMu.Lock()
+	defer b.growMu.Unlock()
+	size := b.alloc.size()
+	if b.alloc.counts().free*scatteredShare > int64(size) {
+		return false
+	}
+	step := max(b.growStep, int64(n)*layout.BlockSize)
+	space, err := b.fs.Space(b.dir)
+	if err != nil || space.Free-b.reserve < 2*step {
+		return false
+	}
+	if b.extend(int64(n)*layout.BlockSize, step) != nil {
+		return false
+	}
+	b.alloc.seek(size)
+	return true
 }
 
 // grow makes at least n blocks free, unless another call did: it gives disk space to holes, and then to a longer file.
@@ -299,6 +330,9 @@ func (b *File) Sync() error {
 	}
 	return nil
 }
+
+// Size returns the length of the file, in bytes.
+func (b *File) Size() (int64, error) { return b.f.Size() }
 
 // Write writes whole blocks to the run's blocks from the first on. p is borrowed.
 func (b *File) Write(at extent.Addr, p []byte) error {
