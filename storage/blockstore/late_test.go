@@ -196,8 +196,7 @@ func TestNoDirectIO(t *testing.T) {
 	}
 }
 
-// TestLargeWritesStayTogether: where only scattered blocks are free, the file grows for a large write, but not without
-// end.
+// TestLargeWritesStayTogether: where only scattered blocks are free, the file grows for a large write.
 func TestLargeWritesStayTogether(t *testing.T) {
 	s := newDisk(t).open(t)
 	c := create(t, s, 1)
