@@ -20,9 +20,10 @@ import (
 const (
 	// MaxSecrets is how many secrets of one user may be valid at a time.
 	MaxSecrets = 2
-	// SecretLenMin and SecretLenMax bound a secret, in bytes: 96 bits are the least without IPsec (RFC 7143 section
-	// 9.2.1), and Windows takes no more than 16 bytes.
-	SecretLenMin, SecretLenMax = 12, 16
+	// SecretLenMin is the least length of a secret, in bytes: 96 bits without IPsec (RFC 7143 section 9.2.1).
+	SecretLenMin = 12
+	// SecretLenMax is the greatest, in bytes: Windows takes no more.
+	SecretLenMax = 16
 	// challengeLenMin is the shortest challenge that the target makes, in bytes.
 	challengeLenMin = 16
 )

@@ -548,11 +548,17 @@ func TestSerial(t *testing.T) {
 		a, b uint32
 		less bool
 	}{
-		{0, 0, false}, {0, 1, true}, {1, 0, false},
-		{0xffffffff, 0, true}, {0, 0xffffffff, false},
-		{0, 1<<31 - 1, true}, {1<<31 - 1, 0, false},
-		{0, 1 << 31, false}, {1 << 31, 0, false}, // no order
-		{0, 1<<31 + 1, false}, {1<<31 + 1, 0, true},
+		{0, 0, false},
+		{0, 1, true},
+		{1, 0, false},
+		{0xffffffff, 0, true},
+		{0, 0xffffffff, false},
+		{0, 1<<31 - 1, true},
+		{1<<31 - 1, 0, false},
+		{0, 1 << 31, false},
+		{1 << 31, 0, false}, // no order
+		{0, 1<<31 + 1, false},
+		{1<<31 + 1, 0, true},
 		{0xfffffff0, 0x10, true},
 	} {
 		if CmdSN(c.a).Less(CmdSN(c.b)) != c.less || StatSN(c.a).Less(StatSN(c.b)) != c.less ||

@@ -40,8 +40,10 @@ func dial(t testing.TB, p *Portal) *initiator {
 
 // loginKeys are sent in one request, in LoginOperationalNegotiation.
 func loginKeys(name, target string, more ...string) []byte {
-	keys := append([]string{"InitiatorName=" + name, "TargetName=" + target, "SessionType=Normal",
-		"InitialR2T=No", "ImmediateData=Yes", "MaxRecvDataSegmentLength=262144"}, more...)
+	keys := append([]string{
+		"InitiatorName=" + name, "TargetName=" + target, "SessionType=Normal",
+		"InitialR2T=No", "ImmediateData=Yes", "MaxRecvDataSegmentLength=262144",
+	}, more...)
 	var b []byte
 	for _, k := range keys {
 		b = append(append(b, k...), 0)

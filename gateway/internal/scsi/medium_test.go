@@ -192,8 +192,12 @@ func TestResidualWrite(t *testing.T) {
 				blocks        uint32
 				code          SenseCode
 			}{
-				{0, 0, 1, NoSense}, {1024, 512, 1, NoSense}, {512, 512, 2, NoSense}, {10000, 512, 1, NoSense},
-				{200, 0, 1, InvalidFieldInCommandIU}, {513, 0, 2, InvalidFieldInCommandIU},
+				{0, 0, 1, NoSense},
+				{1024, 512, 1, NoSense},
+				{512, 512, 2, NoSense},
+				{10000, 512, 1, NoSense},
+				{200, 0, 1, InvalidFieldInCommandIU},
+				{513, 0, 2, InvalidFieldInCommandIU},
 			} {
 				r := disk512(t)
 				p := fromHex(t, cdb(op, size, 0, test.blocks))

@@ -53,14 +53,17 @@ var allOperations = newOperationList([]operation{
 	{"UNMAP", cdb10(0x42, 0, 0, 0x3F, len2), false, 0, medium | writes | dataOut, timeoutMedium, unmap},
 	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
 	{
-		"MODE SENSE(10)", []byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0}, false, oldLUN, dataIn,
+		"MODE SENSE(10)",
+		[]byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0},
+		false, oldLUN, dataIn,
 		timeoutShort, modeSense10,
 	},
 
 	// 16-byte CDBs
 	{"READ(16)", cdb16(0x88, 0x18, lba, len4, 0x3F), false, oldRead, medium | dataIn, timeoutMedium, read16},
 	{
-		"COMPARE AND WRITE", []byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0x3F, 0},
+		"COMPARE AND WRITE",
+		[]byte{0x89, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0x3F, 0},
 		false, oldFUA, medium | writes | dataOut, timeoutMedium, compareAndWrite,
 	},
 	{"WRITE(16)", cdb16(0x8A, 0x18, lba, len4, 0x3F), false, oldFUA, medium | writes | dataOut, timeoutMedium, write16},
@@ -80,15 +83,19 @@ var allOperations = newOperationList([]operation{
 
 	// 12-byte CDBs
 	{
-		"REPORT LUNS", []byte{0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, false, oldLUN,
+		"REPORT LUNS",
+		[]byte{0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		false, oldLUN,
 		dataIn | ignoreUA, timeoutShort, reportLUNs,
 	},
 	{
-		"REPORT SUPPORTED OPERATION CODES", []byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		"REPORT SUPPORTED OPERATION CODES",
+		[]byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
 		true, 0, dataIn, timeoutShort, reportSupportedOperationCodes,
 	},
 	{
-		"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", []byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+		[]byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
 		true, 0, dataIn, timeoutShort, reportSupportedTaskManagementFunctions,
 	},
 	{"READ(12)", cdb12(0xA8, 0x18), false, oldRead, medium | dataIn, timeoutMedium, read12},

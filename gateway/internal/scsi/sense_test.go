@@ -12,22 +12,26 @@ func TestSenseFormats(t *testing.T) {
 		fixed, descriptor string
 	}{
 		{
-			"plain", senseData{code: AttentionPowerOn},
+			"plain",
+			senseData{code: AttentionPowerOn},
 			"70 00 06 00000000 0A 00000000 2900 00 000000",
 			"72 06 2900 000000 00",
 		},
 		{
-			"field", senseData{code: InvalidFieldInCDB, field: cdbField(2, 7)},
+			"field",
+			senseData{code: InvalidFieldInCDB, field: cdbField(2, 7)},
 			"70 00 05 00000000 0A 00000000 2400 00 CF0002",
 			"72 05 2400 000000 08 02 06 0000 CF0002 00",
 		},
 		{
-			"field without bit, in data", senseData{code: InvalidFieldInParameters, field: dataField(0x123, -1)},
+			"field without bit, in data",
+			senseData{code: InvalidFieldInParameters, field: dataField(0x123, -1)},
 			"70 00 05 00000000 0A 00000000 2600 00 800123",
 			"72 05 2600 000000 08 02 06 0000 800123 00",
 		},
 		{
-			"information", senseData{code: MiscompareDuringVerify, info: 0x01020304, hasInfo: true},
+			"information",
+			senseData{code: MiscompareDuringVerify, info: 0x01020304, hasInfo: true},
 			"F0 00 0E 01020304 0A 00000000 1D00 00 000000",
 			"72 0E 1D00 000000 0C 00 0A 80 00 0000000001020304",
 		},

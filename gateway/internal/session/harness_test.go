@@ -361,7 +361,8 @@ func (p *peer) over(t testing.TB) {
 // header builds a BHS from a PDU struct.
 func header(p interface {
 	AppendHeader([]byte, int) []byte
-}, n int) pdu.Header {
+}, n int,
+) pdu.Header {
 	return pdu.Header(p.AppendHeader(nil, n)[:pdu.BHSLen])
 }
 

@@ -28,6 +28,7 @@ func (nothing) Unmap(context.Context, int64, int64) error  { return scsi.ErrGone
 func (nothing) CompareAndWrite(context.Context, int64, []byte, []byte) (int, error) {
 	return 0, scsi.ErrGone
 }
+
 func (nothing) Allocated(context.Context, int64, int64) (bool, int64, error) {
 	return false, 0, scsi.ErrGone
 }
@@ -38,6 +39,7 @@ func (m *mediums) Open(v uint64, _ string) scsi.Backend { return nothing{v} }
 func (m *mediums) Abort(v uint64, i string) {
 	m.notes = append(m.notes, fmt.Sprint("abort ", v, " ", i))
 }
+
 func (m *mediums) Acknowledged(v uint64, i string) {
 	m.notes = append(m.notes, fmt.Sprint("acknowledged ", v, " ", i))
 }
