@@ -12,8 +12,10 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 )
@@ -154,12 +156,15 @@ func (c *Client) Addresses() []string {
 	return slices.Clone(c.mu.addresses)
 }
 
+// errClosed ends the calls of a client that was closed.
+var errClosed = status.Error(codes.Canceled, "metaclient: the client is closed")
+
 // conn returns the address to ask now and its connection.
 func (c *Client) conn() (string, *grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.closed {
-		return "", nil, grpc.ErrClientConnClosing
+		return "", nil, errClosed
 	}
 	addr := c.mu.addresses[c.mu.current]
 	if conn := c.mu.conns[addr]; conn != nil {

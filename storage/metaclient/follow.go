@@ -2,6 +2,7 @@ package metaclient
 
 import (
 	"context"
+	"errors"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -113,7 +114,7 @@ func repeatable(ctx context.Context, err error) bool {
 		return true
 	case codes.DeadlineExceeded, codes.Canceled:
 		// The attempt's own time, or the call's: the caller looks at ctx.
-		return err != grpc.ErrClientConnClosing
+		return !errors.Is(err, errClosed)
 	case codes.FailedPrecondition:
 		_, ok := notActive(err)
 		return ok
