@@ -32,11 +32,11 @@ var (
 	ErrStaleEpoch = errors.New("volume: the initiator's path moved to another gateway")
 	// ErrAccessRevoked ends every command of a handle after Revoke.
 	ErrAccessRevoked = errors.New("volume: access was taken away")
-	// ErrNoSpace: the disks of a copyset are full.
+	// ErrNoSpace says that the disks of a copyset are full.
 	ErrNoSpace = errors.New("volume: no space left on the disks that hold this part of the volume")
-	// ErrMedium: a block is damaged on all its replicas.
+	// ErrMedium says that a block is damaged on all its replicas.
 	ErrMedium = errors.New("volume: a block is damaged on all its replicas")
-	// ErrOutOfRange: the range does not lie within the volume.
+	// ErrOutOfRange says that the range does not lie within the volume.
 	ErrOutOfRange = errors.New("volume: out of range")
 )
 

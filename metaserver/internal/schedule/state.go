@@ -184,17 +184,6 @@ func (s *Server) nearlyFull() bool {
 	return s.Capacity > 0 && s.Used >= s.Capacity/100*fullShare
 }
 
-// free is the space left in bytes; a server that reported no capacity has some.
-func (s *Server) free() uint64 {
-	if s.Capacity == 0 {
-		return 1
-	}
-	if s.Used >= s.Capacity {
-		return 0
-	}
-	return s.Capacity - s.Used
-}
-
 // State is one copyset with all that is known about it.
 type State struct {
 	Record *Record

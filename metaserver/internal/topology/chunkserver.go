@@ -210,7 +210,7 @@ type CopysetReport struct {
 	Usage map[layout.VolumeID]uint64
 }
 
-// StaleError: a chunkserver has seen a later election than this metaserver's own.
+// StaleError says that a chunkserver has seen a later election than this metaserver's own.
 type StaleError struct{ Seen, Own int64 }
 
 func (e *StaleError) Error() string {
