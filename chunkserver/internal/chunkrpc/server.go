@@ -121,7 +121,7 @@ func (se *session) receive(stream grpc.BidiStreamingServer[chunkv1.Requests, chu
 	for {
 		b, err := stream.Recv()
 		if err != nil {
-			return nil // the client is gone
+			return nil //nolint:nilerr // the client is gone: nobody is left to answer
 		}
 		if first || len(b.GetCluster()) > 0 {
 			if !bytes.Equal(b.GetCluster(), se.s.cluster[:]) {

@@ -43,10 +43,9 @@ func (m *Members) Joint() bool { return len(m.Conf.GetVotersOutgoing()) > 0 }
 
 // Quorum returns the value that a majority of the voters, in a joint configuration of both, has reached.
 func (m *Members) Quorum(reached func(layout.PeerID) uint64) uint64 {
-	ack := ackFunc(reached)
-	v := majority(m.Conf.GetVoters(), ack)
+	v := majority(m.Conf.GetVoters(), reached)
 	if m.Joint() {
-		v = min(v, majority(m.Conf.GetVotersOutgoing(), ack))
+		v = min(v, majority(m.Conf.GetVotersOutgoing(), reached))
 	}
 	return v
 }
@@ -63,8 +62,6 @@ func majority(ids []uint64, ack func(layout.PeerID) uint64) uint64 {
 	slices.Sort(vals)
 	return vals[(len(vals)-1)/2]
 }
-
-type ackFunc = func(layout.PeerID) uint64
 
 // Kind is what a change does to one peer.
 type Kind uint8

@@ -122,13 +122,13 @@ func (s *State) change(cc *raftpb.ConfChangeV2) (bool, error) {
 			return false, err
 		}
 		if err != nil || c.Check(s.members) != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // every replica refuses a change that is not possible, and goes on
 		}
 		changes = c.Changes
 	}
 	conf, err := nextConf(s.members.Conf, cc)
 	if err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // refused, as above
 	}
 	s.members = s.members.next(conf, changes)
 	return true, nil

@@ -96,12 +96,11 @@ func (r *record) parse(b []byte) bool {
 
 func (r *record) encode() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, identityHeader)
-	copy(b, r.uuid[:])
-	copy(b[16:], r.cluster[:])
-	le.PutUint64(b[32:], uint64(r.id))
-	le.PutUint64(b[40:], uint64(r.revision))
-	le.PutUint32(b[48:], uint32(len(r.addresses)))
+	b := append(make([]byte, 0, identityHeader), r.uuid[:]...)
+	b = append(b, r.cluster[:]...)
+	b = le.AppendUint64(b, uint64(r.id))
+	b = le.AppendUint64(b, uint64(r.revision))
+	b = le.AppendUint32(b, uint32(len(r.addresses)))
 	for _, id := range slices.SortedFunc(maps.Keys(r.addresses), cmp.Compare) {
 		b = le.AppendUint16(le.AppendUint64(b, uint64(id)), uint16(len(r.addresses[id])))
 		b = append(b, r.addresses[id]...)
