@@ -15,10 +15,9 @@ type inProcess struct {
 }
 
 type part struct {
-	cancel  context.CancelFunc
-	done    chan struct{}
-	err     error
-	stopped bool
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
 }
 
 func newInProcess(o *devOptions) *inProcess {

@@ -133,8 +133,11 @@ func awaitReady(ctx context.Context, o *devOptions, r runner, inst *instance) er
 	client := &http.Client{Timeout: time.Second}
 	last := errors.New("it does not answer")
 	for {
-		resp, err := client.Get("http://" + inst.cfg.Base().AdminListen + "/readyz")
-		if err == nil {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+inst.cfg.Base().AdminListen+"/readyz", http.NoBody)
+		if err != nil {
+			return err
+		}
+		if resp, err := client.Do(req); err == nil {
 			text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {

@@ -149,6 +149,7 @@ func daemonProcess(binary, dir, roleName string, number int) (*exec.Cmd, *os.Fil
 	if err != nil {
 		return nil, nil, err
 	}
+	//nolint:noctx // the caller's stop order ends a daemon, by signals; "dev start" leaves it running
 	cmd := exec.Command(binary, roleName, "--config", filepath.Join(dir, "conf", name+".yaml"))
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out, nil

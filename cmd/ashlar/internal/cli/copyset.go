@@ -217,7 +217,7 @@ func (s *session) replaced(ctx context.Context, c *metav1.Copyset) (*metav1.Copy
 		}
 		if text := newCopysetOut(c).Operation.text(); text != last {
 			last = text
-			fmt.Fprintln(s.err, text) //nolint:errcheck // progress
+			fmt.Fprintln(s.err, text)
 		}
 		select {
 		case <-ctx.Done():
