@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
@@ -34,6 +36,21 @@ type fakeCluster struct {
 	// hold, if set, keeps writes from being applied until it is closed.
 	hold chan struct{}
 	wg   sync.WaitGroup
+}
+
+// seedBase is added to the seeds of the random tests: 0, or what the environment has as SIM_SEED (make sim).
+func seedBase(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("SIM_SEED")
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("SIM_SEED: %v", err)
+	}
+	t.Logf("SIM_SEED=%d", n)
+	return n
 }
 
 func newFakeCluster(seed uint64, copysets, servers int) *fakeCluster {

@@ -45,23 +45,24 @@ func open(f *fakeCluster, striped bool) (*volume.Handle, func()) {
 // TestAgainstModel runs random operations of concurrent workers, each on a part of its own, over links that lose,
 // delay and repeat, and leaders that move; every read must show what the worker last did.
 func TestAgainstModel(t *testing.T) {
+	seed := seedBase(t)
 	for _, striped := range []bool{false, true} {
-		f := newFakeCluster(42, 3, 3)
+		f := newFakeCluster(42+seed, 3, 3)
 		f.faults = true
 		h, done := open(f, striped)
 		var wg sync.WaitGroup
 		for w := range 4 {
-			wg.Go(func() { modelWorker(t, h, w) })
+			wg.Go(func() { modelWorker(t, h, w, seed) })
 		}
 		wg.Wait()
 		done()
 	}
 }
 
-func modelWorker(t *testing.T, h *volume.Handle, w int) {
+func modelWorker(t *testing.T, h *volume.Handle, w int, seed uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	rnd := rand.New(rand.NewPCG(uint64(w), 2))
+	rnd := rand.New(rand.NewPCG(uint64(w)+seed, 2))
 	const part = volumeSize / 4
 	base := int64(w) * part
 	model := make([]byte, part)
@@ -104,7 +105,7 @@ func modelWorker(t *testing.T, h *volume.Handle, w int) {
 // TestCompareAndWriteTakesEffectOnce counts to 200 through a lossy network: a repetition that took effect twice, or
 // whose first answer was lost, would show as a miscompare.
 func TestCompareAndWriteTakesEffectOnce(t *testing.T) {
-	f := newFakeCluster(7, 3, 3)
+	f := newFakeCluster(7+seedBase(t), 3, 3)
 	f.faults = true
 	h, done := open(f, false)
 	defer done()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -146,10 +148,26 @@ func TestScenarios(t *testing.T) {
 	})
 }
 
+// seedBase is added to the seeds of the random tests: 0, or what the environment has as SIM_SEED (make sim).
+func seedBase(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("SIM_SEED")
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("SIM_SEED: %v", err)
+	}
+	t.Logf("SIM_SEED=%d", n)
+	return n
+}
+
 // TestReplicas applies one random sequence of commands on two replicas, one of which restarts from its encoding at any
 // time: the outcomes, states and media must be the same.
 func TestReplicas(t *testing.T) {
-	for seed := range uint64(20) {
+	first := seedBase(t)
+	for seed := first; seed < first+20; seed++ {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		a, b := &machine{New(founding(), 1, 1), newMem()}, &machine{New(founding(), 1, 1), newMem()}
 		for i := range 300 {
