@@ -50,7 +50,7 @@ func binaryUnit(s string) string {
 	}
 	rest := strings.ToUpper(strings.TrimSpace(s[len(digits):]))
 	for _, u := range units {
-		if rest[0] == u.name[0] {
+		if strings.HasPrefix(rest, u.name[:1]) {
 			return digits + u.name
 		}
 	}
