@@ -60,8 +60,8 @@ gen: $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## make the Go code of a
 	bash scripts/gen.sh
 
 .PHONY: fmt
-fmt: ## format the Go code
-	gofmt -l -w $$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$')
+fmt: $(TOOLS)/golangci-lint ## format the Go code as gofumpt does, which make lint asks for
+	$(TOOLS)/golangci-lint fmt ./...
 
 # ---- tests -------------------------------------------------------------------------------------------
 
