@@ -6,6 +6,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -43,12 +44,7 @@ func (e *ChecksumError) Error() string {
 func (e *ChecksumError) Unwrap() error { return e.Err }
 
 // ImageError means that an image stream is damaged, cut, or not for this copyset. Nothing was changed.
-type ImageError struct {
-	// What says what is wrong.
-	What string
-}
-
-func (e *ImageError) Error() string { return "blockstore: image: " + e.What }
+type ImageError = frame.Error
 
 // The errors of the files below.
 var (

@@ -11,18 +11,15 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// BlockRun is a run of consecutive blocks of a chunk in an image.
-type BlockRun struct {
-	Chunk layout.ChunkID
-	// First is the number of the first block within the chunk.
-	First uint32
-	// CRCs holds the CRC32C of each block, Data their bytes. Both are valid until the next call.
-	CRCs []uint32
-	Data []byte
-}
+// BlockRun is a run of consecutive blocks of a chunk in an image. Its slices are valid until the next call.
+type BlockRun = frame.Run
+
+// FrameMax is the most that one frame of an image stream can be long, in bytes.
+const FrameMax = frame.Max
 
 // Image is a consistent copy of a copyset's content at its applied index.
 type Image struct {
@@ -252,12 +249,12 @@ func (im *Image) Next(buf []byte) ([]byte, error) {
 	switch im.stage {
 	case stageHeader:
 		im.stage = stageState
-		return appendHeaderFrame(buf, im.c.id, im.index, im.term, len(im.state)), nil
+		return frame.AppendHeader(buf, im.c.id, im.index, im.term, len(im.state)), nil
 	case stageState:
 		if rest := im.state[im.stated:]; len(rest) > 0 {
-			n := min(len(rest), framePayloadMax)
+			n := min(len(rest), frame.PayloadMax)
 			im.stated += n
-			return endFrame(append(beginFrame(buf, frameKindState), rest[:n]...), 0), nil
+			return frame.End(append(frame.Begin(buf, frame.KindState), rest[:n]...), 0), nil
 		}
 		im.stage = stageBlocks
 		fallthrough
@@ -265,11 +262,11 @@ func (im *Image) Next(buf []byte) ([]byte, error) {
 		r, err := im.nextRunLocked()
 		if err == nil {
 			im.blocks += uint64(len(r.CRCs))
-			return appendBlocksFrame(buf, r), nil
+			return frame.AppendBlocks(buf, r), nil
 		}
 		im.stage = stageDone
 		if errors.Is(err, io.EOF) {
-			return endFrame(binary.LittleEndian.AppendUint64(beginFrame(buf, frameKindEnd), im.blocks), 0), nil
+			return frame.End(binary.LittleEndian.AppendUint64(frame.Begin(buf, frame.KindEnd), im.blocks), 0), nil
 		}
 		return nil, err
 	}

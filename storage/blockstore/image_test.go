@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -231,11 +232,13 @@ func TestStreamOrder(t *testing.T) {
 	s := newDisk(t).open(t)
 	blocks := func(ch layout.ChunkID, first uint32, n int) []byte {
 		p := pattern(1, n*layout.BlockSize)
-		return appendBlocksFrame(nil, BlockRun{Chunk: ch, First: first, CRCs: blockCRCs(p), Data: p})
+		return frame.AppendBlocks(nil, BlockRun{Chunk: ch, First: first, CRCs: blockCRCs(p), Data: p})
 	}
-	header := appendHeaderFrame(nil, 1, 5, 5, 3)
-	state := func(p string) []byte { return endFrame(append(beginFrame(nil, frameKindState), p...), 0) }
-	end := func(n byte) []byte { return endFrame(append(beginFrame(nil, frameKindEnd), n, 0, 0, 0, 0, 0, 0, 0), 0) }
+	header := frame.AppendHeader(nil, 1, 5, 5, 3)
+	state := func(p string) []byte { return frame.End(append(frame.Begin(nil, frame.KindState), p...), 0) }
+	end := func(n byte) []byte {
+		return frame.End(append(frame.Begin(nil, frame.KindEnd), n, 0, 0, 0, 0, 0, 0, 0), 0)
+	}
 	ch1 := layout.ChunkID{Volume: 1, Index: 1}
 	for name, x := range map[string]struct {
 		frames [][]byte
@@ -257,7 +260,7 @@ func TestStreamOrder(t *testing.T) {
 		"wrong count":        {[][]byte{header, state("abc"), blocks(ch1, 1, 1), end(2)}, false},
 		"after the end":      {[][]byte{header, state("abc"), end(0), blocks(ch1, 1, 1)}, false},
 		"no end":             {[][]byte{header, state("abc"), blocks(ch1, 1, 1)}, false},
-		"unknown":            {[][]byte{header, state("abc"), endFrame(beginFrame(nil, 9), 0), end(0)}, false},
+		"unknown":            {[][]byte{header, state("abc"), frame.End(frame.Begin(nil, 9), 0), end(0)}, false},
 	} {
 		in, err := s.NewInstaller(1)
 		if err != nil {

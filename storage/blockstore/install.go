@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -69,16 +70,16 @@ func (in *Installer) Write(p []byte) (int, error) {
 
 // take handles a frame that p completes, or keeps what there is of it. It returns the rest.
 func (in *Installer) take(p []byte) []byte {
-	frame := p
-	if len(in.buf) > 0 || len(p) < frameHeader {
-		n := min(len(p), max(0, frameHeader-len(in.buf)))
+	whole := p
+	if len(in.buf) > 0 || len(p) < frame.Header {
+		n := min(len(p), max(0, frame.Header-len(in.buf)))
 		in.buf, p = append(in.buf, p[:n]...), p[n:]
-		frame = in.buf
-		if len(frame) < frameHeader {
+		whole = in.buf
+		if len(whole) < frame.Header {
 			return p
 		}
 	}
-	n, err := frameLen(frame)
+	n, err := frame.Len(whole)
 	if err != nil {
 		in.err = err
 		return nil
@@ -89,7 +90,7 @@ func (in *Installer) take(p []byte) []byte {
 		if len(in.buf) < n {
 			return p
 		}
-		in.err = in.frame(in.buf)
+		in.err = in.handle(in.buf)
 		in.buf = in.buf[:0]
 		return p
 	}
@@ -97,13 +98,13 @@ func (in *Installer) take(p []byte) []byte {
 		in.buf = append(in.buf, p...)
 		return nil
 	}
-	in.err = in.frame(p[:n])
+	in.err = in.handle(p[:n])
 	return p[n:]
 }
 
-// frame handles one frame.
-func (in *Installer) frame(b []byte) error {
-	kind, p, err := parseFrame(b)
+// handle takes one whole frame.
+func (in *Installer) handle(b []byte) error {
+	kind, p, err := frame.Parse(b)
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func (in *Installer) frame(b []byte) error {
 		return &ImageError{What: "frame after the end"}
 	case !in.begun:
 		return in.header(kind, p)
-	case kind == frameKindState:
+	case kind == frame.KindState:
 		r := &in.next.mu.record
 		if uint64(len(r.State)+len(p)) > in.stateLen {
 			return &ImageError{What: "state is longer than announced"}
@@ -121,14 +122,14 @@ func (in *Installer) frame(b []byte) error {
 		return nil
 	case uint64(len(in.next.mu.record.State)) != in.stateLen:
 		return &ImageError{What: "state is shorter than announced"}
-	case kind == frameKindBlocks:
-		r, err := parseBlocks(p, in.crcs[:])
+	case kind == frame.KindBlocks:
+		r, err := frame.ParseBlocks(p, in.crcs[:])
 		if err != nil {
 			return err
 		}
 		return in.put(r)
-	case kind == frameKindEnd:
-		if len(p) != endPayload || binary.LittleEndian.Uint64(p) != in.blocks {
+	case kind == frame.KindEnd:
+		if len(p) != frame.EndPayload || binary.LittleEndian.Uint64(p) != in.blocks {
 			return &ImageError{What: fmt.Sprintf("%d blocks are not what was sent", in.blocks)}
 		}
 		in.ended = true
@@ -138,10 +139,10 @@ func (in *Installer) frame(b []byte) error {
 }
 
 func (in *Installer) header(kind byte, p []byte) error {
-	if kind != frameKindHeader {
+	if kind != frame.KindHeader {
 		return &ImageError{What: "the stream does not begin with a header"}
 	}
-	id, r, state, err := parseImageHeader(p)
+	id, r, state, err := frame.ParseHeader(p)
 	if err != nil {
 		return err
 	}

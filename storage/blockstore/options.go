@@ -7,6 +7,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -56,7 +57,7 @@ const (
 	GrowStepMin = 1 << 20
 	GrowStepMax = 64 << 30
 	// StateMax is the most that a copyset's state may be, in bytes.
-	StateMax = 256 << 20
+	StateMax = frame.StateMax
 )
 
 // DefaultOptions returns the options that are meant for production.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -172,7 +173,7 @@ func (a *applier) enter(t *task) {
 // entry applies one entry, publishes what changed, and only then answers.
 func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 	p := &g.app
-	p.med.index, p.med.blocks = e.GetIndex(), blocksOf(g.log.Extents(e.GetIndex(), e.GetTerm()))
+	p.med.index, p.med.blocks = e.GetIndex(), sideload.BlocksOf(g.log.Extents(e.GetIndex(), e.GetTerm()))
 	var res copyset.Result
 	switch e.GetType() {
 	case raftpb.EntryNormal:
@@ -342,7 +343,7 @@ func (a *applier) replace(t *task) error {
 }
 
 func (m *medium) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
-	if m.blocks != nil && len(data) >= sideloadMin {
+	if m.blocks != nil && len(data) >= sideload.Min {
 		return m.cs.Adopt(ch, off, data, crcs, m.blocks)
 	}
 	return m.cs.Write(ch, off, data, crcs)

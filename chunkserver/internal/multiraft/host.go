@@ -15,6 +15,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/groupcommit"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -73,8 +74,8 @@ func New(cfg Config) (*Host, error) {
 	if h.peers, err = peerlist.Open(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
 	}
-	side := &sidecar{store: cfg.Store}
-	if err := cfg.Log.Attach(side, side.hold); err != nil {
+	side := sideload.New(cfg.Store)
+	if err := cfg.Log.Attach(side, side.Hold); err != nil {
 		return nil, err
 	}
 	if err := h.recover(); err != nil {
