@@ -103,13 +103,13 @@ func TestRefusals(t *testing.T) {
 		}), codes.InvalidArgument, "not all zero"},
 		{"other cluster's disk", register(ctx, w, &metav1.RegisterChunkserverRequest{
 			Uuid: []byte("0123456789abcdef"), ClusterId: []byte("0123456789abcdef"), Address: "a:1",
-		}), codes.FailedPrecondition, "belongs to cluster 3031"},
+		}), codes.PermissionDenied, "belongs to cluster 3031"},
 		{"copied disk", register(ctx, w, &metav1.RegisterChunkserverRequest{
 			Id: 2, Uuid: append(make([]byte, 15), 1), Address: "a:1",
-		}), codes.FailedPrecondition, "copied over another"},
+		}), codes.PermissionDenied, "copied over another"},
 		{"another disk", register(ctx, w, &metav1.RegisterChunkserverRequest{
 			Id: 2, Uuid: []byte("0123456789abcdef"), Address: "a:1",
-		}), codes.FailedPrecondition, "another disk"},
+		}), codes.PermissionDenied, "another disk"},
 		{"two at once", func() error {
 			_, err := w.client.Node().ChunkserverHeartbeat(ctx, &metav1.ChunkserverHeartbeatRequest{Id: 1, Address: "a:1"})
 			return err

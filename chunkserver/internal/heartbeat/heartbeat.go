@@ -59,9 +59,16 @@ type Config struct {
 	Logger    *zap.Logger
 }
 
-// Register asks for an id until it has one, and keeps it in the identity. It returns at once when the identity has one.
-// An error is final: the context ended, or the directory belongs to another cluster.
+// confirmTimeout bounds how long a chunkserver that has an id waits for the metaserver to confirm it. It starts without:
+// I/O does not depend on metaservers.
+const confirmTimeout = 3 * time.Second
+
+// Register asks for an id until it has one, and keeps it in the identity. With one it asks once whether this is the
+// cluster that gave it. An error is final: the context ended, or the directory belongs to another cluster.
 func Register(ctx context.Context, meta Meta, i *Identity, c Config, capacity int64) error {
+	if i.Chunkserver() != 0 {
+		return confirm(ctx, meta, i, c, capacity)
+	}
 	told := false
 	for i.Chunkserver() == 0 {
 		err := register(ctx, meta, i, c, capacity)
@@ -80,6 +87,28 @@ func Register(ctx context.Context, meta Meta, i *Identity, c Config, capacity in
 		case <-ctx.Done():
 			return fmt.Errorf("chunkserver: not registered: %w", err)
 		}
+	}
+	return nil
+}
+
+// RefusedError says why the metaserver does not take the chunkserver.
+type RefusedError struct{ Text string }
+
+func (e *RefusedError) Error() string { return "the metaserver refuses it: " + e.Text }
+
+// confirm fails only when the metaserver says that the identity is not of its cluster.
+func confirm(ctx context.Context, meta Meta, i *Identity, c Config, capacity int64) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	err := register(ctx, meta, i, c, capacity)
+	switch {
+	case status.Code(err) == codes.PermissionDenied:
+		return &RefusedError{Text: status.Convert(err).Message()}
+	case errors.As(err, new(*ForeignError)):
+		return err
+	}
+	if err != nil {
+		c.Logger.Info("starting without a metaserver", zap.Error(err))
 	}
 	return nil
 }

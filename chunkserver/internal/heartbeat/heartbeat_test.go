@@ -122,8 +122,18 @@ func TestRegister(t *testing.T) {
 	if again.Chunkserver() != 7 || again.UUID() != i.UUID() || string(m.register[0].GetUuid()) != string(m.register[1].GetUuid()) {
 		t.Error("the identity changed")
 	}
-	if err := Register(context.Background(), m, again, config(), 100); err != nil || len(m.register) != 2 {
-		t.Errorf("registered again: %v, %d calls", err, len(m.register))
+	if err := Register(context.Background(), m, again, config(), 100); err != nil || len(m.register) != 3 || m.register[2].GetId() != 7 {
+		t.Errorf("confirmed: %v, %d calls", err, len(m.register))
+	}
+	m.failures = 1
+	if err := Register(context.Background(), m, again, config(), 100); err != nil {
+		t.Errorf("a chunkserver with an id needs a metaserver to start: %v", err)
+	}
+	if err := Register(context.Background(), refusing{m}, again, config(), 100); !errors.As(err, new(*RefusedError)) {
+		t.Errorf("the metaserver of another cluster: %v", err)
+	}
+	if err := Register(context.Background(), &fakeMeta{cluster: [16]byte{8}}, again, config(), 100); !errors.As(err, new(*ForeignError)) {
+		t.Errorf("the id of another cluster was taken: %v", err)
 	}
 	if err := again.Claim([16]byte{8}, 7); !errors.As(err, new(*ForeignError)) {
 		t.Errorf("another cluster: %v", err)
@@ -131,6 +141,13 @@ func TestRegister(t *testing.T) {
 	if err := again.Claim(m.cluster, 8); err == nil {
 		t.Error("another id was taken")
 	}
+}
+
+// refusing is the metaserver of another cluster.
+type refusing struct{ *fakeMeta }
+
+func (refusing) RegisterChunkserver(context.Context, *metav1.RegisterChunkserverRequest, ...grpc.CallOption) (*metav1.RegisterChunkserverReply, error) {
+	return nil, status.Error(codes.PermissionDenied, "the disk belongs to another cluster")
 }
 
 func TestRegisterEnds(t *testing.T) {

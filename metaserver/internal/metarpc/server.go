@@ -257,6 +257,8 @@ func kindCode(k refuse.Kind) codes.Code {
 		return codes.AlreadyExists
 	case refuse.State:
 		return codes.FailedPrecondition
+	case refuse.Foreign:
+		return codes.PermissionDenied
 	case refuse.Exhausted:
 		return codes.ResourceExhausted
 	}

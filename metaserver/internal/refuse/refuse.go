@@ -22,6 +22,8 @@ const (
 	State
 	// Exhausted: a limit is reached.
 	Exhausted
+	// Foreign: who asks belongs to another cluster, or is not who it says it is.
+	Foreign
 )
 
 // Error is a refusal. Nothing was changed.

@@ -84,7 +84,7 @@ func (r *Registration) check(cluster ClusterID) error {
 	case r.Address == "":
 		return refuse.As(refuse.Invalid, "a chunkserver registers with the address at which others reach it")
 	case r.Cluster != ClusterID{} && r.Cluster != cluster:
-		return refuse.As(refuse.State, "the disk belongs to cluster %s, this is cluster %s: connect the chunkserver to its own metaservers, "+
+		return refuse.As(refuse.Foreign, "the disk belongs to cluster %s, this is cluster %s: connect the chunkserver to its own metaservers, "+
 			"or give it an empty directory", r.Cluster, cluster)
 	}
 	for _, f := range []string{r.Address, r.AdminAddress, r.Pool, r.Zone, r.Server, r.Version} {
@@ -139,10 +139,10 @@ func (t *Topology) register(x *tx, r *Registration) (layout.ChunkserverID, error
 	t.mu.RUnlock()
 	switch {
 	case known && r.ID != 0 && r.ID != id:
-		return 0, refuse.As(refuse.State, "the disk says that it is chunkserver %d, but its uuid is that of chunkserver %d: "+
+		return 0, refuse.As(refuse.Foreign, "the disk says that it is chunkserver %d, but its uuid is that of chunkserver %d: "+
 			"one disk was copied over another", r.ID, id)
 	case !known && byID != nil:
-		return 0, refuse.As(refuse.State, "chunkserver %d is another disk: do not reuse the id of a chunkserver, start this one with "+
+		return 0, refuse.As(refuse.Foreign, "chunkserver %d is another disk: do not reuse the id of a chunkserver, start this one with "+
 			"an empty directory", r.ID)
 	case !known && n >= chunkserversMax:
 		return 0, refuse.As(refuse.Exhausted, "the cluster has %d chunkservers, which is the limit", n)
