@@ -222,8 +222,14 @@ func TestCrashWhileFormatting(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{
-		{Capacity: -1}, {Capacity: 4096}, {Reserve: -1}, {Capacity: 1 << 20, Reserve: 1 << 20}, {GrowStep: 1},
-		{GrowStep: GrowStepMax + 1}, {CacheSize: -1}, {IndexCacheSize: -1},
+		{Capacity: -1},
+		{Capacity: 4096},
+		{Reserve: -1},
+		{Capacity: 1 << 20, Reserve: 1 << 20},
+		{GrowStep: 1},
+		{GrowStep: GrowStepMax + 1},
+		{CacheSize: -1},
+		{IndexCacheSize: -1},
 	} {
 		if err := o.Validate(); err == nil {
 			t.Errorf("%+v is accepted", o)

@@ -96,7 +96,7 @@ func (s *Store) open(fs vfs.FS, dir string, id Identity) error {
 		return err
 	}
 	if !ok || i.State == disk.StateFormatting {
-		if i, err = s.format(fs, dir, id); err != nil {
+		if _, err = s.format(fs, dir, id); err != nil {
 			return err
 		}
 	} else if err := s.openFiles(dir, i.Store); err != nil {

@@ -213,8 +213,11 @@ func TestAllocated(t *testing.T) {
 	}
 	want := []Run{
 		{Offset: 1},
-		{512, 8192 - 512, false}, {8192, 3 * 4096, true}, {5 * 4096, 1<<20 - 5*4096, false},
-		{1 << 20, 4096, true}, {1<<20 + 4096, 1<<20 - 4096 + 512, false},
+		{512, 8192 - 512, false},
+		{8192, 3 * 4096, true},
+		{5 * 4096, 1<<20 - 5*4096, false},
+		{1 << 20, 4096, true},
+		{1<<20 + 4096, 1<<20 - 4096 + 512, false},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %v, want %v", got, want)

@@ -183,7 +183,7 @@ func TestTornTail(t *testing.T) {
 	fs, batches := filled(t, false)
 	patch(t, fs, segmentName(3), batches[len(batches)-1]+300, []byte("hurt"))
 	l := mustOpen(t, fs, testOptions())
-	if int64(l.off) != batches[len(batches)-1] {
+	if l.off != batches[len(batches)-1] {
 		t.Fatalf("log ends at %d", l.off)
 	}
 	g, _ := l.Group(7)

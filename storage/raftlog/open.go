@@ -109,7 +109,6 @@ func (l *Log) reserveSpare() error {
 type listing struct {
 	segments []uint64 // ascending
 	spares   []string
-	obsolete []string // segments below the floor, which recovery fills in by number
 }
 
 func (l *Log) look() (listing, error) {

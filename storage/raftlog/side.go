@@ -125,7 +125,7 @@ func (l *Log) sideload(p *plan) error {
 	if l.side == nil {
 		return nil
 	}
-	any := false
+	stored := false
 	for i := range l.steps {
 		s := &l.steps[i]
 		for k, e := range s.entries {
@@ -145,10 +145,10 @@ func (l *Log) sideload(p *plan) error {
 			r := &sideRef{size: len(data), tail: n, crc: crc32.Checksum(tail, castagnoli), extents: extents}
 			s.refs[k] = r
 			p.size += recordSize(r.stored()) - recordSize(len(data))
-			any = true
+			stored = true
 		}
 	}
-	if !any {
+	if !stored {
 		return nil
 	}
 	if err := l.side.Sync(); err != nil {

@@ -175,7 +175,7 @@ func TestSideModel(t *testing.T) {
 // TestSideWrittenOnce: the tail is not in the log, is read back from the sidecar, and what it reads is checked.
 func TestSideWrittenOnce(t *testing.T) {
 	fs := vfs.NewMem()
-	l, side := openSide(t, fs)
+	l, _ := openSide(t, fs)
 	es := run(1, 3, 1, 10000)
 	mustAppend(t, l, Update{Copyset: 1, Entries: es})
 	if l.off > 8192+headerBlock {
@@ -189,7 +189,7 @@ func TestSideWrittenOnce(t *testing.T) {
 		t.Fatal("extents of an entry that is not there")
 	}
 	mustClose(t, l)
-	l, side = openSide(t, fs)
+	l, side := openSide(t, fs)
 	g, _ = l.Group(1)
 	got, err := g.Entries(1, 4, 1<<30)
 	if err != nil || len(got) != 3 || !bytes.Equal(got[2].GetData(), es[2].GetData()) {

@@ -131,7 +131,7 @@ func (osFS) Space(dir string) (Space, error) {
 	if err := retryEINTR(func() error { return unix.Statfs(dir, &st) }); err != nil {
 		return Space{}, pathError("statfs", dir, err)
 	}
-	unit := int64(st.Bsize)
+	unit := st.Bsize
 	return Space{Total: int64(st.Blocks) * unit, Free: int64(st.Bavail) * unit}, nil
 }
 

@@ -38,7 +38,6 @@ type network struct {
 		drop  float64
 		rng   *rand.Rand
 	}
-	wg sync.WaitGroup
 }
 
 func newNetwork() *network {

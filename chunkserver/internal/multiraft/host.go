@@ -216,7 +216,7 @@ func (h *Host) Run(ctx context.Context) error {
 		w.close()
 	}
 	for _, g := range h.Groups() {
-		g.failure.CompareAndSwap(nil, new(error(ErrStopped)))
+		g.failure.CompareAndSwap(nil, new(ErrStopped))
 		g.lease.Store(0)
 		g.abandon(g.notLeader(), ErrStopped)
 		g.offers.drop()

@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	// BlocksName is the name of the data file.
 	BlocksName    = "blocks"
 	blocksMagic   = "ashlarbk"
 	blocksVersion = 1

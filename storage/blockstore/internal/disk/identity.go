@@ -12,8 +12,11 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
+// The names and values of a disk's own files.
 const (
-	LockName     = "LOCK"
+	// LockName is the name of the file that keeps others out.
+	LockName = "LOCK"
+	// IdentityName is the name of the file that says whose disk it is.
 	IdentityName = "IDENTITY"
 	identityTemp = "IDENTITY.tmp"
 	lostFound    = "lost+found" // in the root of an empty ext4 file system

@@ -8,6 +8,7 @@ import (
 )
 
 // The kinds of keys; see the package comment.
+// Lengths of keys and values, in bytes.
 const (
 	KeyStore   = 0x01
 	KeyCopyset = 0x02
@@ -15,7 +16,9 @@ const (
 )
 
 const (
-	CopysetKeyLen  = 1 + 8
+	// CopysetKeyLen is the length of a copyset's key, in bytes.
+	CopysetKeyLen = 1 + 8
+	// LeafKeyLen is the length of a leaf's key, in bytes.
 	LeafKeyLen     = 1 + 8 + 8 + 4 + 4
 	recordVersion  = 1
 	recordHeader   = 2 + 8 + 8 + 8

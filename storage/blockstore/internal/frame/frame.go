@@ -53,11 +53,14 @@ const (
 	// Header is the length of a frame's header, in bytes.
 	Header = 12
 
-	// KindHeader, KindState, KindBlocks and KindEnd are the kinds of frames.
+	// KindHeader is the kind of the first frame.
 	KindHeader = 1
-	KindState  = 2
+	// KindState is the kind of a frame with a part of the state.
+	KindState = 2
+	// KindBlocks is the kind of a frame with blocks.
 	KindBlocks = 3
-	KindEnd    = 4
+	// KindEnd is the kind of the last frame.
+	KindEnd = 4
 
 	imageMagic    = "ashlarim"
 	imageVersion  = 1
