@@ -8,7 +8,6 @@ import (
 )
 
 // The kinds of keys; see the package comment.
-// Lengths of keys and values, in bytes.
 const (
 	KeyStore   = 0x01
 	KeyCopyset = 0x02
@@ -19,9 +18,11 @@ const (
 	// CopysetKeyLen is the length of a copyset's key, in bytes.
 	CopysetKeyLen = 1 + 8
 	// LeafKeyLen is the length of a leaf's key, in bytes.
-	LeafKeyLen     = 1 + 8 + 8 + 4 + 4
-	recordVersion  = 1
-	recordHeader   = 2 + 8 + 8 + 8
+	LeafKeyLen    = 1 + 8 + 8 + 4 + 4
+	recordVersion = 1
+	recordHeader  = 2 + 8 + 8 + 8
+
+	// StoreRecordLen is the length of the store record, in bytes.
 	StoreRecordLen = 1 + 16
 )
 
