@@ -110,6 +110,7 @@ func TestCluster(t *testing.T) {
 	if two.GetEpoch() != one.GetEpoch()+1 || two.GetInitiatorId() != one.GetInitiatorId() || two.GetAccessGeneration() != 1 {
 		t.Errorf("attached as %v, then %v", one, two)
 	}
+	keepsEpoch(t, w.client.Node(), attach, one.GetEpoch(), two.GetEpoch())
 	_, err = admin.DeleteVolume(ctx, &metav1.DeleteVolumeRequest{Name: "v"})
 	wantCode(t, err, codes.FailedPrecondition, "unmap it first")
 	must(admin.UnmapLUN(ctx, &metav1.UnmapLUNRequest{Iqn: iqn, Lun: 3}))(t)
@@ -127,6 +128,26 @@ func TestCluster(t *testing.T) {
 	st := must(admin.ClusterStatus(ctx, &metav1.ClusterStatusRequest{}))(t)
 	if !st.GetHealthy() || len(st.GetNotes()) != 1 {
 		t.Errorf("status %v", st)
+	}
+}
+
+// keepsEpoch asks as a gateway that had an epoch: the owner with the last one keeps it, everybody else gets a new one.
+func keepsEpoch(t *testing.T, node metav1.NodeClient, q *metav1.AttachRequest, old, last uint64) {
+	t.Helper()
+	other := must(node.RegisterGateway(t.Context(), &metav1.RegisterGatewayRequest{Name: "h"}))(t).GetId()
+	for _, c := range []struct{ gateway, had, want uint64 }{
+		{q.GetGateway(), last, last},
+		{q.GetGateway(), old, last + 1},
+		{q.GetGateway(), last + 1, last + 1},
+		{other, last + 1, last + 2},
+		{q.GetGateway(), last + 1, last + 3},
+	} {
+		a := must(node.Attach(t.Context(), &metav1.AttachRequest{
+			Gateway: c.gateway, Volume: q.GetVolume(), Initiator: q.GetInitiator(), Had: c.had,
+		}))(t)
+		if a.GetEpoch() != c.want {
+			t.Errorf("gateway %d that had epoch %d got %d, want %d", c.gateway, c.had, a.GetEpoch(), c.want)
+		}
 	}
 }
 

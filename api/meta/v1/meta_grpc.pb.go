@@ -875,7 +875,8 @@ type NodeClient interface {
 	GatewayHeartbeat(ctx context.Context, in *GatewayHeartbeatRequest, opts ...grpc.CallOption) (*GatewayHeartbeatReply, error)
 	// WatchExports sends the whole of what a gateway exports, first at once and then after each change.
 	WatchExports(ctx context.Context, in *WatchExportsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Exports], error)
-	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway.
+	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
+	// that owns the path already, with the epoch that it says it had, keeps that one.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachReply, error)
 }
 
@@ -968,7 +969,8 @@ type NodeServer interface {
 	GatewayHeartbeat(context.Context, *GatewayHeartbeatRequest) (*GatewayHeartbeatReply, error)
 	// WatchExports sends the whole of what a gateway exports, first at once and then after each change.
 	WatchExports(*WatchExportsRequest, grpc.ServerStreamingServer[Exports]) error
-	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway.
+	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
+	// that owns the path already, with the epoch that it says it had, keeps that one.
 	Attach(context.Context, *AttachRequest) (*AttachReply, error)
 	mustEmbedUnimplementedNodeServer()
 }

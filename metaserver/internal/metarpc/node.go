@@ -221,7 +221,7 @@ func (n *node) Attach(ctx context.Context, r *metav1.AttachRequest) (*metav1.Att
 	if t.Topology.GatewayName(r.GetGateway()) == "" {
 		return nil, refuse.As(refuse.NotFound, "gateway %d is not registered: register first", r.GetGateway())
 	}
-	a, access, err := t.Namespace.Attach(ctx, r.GetGateway(), layout.VolumeID(r.GetVolume()), r.GetInitiator())
+	a, access, err := t.Namespace.Attach(ctx, r.GetGateway(), layout.VolumeID(r.GetVolume()), r.GetInitiator(), layout.Epoch(r.GetHad()))
 	if err != nil {
 		return nil, err
 	}

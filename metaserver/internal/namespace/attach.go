@@ -66,8 +66,11 @@ func (n *Namespace) setAttachmentLocked(a *Attachment) {
 }
 
 // Attach makes gateway the owner of an initiator's path to a volume, with a new epoch, and returns the attachment and the
-// volume's access generation. The initiator must be allowed in a target that maps the volume.
-func (n *Namespace) Attach(ctx context.Context, gateway uint64, volume layout.VolumeID, initiator string) (*Attachment, layout.AccessGeneration, error) {
+// volume's access generation. The initiator must be allowed in a target that maps the volume. A gateway that says which
+// epoch it had (0: none) and still owns the path keeps that epoch, and nothing is stored.
+func (n *Namespace) Attach(
+	ctx context.Context, gateway uint64, volume layout.VolumeID, initiator string, had layout.Epoch,
+) (*Attachment, layout.AccessGeneration, error) {
 	name := strings.ToLower(initiator)
 	if name == "" || len(name) > iscsiNameMax {
 		return nil, 0, refuse.As(refuse.Invalid, "an initiator's name has 1 to %d bytes, this one has %d", iscsiNameMax, len(name))
@@ -94,7 +97,12 @@ func (n *Namespace) Attach(ctx context.Context, gateway uint64, volume layout.Vo
 			x.batch.Put(initiatorTable, name, initiatorRecord{ID: id, Name: name})
 			x.apply = append(x.apply, func() { n.mu.initiators[name] = id })
 		}
-		out = n.next(n.mu.attachments[volume][id], gateway)
+		old := n.mu.attachments[volume][id]
+		if old != nil && had != 0 && old.Gateway == gateway && old.Epoch == had {
+			out = old
+			return nil
+		}
+		out = n.next(old, gateway)
 		out.Volume, out.InitiatorID, out.Initiator = volume, id, name
 		x.batch.Put(attachmentTable, attachmentKey(volume, id), out)
 		x.apply = append(x.apply, func() { n.setAttachmentLocked(out) })
