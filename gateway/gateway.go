@@ -51,6 +51,9 @@ type Gateway struct {
 	portal   atomic.Pointer[portal.Portal]
 	// id is what the metaserver registered the gateway under.
 	id atomic.Uint64
+	// applied is the revision of the exports that are served by; taken holds a token when it rose.
+	applied atomic.Int64
+	taken   chan struct{}
 }
 
 const (
@@ -69,7 +72,7 @@ func New(cfg Config, o Options) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, opts: o, log: o.Log}
+	g := &Gateway{cfg: cfg, opts: o, log: o.Log, taken: make(chan struct{}, 1)}
 	if g.log == nil {
 		g.log = zap.NewNop()
 	}
@@ -168,6 +171,11 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 			return nil
 		}
 		g.log.Debug("exports", zap.Int64("revision", e.revision), zap.Int("targets", len(e.targets.Targets)))
+		g.applied.Store(e.revision)
+		select {
+		case g.taken <- struct{}{}:
+		default:
+		}
 		if first != nil {
 			close(first)
 			first = nil
@@ -176,7 +184,8 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 	})
 }
 
-// heartbeat tells the metaserver that the gateway lives.
+// heartbeat tells the metaserver that the gateway lives, and at once which exports it has taken over: administrators wait
+// for that.
 func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
@@ -184,6 +193,7 @@ func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 		attempt, cancel := context.WithTimeout(ctx, registerTimeout)
 		_, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{
 			Id: g.id.Load(), TimeUnixMs: time.Now().UnixMilli(), Sessions: uint32(g.stats().Sessions), Version: g.opts.Version,
+			ExportsRevision: g.applied.Load(),
 		})
 		cancel()
 		if err != nil {
@@ -191,6 +201,7 @@ func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 		}
 		select {
 		case <-tick.C:
+		case <-g.taken:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

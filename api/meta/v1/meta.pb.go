@@ -299,10 +299,12 @@ type Volume struct {
 	// mapped_to names where the volume is exported ("IQN/LUN").
 	MappedTo []string `protobuf:"bytes,15,rep,name=mapped_to,json=mappedTo,proto3" json:"mapped_to,omitempty"`
 	// stalled says why I/O of a part of the volume waits, empty when nothing does.
-	Stalled       string        `protobuf:"bytes,16,opt,name=stalled,proto3" json:"stalled,omitempty"`
-	Attachments   []*Attachment `protobuf:"bytes,17,rep,name=attachments,proto3" json:"attachments,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Stalled     string        `protobuf:"bytes,16,opt,name=stalled,proto3" json:"stalled,omitempty"`
+	Attachments []*Attachment `protobuf:"bytes,17,rep,name=attachments,proto3" json:"attachments,omitempty"`
+	// pending_gateways is set in the answer to a change, as in Target.
+	PendingGateways []string `protobuf:"bytes,18,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Volume) Reset() {
@@ -450,6 +452,13 @@ func (x *Volume) GetStalled() string {
 func (x *Volume) GetAttachments() []*Attachment {
 	if x != nil {
 		return x.Attachments
+	}
+	return nil
+}
+
+func (x *Volume) GetPendingGateways() []string {
+	if x != nil {
+		return x.PendingGateways
 	}
 	return nil
 }
@@ -955,8 +964,10 @@ type Target struct {
 	Luns          []*LUN                 `protobuf:"bytes,2,rep,name=luns,proto3" json:"luns,omitempty"`
 	Initiators    []*Initiator           `protobuf:"bytes,3,rep,name=initiators,proto3" json:"initiators,omitempty"`
 	CreatedUnixMs int64                  `protobuf:"varint,4,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// pending_gateways is set in the answer to a change: the gateways that have not confirmed it, each with the reason.
+	PendingGateways []string `protobuf:"bytes,5,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Target) Reset() {
@@ -1015,6 +1026,13 @@ func (x *Target) GetCreatedUnixMs() int64 {
 		return x.CreatedUnixMs
 	}
 	return 0
+}
+
+func (x *Target) GetPendingGateways() []string {
+	if x != nil {
+		return x.PendingGateways
+	}
+	return nil
 }
 
 type LUN struct {
@@ -1377,9 +1395,11 @@ func (x *DeleteTargetRequest) GetIqn() string {
 }
 
 type DeleteTargetReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pending_gateways is as in Target.
+	PendingGateways []string `protobuf:"bytes,1,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *DeleteTargetReply) Reset() {
@@ -1410,6 +1430,13 @@ func (x *DeleteTargetReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DeleteTargetReply.ProtoReflect.Descriptor instead.
 func (*DeleteTargetReply) Descriptor() ([]byte, []int) {
 	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeleteTargetReply) GetPendingGateways() []string {
+	if x != nil {
+		return x.PendingGateways
+	}
+	return nil
 }
 
 type MapLUNRequest struct {
@@ -4057,13 +4084,16 @@ func (x *RegisterGatewayReply) GetClusterId() []byte {
 }
 
 type GatewayHeartbeatRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	TimeUnixMs    int64                  `protobuf:"varint,2,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
-	Sessions      uint32                 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	TimeUnixMs int64                  `protobuf:"varint,2,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
+	Sessions   uint32                 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Version    string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// exports_revision is that of the Exports that the gateway serves by, 0 while it has none. A gateway tells it at once
+	// when it changes: the administrator's call is answered when all gateways have what it changed.
+	ExportsRevision int64 `protobuf:"varint,5,opt,name=exports_revision,json=exportsRevision,proto3" json:"exports_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GatewayHeartbeatRequest) Reset() {
@@ -4122,6 +4152,13 @@ func (x *GatewayHeartbeatRequest) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *GatewayHeartbeatRequest) GetExportsRevision() int64 {
+	if x != nil {
+		return x.ExportsRevision
+	}
+	return 0
 }
 
 type GatewayHeartbeatReply struct {
@@ -4441,7 +4478,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
 	"\x16api/meta/v1/meta.proto\x12\x0eashlar.meta.v1\"#\n" +
 	"\tNotActive\x12\x16\n" +
-	"\x06active\x18\x01 \x01(\tR\x06active\"\xbc\x04\n" +
+	"\x06active\x18\x01 \x01(\tR\x06active\"\xe7\x04\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4462,7 +4499,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\tallocated\x18\x0e \x01(\x04R\tallocated\x12\x1b\n" +
 	"\tmapped_to\x18\x0f \x03(\tR\bmappedTo\x12\x18\n" +
 	"\astalled\x18\x10 \x01(\tR\astalled\x12<\n" +
-	"\vattachments\x18\x11 \x03(\v2\x1a.ashlar.meta.v1.AttachmentR\vattachments\"Q\n" +
+	"\vattachments\x18\x11 \x03(\v2\x1a.ashlar.meta.v1.AttachmentR\vattachments\x12)\n" +
+	"\x10pending_gateways\x18\x12 \x03(\tR\x0fpendingGateways\"Q\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x16\n" +
 	"\x06chunks\x18\x02 \x01(\rR\x06chunks\x12\x1a\n" +
@@ -4495,14 +4533,15 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\")\n" +
 	"\x13DeleteVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
-	"\x11DeleteVolumeReply\"\xa6\x01\n" +
+	"\x11DeleteVolumeReply\"\xd1\x01\n" +
 	"\x06Target\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12'\n" +
 	"\x04luns\x18\x02 \x03(\v2\x13.ashlar.meta.v1.LUNR\x04luns\x129\n" +
 	"\n" +
 	"initiators\x18\x03 \x03(\v2\x19.ashlar.meta.v1.InitiatorR\n" +
 	"initiators\x12&\n" +
-	"\x0fcreated_unix_ms\x18\x04 \x01(\x03R\rcreatedUnixMs\"i\n" +
+	"\x0fcreated_unix_ms\x18\x04 \x01(\x03R\rcreatedUnixMs\x12)\n" +
+	"\x10pending_gateways\x18\x05 \x03(\tR\x0fpendingGateways\"i\n" +
 	"\x03LUN\x12\x10\n" +
 	"\x03lun\x18\x01 \x01(\rR\x03lun\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1b\n" +
@@ -4524,8 +4563,9 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x11ShowTargetRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\"'\n" +
 	"\x13DeleteTargetRequest\x12\x10\n" +
-	"\x03iqn\x18\x01 \x01(\tR\x03iqn\"\x13\n" +
-	"\x11DeleteTargetReply\"h\n" +
+	"\x03iqn\x18\x01 \x01(\tR\x03iqn\">\n" +
+	"\x11DeleteTargetReply\x12)\n" +
+	"\x10pending_gateways\x18\x01 \x03(\tR\x0fpendingGateways\"h\n" +
 	"\rMapLUNRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x10\n" +
 	"\x03lun\x18\x02 \x01(\rR\x03lun\x12\x16\n" +
@@ -4747,13 +4787,14 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04tpgt\x18\x02 \x01(\rR\x04tpgt\x12#\n" +
 	"\rrelative_port\x18\x03 \x01(\rR\frelativePort\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\x81\x01\n" +
+	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xac\x01\n" +
 	"\x17GatewayHeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\ftime_unix_ms\x18\x02 \x01(\x03R\n" +
 	"timeUnixMs\x12\x1a\n" +
 	"\bsessions\x18\x03 \x01(\rR\bsessions\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"8\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12)\n" +
+	"\x10exports_revision\x18\x05 \x01(\x03R\x0fexportsRevision\"8\n" +
 	"\x15GatewayHeartbeatReply\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\"/\n" +

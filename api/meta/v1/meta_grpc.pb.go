@@ -51,7 +51,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Admin is what the command line uses.
+// Admin is what the command line uses. A call that changes what gateways export is answered when all living gateways
+// serve by it, or after a bounded wait with the names of those that do not.
 type AdminClient interface {
 	CreateVolume(ctx context.Context, in *CreateVolumeRequest, opts ...grpc.CallOption) (*Volume, error)
 	ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesReply, error)
@@ -288,7 +289,8 @@ func (c *adminClient) ReplacePeer(ctx context.Context, in *ReplacePeerRequest, o
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
 //
-// Admin is what the command line uses.
+// Admin is what the command line uses. A call that changes what gateways export is answered when all living gateways
+// serve by it, or after a bounded wait with the names of those that do not.
 type AdminServer interface {
 	CreateVolume(context.Context, *CreateVolumeRequest) (*Volume, error)
 	ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesReply, error)
