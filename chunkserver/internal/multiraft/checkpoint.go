@@ -108,9 +108,14 @@ func (c *checkpointer) look(ctx context.Context) {
 	forced, all, changed := c.mu.forced, c.mu.all || u.Overlay > overlayMax, c.mu.changed
 	c.mu.forced, c.mu.all, c.mu.changed = map[layout.CopysetID]bool{}, false, false
 	c.mu.Unlock()
+	groups := c.host.Groups()
+	for _, g := range groups {
+		changed = c.due(g) || changed // in each, because due notes the time
+	}
 	var due []*Group
-	for _, g := range c.host.Groups() {
-		if c.due(g) || all || forced[g.id] || changed && c.behind(g) {
+	for _, g := range groups {
+		// All together: what they wrote lies together in the data file, and they share the syncs.
+		if all || forced[g.id] || changed && c.behind(g) {
 			due = append(due, g)
 		}
 	}

@@ -7,14 +7,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 )
 
-const (
-	wordBlocks = 64
-	// sectionBlocks is the part of the bitmap for which the free blocks are counted, so that full parts are skipped.
-	sectionBlocks = 32768
-	sectionWords  = sectionBlocks / wordBlocks
-	// runsExamined is how many free runs are looked at for one that is long enough before a shorter one will do.
-	runsExamined = 128
-)
+const wordBlocks = 64
 
 // allocator knows which blocks of the data file may be written. It is only memory: it is rebuilt at open. A block is in
 // one of four states: free (its bit is set), a hole (free, but without disk space behind it), in use, or freed and
@@ -22,8 +15,8 @@ const (
 type allocator struct {
 	mu struct {
 		sync.Mutex
-		free     []uint64
-		sections []uint32
+		free  []uint64
+		areas []uint16 // see areas.go
 		// logged and orphan are as long as free, see logged.go.
 		logged, orphan []uint64
 		// blocks is the size of the data file, in blocks.
@@ -31,7 +24,7 @@ type allocator struct {
 		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
 		freeBlocks, allocated uint64
 		pending               uint64
-		// next is where the search goes on.
+		// next is the block from which on the area that holds it is filled.
 		next extent.Addr
 		// holes are free runs without disk space, holeBlocks their sum.
 		holes      []extent.Run
@@ -66,9 +59,8 @@ func (a *allocator) growBitmapLocked(n extent.Addr) {
 	for _, m := range []*[]uint64{&a.mu.logged, &a.mu.orphan} {
 		*m = append(*m, make([]uint64, len(a.mu.free)-len(*m))...)
 	}
-	sections := int((n + sectionBlocks - 1) / sectionBlocks)
-	for len(a.mu.sections) < sections {
-		a.mu.sections = append(a.mu.sections, 0)
+	if more := int((n+areaBlocks-1)/areaBlocks) - len(a.mu.areas); more > 0 {
+		a.mu.areas = append(a.mu.areas, make([]uint16, more)...)
 	}
 	a.mu.blocks = n
 }
@@ -89,9 +81,9 @@ func (a *allocator) flipLocked(b extent.Addr, n uint64, free bool) {
 		}
 		*w ^= mask
 		if free {
-			a.mu.sections[b/sectionBlocks] += uint32(k)
+			a.mu.areas[b/areaBlocks] += uint16(k)
 		} else {
-			a.mu.sections[b/sectionBlocks] -= uint32(k)
+			a.mu.areas[b/areaBlocks] -= uint16(k)
 		}
 		b += extent.Addr(k)
 		n -= k
@@ -120,65 +112,43 @@ func (a *allocator) reserve(b extent.Addr, n uint32) bool {
 type allocResult uint8
 
 const (
-	allocDone  allocResult = iota
-	allocGrow              // not enough blocks with disk space behind them
-	allocLimit             // the limit is reached
+	allocDone    allocResult = iota
+	allocGrow                // not enough blocks with disk space behind them
+	allocCrowded             // there are enough, but in small pieces
+	allocLimit               // the limit is reached
 )
 
-// take allocates n blocks, all or none, and appends them to runs: one run when there is one near, else as few as are
-// found with a bounded search.
-func (a *allocator) take(n uint32, runs []extent.Run) ([]extent.Run, allocResult) {
+// take allocates n blocks, all or none, and appends them to runs, as few as the areas allow. When it would have to begin
+// a crowded area it takes nothing, unless the caller settles for that.
+func (a *allocator) take(n uint32, settle bool, runs []extent.Run) ([]extent.Run, allocResult) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.mu.allocated+uint64(n) > a.limit {
+	switch {
+	case a.mu.allocated+uint64(n) > a.limit:
 		return runs, allocLimit
-	}
-	if a.mu.freeBlocks < uint64(n) {
+	case a.mu.freeBlocks < uint64(n):
 		return runs, allocGrow
+	case !settle && a.crowdedLocked():
+		return runs, allocCrowded
 	}
-	left := n
-	for want := n; left > 0; want = max(want/4, 1) {
-		left, runs = a.takeRunsLocked(left, min(want, left), runs)
+	for left := n; left > 0; {
+		b := a.nextInAreaLocked()
+		k := a.runLenLocked(b, min(left, uint32(a.areaEndLocked(b)-b)))
+		a.clearLocked(b, uint64(k))
+		runs = extent.AppendRun(runs, b, k)
+		left -= k
+		a.mu.next = b + extent.Addr(k)
 	}
 	a.mu.freeBlocks -= uint64(n)
 	a.mu.allocated += uint64(n)
 	return runs, allocDone
 }
 
-// takeRunsLocked goes once around the bitmap and takes runs of at least want blocks. It gives up early when want is
-// more than one; with want 1 it finds all that there is.
-func (a *allocator) takeRunsLocked(left, want uint32, runs []extent.Run) (uint32, []extent.Run) {
-	from, end := a.mu.next, a.mu.blocks
-	for wrapped, seen := false, 0; left > 0; seen++ {
-		if want > 1 && seen == runsExamined {
-			break
-		}
-		b, ok := a.nextFreeLocked(from, end)
-		if !ok {
-			if wrapped {
-				break
-			}
-			wrapped, from = true, 0
-			continue
-		}
-		n := a.runLenLocked(b, left)
-		from = b + extent.Addr(n)
-		if n < min(want, left) {
-			continue
-		}
-		a.clearLocked(b, uint64(n))
-		runs = extent.AppendRun(runs, b, n)
-		left -= n
-		a.mu.next = from
-	}
-	return left, runs
-}
-
 // nextFreeLocked returns the first free block in [from, end).
 func (a *allocator) nextFreeLocked(from, end extent.Addr) (extent.Addr, bool) {
 	for from < end {
-		if from%sectionBlocks == 0 && a.mu.sections[from/sectionBlocks] == 0 {
-			from += sectionBlocks
+		if from%areaBlocks == 0 && a.mu.areas[from/areaBlocks] == 0 {
+			from += areaBlocks
 			continue
 		}
 		w := a.mu.free[from/wordBlocks] >> (from % wordBlocks)
@@ -302,13 +272,6 @@ func (a *allocator) size() extent.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.blocks
-}
-
-// seek lets the next search begin at b.
-func (a *allocator) seek(b extent.Addr) {
-	a.mu.Lock()
-	a.mu.next = b
-	a.mu.Unlock()
 }
 
 // counts returns the number of blocks in each state.

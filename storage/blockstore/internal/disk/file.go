@@ -24,11 +24,9 @@ const (
 	blocksHeader  = 36
 	// punchMin is the shortest run, in blocks, whose disk space is given back to the file system.
 	punchMin = 1 << 20 / layout.BlockSize
-	// largeMin is the length, in blocks, of an allocation for which the file rather grows than that it is scattered over
-	// more than one run per scatterMax blocks, as long as not more than one in scatteredShare of its blocks is free.
-	largeMin       = 64
-	scatterMax     = 16
-	scatteredShare = 4
+	// spareShare bounds the free blocks that the file holds so that writes lie together: one in spareShare of what the
+	// file system has left.
+	spareShare = 8
 	// holesPerGrowth bounds the holes that are filled in one step of growth.
 	holesPerGrowth = 64
 )
@@ -172,45 +170,57 @@ func (b *File) Close() error {
 // touch the reserve.
 func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 	b.settle.Do(b.digHoles)
-	for ahead := false; ; {
-		out, res := b.alloc.take(n, runs)
+	for settle := false; ; {
+		out, res := b.alloc.take(n, settle, runs)
 		switch res {
 		case allocDone:
-			if n < largeMin || len(runs) > 0 || len(out) <= int(n/scatterMax) || ahead || !b.extendAhead(n) {
-				return out, nil
-			}
-			b.alloc.release(out, false)
-			ahead = true
+			return out, nil
 		case allocLimit:
 			return runs, fmt.Errorf("%w: capacity", ErrNoSpace)
+		case allocCrowded:
+			b.spread()
+			settle = true
 		case allocGrow:
 			if err := b.grow(n); err != nil {
 				return runs, err
 			}
+			settle = true
 		}
 	}
 }
 
-// extendAhead lengthens the file, and lets the search for free blocks go on there, although there are n free blocks: they
-// are scattered, and large writes would become many small ones. It does not when much of the file is free, or the disk is
-// nearly full.
-func (b *File) extendAhead(n uint32) bool {
+// spread makes the file longer although it has free blocks, because they lie in small pieces: what is written together
+// would become many small writes. It stops at as many free blocks as there are used ones, and before the disk is short.
+func (b *File) spread() {
 	b.growMu.Lock()
 	defer b.growMu.Unlock()
-	size := b.alloc.size()
-	if b.alloc.counts().free*scatteredShare > int64(size) {
-		return false
+	c := b.alloc.counts()
+	if c.free >= c.Used+c.Pending || !b.alloc.crowded() {
+		return
 	}
-	step := max(b.growStep, int64(n)*layout.BlockSize)
 	space, err := b.fs.Space(b.dir)
-	if err != nil || space.Free-b.reserve < 2*step {
-		return false
+	if room := space.Free - b.reserve; err != nil || room < 2*b.growStep || room/spareShare < c.free*layout.BlockSize {
+		return
 	}
-	if b.extend(int64(n)*layout.BlockSize, step) != nil {
-		return false
+	// A failure is no harm: the pieces will do.
+	if _, ok, err := b.fillHole(b.growStep); err == nil && !ok {
+		_ = b.extend(layout.BlockSize, b.growStep)
 	}
-	b.alloc.seek(size)
-	return true
+}
+
+// fillHole gives a hole of at most most bytes disk space. growMu is held.
+func (b *File) fillHole(most int64) (extent.Run, bool, error) {
+	r, ok := b.alloc.takeHole(uint32(min(most/layout.BlockSize, 1<<30)))
+	if !ok {
+		return r, false, nil
+	}
+	if err := b.f.Preallocate(int64(r.Start)*layout.BlockSize, int64(r.N)*layout.BlockSize, true); err != nil {
+		b.alloc.putHole(r)
+		return r, false, WrapIO("grow", err)
+	}
+	b.alloc.fillHole(r)
+	b.alloc.begin(r.Start)
+	return r, true, nil
 }
 
 // grow makes at least n blocks free, unless another call did: it gives disk space to holes, and then to a longer file.
@@ -234,15 +244,13 @@ func (b *File) grow(n uint32) error {
 	}
 	step := min(max(b.growStep, missing), room) / layout.BlockSize * layout.BlockSize
 	for i := 0; step > 0 && (i < holesPerGrowth || need() > 0); i++ {
-		r, ok := b.alloc.takeHole(uint32(min(step/layout.BlockSize, 1<<30)))
+		r, ok, err := b.fillHole(step)
+		if err != nil {
+			return err
+		}
 		if !ok {
 			break
 		}
-		if err := b.f.Preallocate(int64(r.Start)*layout.BlockSize, int64(r.N)*layout.BlockSize, true); err != nil {
-			b.alloc.putHole(r)
-			return WrapIO("grow", err)
-		}
-		b.alloc.fillHole(r)
 		step -= int64(r.N) * layout.BlockSize
 	}
 	if missing = need(); missing <= 0 {
@@ -274,6 +282,7 @@ func (b *File) extend(missing, step int64) error {
 		step = max(step/4/layout.BlockSize*layout.BlockSize, missing)
 	}
 	b.alloc.extend(size + extent.Addr(step/layout.BlockSize))
+	b.alloc.begin(size)
 	return nil
 }
 
