@@ -1,6 +1,7 @@
 package multiraft
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -39,6 +40,8 @@ type node struct {
 	// Leader: what makes the lease. transferTicks counts since a transfer began, 0: none in this term.
 	acks          map[layout.PeerID]uint64
 	transferTicks int
+	// Leader: messages that only tell a new commit index, see postpone.
+	commits []*raftpb.Message
 	// Follower: the newest stamp of the leader of this term, and the one that the round brought.
 	echo, arrived stamp
 
@@ -92,12 +95,15 @@ func (w *worker) drain(g *Group) {
 				g.ap.post(task{g: g, kind: taskApply, msg: m})
 			case m.GetType() == raftpb.MsgSnap:
 				w.host.sendImage(g, m, w.locate(g, m))
-			default:
+			case !n.postpone(m):
 				w.send(g, m)
 			}
 		}
 	} else {
 		n.arrive()
+	}
+	if w.ticked {
+		w.tellCommits(g)
 	}
 	w.refuseImage(g)
 	w.publishLease(g)
@@ -120,6 +126,7 @@ func (w *worker) observe(g *Group, rd *raft.Ready) {
 		}
 		n.acks = map[layout.PeerID]uint64{}
 		n.transferTicks = 0
+		n.commits = nil
 	}
 	if rd.SoftState != nil || term != n.term {
 		g.leader.Store(uint64(n.members.Chunkservers[n.lead]))
@@ -139,6 +146,45 @@ func (w *worker) locate(g *Group, m *raftpb.Message) layout.ChunkserverID {
 		return cs
 	}
 	return g.node.seen[p]
+}
+
+// postpone keeps a message that brings no entries, only a new commit index: raft sends one to each follower after each
+// commit, which would double the messages of a write. The follower hears it with the next entries or heartbeat, or at the
+// next tick. Nothing waits for it: it lets the follower apply, which no client sees. A probe without entries is kept
+// too, which costs it a tick.
+func (n *node) postpone(m *raftpb.Message) bool {
+	t := m.GetType()
+	if t != raftpb.MsgApp && t != raftpb.MsgHeartbeat {
+		return false
+	}
+	empty := t == raftpb.MsgApp && len(m.GetEntries()) == 0
+	for i, c := range n.commits {
+		if c.GetTo() != m.GetTo() {
+			continue
+		}
+		switch {
+		case empty:
+			n.commits[i] = m
+			return true
+		case t == raftpb.MsgApp || c.GetCommit() <= m.GetCommit():
+			n.commits = slices.Delete(n.commits, i, i+1)
+		}
+		return false
+	}
+	if empty {
+		n.commits = append(n.commits, m)
+	}
+	return empty
+}
+
+// tellCommits sends what was postponed.
+func (w *worker) tellCommits(g *Group) {
+	n := &g.node
+	for _, m := range n.commits {
+		w.send(g, m)
+	}
+	clear(n.commits)
+	n.commits = n.commits[:0]
 }
 
 // send queues a message for the end of the round.

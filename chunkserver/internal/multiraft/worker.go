@@ -67,6 +67,7 @@ type worker struct {
 	out      map[layout.ChunkserverID][]Message
 	lastTick time.Duration
 	now      time.Duration // read once per round
+	ticked   bool          // the round has a tick
 }
 
 func newWorker(h *Host) *worker {
@@ -155,7 +156,7 @@ func (w *worker) round(events []event) {
 	for i := range events {
 		w.guard(events[i].g, func(g *Group) { w.handle(g, &events[i]) })
 	}
-	if w.now-w.lastTick >= w.host.cfg.Tick {
+	if w.ticked = w.now-w.lastTick >= w.host.cfg.Tick; w.ticked {
 		w.lastTick = w.now
 		for _, g := range w.groups {
 			w.guard(g, w.tick)
