@@ -264,6 +264,13 @@ func (b backends) Open(id uint64, initiator string) scsi.Backend {
 	return b.m.Open(layout.VolumeID(id), initiator)
 }
 
+// Release implements target.Mediums.
+func (backends) Release(b scsi.Backend) {
+	if m, _ := b.(*medium); m != nil {
+		m.owner.Release(m)
+	}
+}
+
 // Abort implements target.Mediums.
 func (b backends) Abort(id uint64, initiator string) { b.m.Abort(layout.VolumeID(id), initiator) }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -18,8 +19,13 @@ import (
 //
 //	tenancy (volume.Handle) ── stale epoch ──► lost ── sessions closed ──► no tenancy ── command ──► tenancy …
 type medium struct {
-	owner     *mediums
-	initiator string
+	owner *mediums
+	mediumKey
+
+	// uses counts what holds the medium; at 0, place is its element of mediums.unused, unless it is not kept. Both are
+	// guarded by owner.mu.
+	uses  int
+	place *list.Element
 
 	mu struct {
 		sync.Mutex
@@ -29,8 +35,8 @@ type medium struct {
 		handle *volume.Handle
 		// lost: the tenancy is over and its sessions are not closed yet.
 		lost bool
-		// gone: the initiator may not use the volume any more.
-		gone bool
+		// over is what every command gets once the medium is not in the table any more, nil before.
+		over error
 	}
 }
 
@@ -42,8 +48,8 @@ func (m *medium) tenancy(ctx context.Context) (*volume.Handle, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.mu.gone:
-		return nil, scsi.ErrAccessRevoked
+	case m.mu.over != nil:
+		return nil, m.mu.over
 	case m.mu.lost:
 		return nil, scsi.ErrStaleEpoch
 	case ctx.Err() != nil:
@@ -151,12 +157,11 @@ func (m *medium) lose(h *volume.Handle) {
 	if first {
 		m.mu.lost = true
 	}
-	id := m.mu.placement.Volume
 	m.mu.Unlock()
 	if !first {
 		return
 	}
-	m.owner.lost(id, m.initiator, func() {
+	m.owner.lost(m.volume, m.initiator, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.mu.handle, m.mu.lost = nil, false
@@ -183,88 +188,25 @@ func (m *medium) update(placement *layout.Map, access layout.AccessGeneration) {
 	}
 }
 
-// revoke ends the initiator's use of the volume.
-func (m *medium) revoke() {
+// useful tells whether there is a tenancy for an initiator to come back to.
+func (m *medium) useful() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.mu.gone = true
+	if m.mu.handle == nil || m.mu.lost || m.mu.handle.Err() != nil {
+		return false
+	}
+	_, attached := m.mu.handle.Attached()
+	return attached
+}
+
+// end has all commands fail from now on, those under way too: with cause, as far as the handle tells them, which SCSI
+// knows as over.
+func (m *medium) end(cause, over error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.over = over
 	if m.mu.handle != nil {
-		m.mu.handle.Revoke(volume.ErrAccessRevoked)
-	}
-}
-
-// mediumKey names a medium.
-type mediumKey struct {
-	volume    layout.VolumeID
-	initiator string
-}
-
-// mediums keeps the media of all (volume, initiator) that sessions use or used: their epochs stay, so that an initiator
-// that logs in again needs no metaserver.
-type mediums struct {
-	client *volume.Client
-	// lost has the sessions closed that an initiator uses a volume by, and calls closed when they are.
-	lost func(id layout.VolumeID, initiator string, closed func())
-
-	mu struct {
-		sync.Mutex
-		volumes map[layout.VolumeID]volumeState
-		open    map[mediumKey]*medium
-	}
-}
-
-type volumeState struct {
-	placement *layout.Map
-	access    layout.AccessGeneration
-}
-
-func newMediums(client *volume.Client) *mediums {
-	m := &mediums{client: client}
-	m.mu.volumes = map[layout.VolumeID]volumeState{}
-	m.mu.open = map[mediumKey]*medium{}
-	return m
-}
-
-// Open returns the medium of a volume for an initiator; nil when the volume is not exported.
-func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	key := mediumKey{id, initiator}
-	if m := ms.mu.open[key]; m != nil {
-		return m
-	}
-	v, ok := ms.mu.volumes[id]
-	if !ok {
-		return nil
-	}
-	m := &medium{owner: ms, initiator: initiator}
-	m.mu.placement, m.mu.access = v.placement, v.access
-	ms.mu.open[key] = m
-	return m
-}
-
-// Abort makes the commands of an initiator on a volume that were cancelled by now without effect.
-func (ms *mediums) Abort(id layout.VolumeID, initiator string) {
-	ms.mu.Lock()
-	m := ms.mu.open[mediumKey{id, initiator}]
-	ms.mu.Unlock()
-	if m != nil {
-		m.fence()
-	}
-}
-
-// update takes over what is exported now: allowed tells whether an initiator may still use a volume.
-func (ms *mediums) update(volumes map[layout.VolumeID]volumeState, allowed func(layout.VolumeID, string) bool) {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	ms.mu.volumes = volumes
-	for key, m := range ms.mu.open {
-		v, ok := volumes[key.volume]
-		if !ok || !allowed(key.volume, key.initiator) {
-			m.revoke()
-			delete(ms.mu.open, key)
-			continue
-		}
-		m.update(v.placement, v.access)
+		m.mu.handle.Revoke(cause)
+		m.mu.handle = nil
 	}
 }

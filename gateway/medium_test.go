@@ -17,41 +17,81 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeStore answers for all chunkservers: it knows one fence and one access generation, and nothing of data.
+// fakeStore answers for all chunkservers: it knows the fence of each initiator and one access generation, and nothing of
+// data. It is the metaserver too.
 type fakeStore struct {
 	mu       sync.Mutex
-	fence    layout.Fence
+	hosts    map[string]*fakeHost
+	byID     map[layout.InitiatorID]*fakeHost
 	access   layout.AccessGeneration
-	epoch    layout.Epoch
 	requests []chunkclient.Request
 	answer   chunkclient.Status
 }
 
+// fakeHost is an initiator: who owns its path, and the fence that the copysets have seen.
+type fakeHost struct {
+	id      layout.InitiatorID
+	gateway uint64
+	epoch   layout.Epoch
+	fence   layout.Fence
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{hosts: map[string]*fakeHost{}, byID: map[layout.InitiatorID]*fakeHost{}}
+}
+
+// fakeNode is the metaserver as one gateway reaches it.
+type fakeNode struct {
+	f       *fakeStore
+	gateway uint64
+}
+
 // Attach implements volume.Attacher.
-func (f *fakeStore) Attach(context.Context, layout.VolumeID, string, layout.Epoch) (volume.Attachment, error) {
+func (n fakeNode) Attach(_ context.Context, _ layout.VolumeID, initiator string, had layout.Epoch) (volume.Attachment, error) {
+	f := n.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.epoch++
-	return volume.Attachment{Initiator: 1, Epoch: f.epoch, Access: f.access}, nil
+	h := f.hosts[initiator]
+	if h == nil {
+		h = &fakeHost{id: layout.InitiatorID(len(f.hosts) + 1)}
+		f.hosts[initiator], f.byID[h.id] = h, h
+	}
+	if had == 0 || h.gateway != n.gateway || h.epoch != had {
+		h.gateway = n.gateway
+		h.epoch++
+	}
+	return volume.Attachment{Initiator: h.id, Epoch: h.epoch, Access: f.access}, nil
+}
+
+// serve judges a request as a copyset does.
+func (f *fakeStore) serve(r *chunkclient.Request) chunkclient.Response {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.byID[r.Initiator]
+	switch {
+	case r.Fence.Compare(h.fence) < 0:
+		return chunkclient.Response{Status: chunkclient.StaleFence, Fence: h.fence}
+	case r.AccessGeneration < f.access:
+		return chunkclient.Response{Status: chunkclient.StaleAccess, AccessGeneration: f.access}
+	}
+	h.fence = r.Fence
+	f.requests = append(f.requests, *r)
+	if f.answer != 0 {
+		return chunkclient.Response{Status: f.answer}
+	}
+	return chunkclient.Response{Status: chunkclient.OK}
+}
+
+// last returns the last request that was served.
+func (f *fakeStore) last() chunkclient.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.requests[len(f.requests)-1]
 }
 
 // Start implements chunkclient.Link.
 func (f *fakeStore) Start(c *chunkclient.Call) {
-	f.mu.Lock()
-	resp := chunkclient.Response{Status: chunkclient.OK}
-	switch {
-	case c.Request.Fence.Compare(f.fence) < 0:
-		resp = chunkclient.Response{Status: chunkclient.StaleFence, Fence: f.fence}
-	case c.Request.AccessGeneration < f.access:
-		resp = chunkclient.Response{Status: chunkclient.StaleAccess, AccessGeneration: f.access}
-	default:
-		f.fence = c.Request.Fence
-		f.requests = append(f.requests, c.Request)
-		if f.answer != 0 {
-			resp.Status = f.answer
-		}
-	}
-	f.mu.Unlock()
+	resp := f.serve(&c.Request)
 	var data []byte
 	if c.Request.Op == chunkclient.Read {
 		data = make([]byte, c.Request.Length)
@@ -67,7 +107,11 @@ func (f *fakeStore) Close() {}
 
 const testVolume layout.VolumeID = 5
 
-func testMediums(t *testing.T, f *fakeStore) *mediums {
+// testMediums are the media of the first gateway before f.
+func testMediums(t *testing.T, f *fakeStore) *mediums { return mediumsOf(t, f, fakeNode{f, 1}) }
+
+// mediumsOf are the media of a gateway before f that asks node for epochs.
+func mediumsOf(t *testing.T, f *fakeStore, node volume.Attacher) *mediums {
 	t.Helper()
 	r := chunkclient.NewRouter(chunkclient.Options{Dial: func(string) (chunkclient.Link, error) { return f, nil }})
 	t.Cleanup(r.Close)
@@ -75,7 +119,7 @@ func testMediums(t *testing.T, f *fakeStore) *mediums {
 		Members:   map[layout.CopysetID][]layout.ChunkserverID{1: {1}},
 		Addresses: map[layout.ChunkserverID]string{1: "x"},
 	})
-	ms := newMediums(volume.New(r, f, 1<<20))
+	ms := newMediums(volume.New(r, node, 1<<20))
 	ms.update(testVolumes(0), func(layout.VolumeID, string) bool { return true })
 	return ms
 }
@@ -90,7 +134,7 @@ func testVolumes(access layout.AccessGeneration) map[layout.VolumeID]volumeState
 // TestLostTenancy: when another gateway took the path, commands fail until the sessions are closed, a command of a closed
 // session never runs in the next tenancy, and a new session's does.
 func TestLostTenancy(t *testing.T) {
-	f := &fakeStore{}
+	f := newFakeStore()
 	ms := testMediums(t, f)
 	var closed func()
 	losses := 0
@@ -105,10 +149,8 @@ func TestLostTenancy(t *testing.T) {
 	block := make([]byte, 4096)
 	oldSession, closeOld := context.WithCancel(context.Background())
 	must(t, m.Write(oldSession, block, 0))
-	f.mu.Lock()
-	f.fence = layout.Fence{Epoch: 9}
-	f.epoch = 9
-	f.mu.Unlock()
+	other := mediumsOf(t, f, fakeNode{f, 2}).Open(testVolume, "iqn.a")
+	must(t, other.Write(context.Background(), block, 0))
 	for range 3 {
 		if err := m.Write(oldSession, block, 0); !errors.Is(err, scsi.ErrStaleEpoch) {
 			t.Fatalf("got %v, want ErrStaleEpoch", err)
@@ -123,9 +165,7 @@ func TestLostTenancy(t *testing.T) {
 		t.Fatalf("a command of a closed session: %v", err)
 	}
 	must(t, m.Write(context.Background(), block, 0))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if last := f.requests[len(f.requests)-1]; last.Fence.Epoch != 10 || last.Seq != 1 {
+	if last := f.last(); last.Fence.Epoch != 3 || last.Seq != 1 {
 		t.Fatalf("the new tenancy sent %+v", last)
 	}
 }
@@ -133,7 +173,7 @@ func TestLostTenancy(t *testing.T) {
 // TestAccessTakenAway: the medium of an initiator that lost its right fails for good, others go on under the new
 // generation.
 func TestAccessTakenAway(t *testing.T) {
-	f := &fakeStore{}
+	f := newFakeStore()
 	ms := testMediums(t, f)
 	denied, kept := ms.Open(testVolume, "iqn.a"), ms.Open(testVolume, "iqn.b")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -158,7 +198,7 @@ func TestAccessTakenAway(t *testing.T) {
 
 // TestReadOfAPartOfASector: an initiator may expect less than the CDB asks for, also not a whole sector.
 func TestReadOfAPartOfASector(t *testing.T) {
-	m := testMediums(t, &fakeStore{}).Open(testVolume, "iqn.a")
+	m := testMediums(t, newFakeStore()).Open(testVolume, "iqn.a")
 	for _, length := range []int{1, 511, 512, 513, 1000, 4096, 10000} {
 		p := make([]byte, length)
 		must(t, m.Read(context.Background(), p, 3*sector))
@@ -174,13 +214,14 @@ func TestErrorsHaveTheirOwnMeaning(t *testing.T) {
 	for answer, want := range map[chunkclient.Status]error{
 		chunkclient.NoSpace: scsi.ErrNoSpace, chunkclient.Checksum: scsi.ErrMedium,
 	} {
-		f := &fakeStore{answer: answer}
+		f := newFakeStore()
+		f.answer = answer
 		m := testMediums(t, f).Open(testVolume, "iqn.a")
 		if err := m.Write(context.Background(), make([]byte, 512), 0); !errors.Is(err, want) {
 			t.Errorf("status %d: got %v, want %v", answer, err, want)
 		}
 	}
-	f := &fakeStore{}
+	f := newFakeStore()
 	if m := testMediums(t, f).Open(99, "iqn.a"); m != nil {
 		t.Error("a volume that is not exported has a medium")
 	}

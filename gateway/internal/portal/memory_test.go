@@ -112,6 +112,8 @@ type mediums struct {
 
 func (m *mediums) Open(volume uint64, _ string) scsi.Backend { return m.disks[volume] }
 
+func (m *mediums) Release(scsi.Backend) {}
+
 func (m *mediums) Abort(volume uint64, initiator string) {
 	m.note(fmt.Sprintf("abort %d %s", volume, initiator))
 }

@@ -16,8 +16,13 @@ import (
 // Mediums opens the media of volumes. Its methods return at once and do not call into this package; they are called with
 // the registry's lock held, or a session's.
 type Mediums interface {
-	// Open returns the medium of a volume as an initiator reaches it, always the same value as long as it is in use.
+	// Open returns the medium of a volume as an initiator reaches it, always the same value as long as it is in use, and
+	// counts one more use of it.
 	Open(volume uint64, initiator string) scsi.Backend
+
+	// Release gives back one use of what Open returned. After the last one no session of the initiator reaches the
+	// volume, and all commands of those that did were cancelled.
+	Release(medium scsi.Backend)
 
 	// Abort raises the generation of (volume, initiator): what it has in flight there and was cancelled will not take
 	// effect later.
@@ -54,7 +59,7 @@ type Registry struct {
 // mapKey names a LUN map.
 type mapKey struct{ target, initiator string }
 
-// sharedMap is a LUN map and the number of sessions that use it.
+// sharedMap is a LUN map and the number of sessions that use it. It has one use of the medium of each of its mappings.
 type sharedMap struct {
 	luns *scsi.LUNMap
 	uses int
@@ -173,6 +178,7 @@ func (r *Registry) remapLocked(key mapKey, m *sharedMap, next *snapshot) []func(
 	}
 	var todo []func()
 	for _, was := range before {
+		r.mediums.Release(was.Backend)
 		if now[was.LUN] == was.Unit {
 			continue
 		}
@@ -185,7 +191,7 @@ func (r *Registry) remapLocked(key mapKey, m *sharedMap, next *snapshot) []func(
 	return todo
 }
 
-// mappingsLocked returns the LUNs of a target for an initiator; none if it has no right to them.
+// mappingsLocked returns the LUNs of a target for an initiator; none if it has no right to them. Their media are opened.
 func (r *Registry) mappingsLocked(key mapKey, s *snapshot) []scsi.Mapping {
 	t := s.targets[key.target]
 	if t == nil {

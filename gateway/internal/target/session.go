@@ -163,6 +163,9 @@ func (s *Session) End() {
 	if m := r.mu.maps[s.key()]; nexus != nil && m != nil {
 		if m.uses--; m.uses == 0 {
 			delete(r.mu.maps, s.key())
+			for _, l := range m.luns.Mappings() {
+				r.mediums.Release(l.Backend)
+			}
 		}
 	}
 	r.mu.Unlock()

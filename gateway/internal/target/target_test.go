@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -20,7 +21,10 @@ const (
 )
 
 // nothing is a medium that is never reached.
-type nothing struct{ volume uint64 }
+type nothing struct {
+	volume    uint64
+	initiator string
+}
 
 func (nothing) Read(context.Context, []byte, int64) error  { return scsi.ErrGone }
 func (nothing) Write(context.Context, []byte, int64) error { return scsi.ErrGone }
@@ -33,9 +37,25 @@ func (nothing) Allocated(context.Context, int64, int64) (bool, int64, error) {
 	return false, 0, scsi.ErrGone
 }
 
-type mediums struct{ notes []string }
+// mediums notes what is asked of it, and counts the uses of each medium.
+type mediums struct {
+	notes []string
+	uses  map[nothing]int
+}
 
-func (m *mediums) Open(v uint64, _ string) scsi.Backend { return nothing{v} }
+func (m *mediums) Open(v uint64, i string) scsi.Backend {
+	b := nothing{v, i}
+	m.uses[b]++
+	return b
+}
+
+func (m *mediums) Release(b scsi.Backend) {
+	n := b.(nothing)
+	if m.uses[n]--; m.uses[n] == 0 {
+		delete(m.uses, n)
+	}
+}
+
 func (m *mediums) Abort(v uint64, i string) {
 	m.notes = append(m.notes, fmt.Sprint("abort ", v, " ", i))
 }
@@ -74,7 +94,7 @@ func config() Config {
 
 func newRegistry(t *testing.T, l Limits) (*Registry, *mediums) {
 	t.Helper()
-	m := &mediums{}
+	m := &mediums{uses: map[nothing]int{}}
 	r := New(m, l)
 	if err := r.Apply(config()); err != nil {
 		t.Fatal(err)
@@ -188,6 +208,50 @@ func TestReinstatement(t *testing.T) {
 	if n := len(r.Sessions()); n != 0 || len(r.mu.perInitiator) != 0 || len(r.mu.nexuses) != 0 || len(r.mu.maps) != 0 {
 		t.Errorf("%d sessions, %v, %v, %v left", n, r.mu.perInitiator, r.mu.nexuses, r.mu.maps)
 	}
+}
+
+// TestMediumsInUse counts the uses of media: one for each LUN of each pair of target and initiator that has a session,
+// whatever the configuration does in between.
+func TestMediumsInUse(t *testing.T) {
+	r, m := newRegistry(t, roomy)
+	want := func(when string, uses map[nothing]int) {
+		t.Helper()
+		if !maps.Equal(m.uses, uses) {
+			t.Fatalf("%s: %v, want %v", when, m.uses, uses)
+		}
+	}
+	one, two := nothing{1, host1}, nothing{2, host1}
+	a, _ := admit(t, r, host1, nameA, 1)
+	b, _ := admit(t, r, host1, nameA, 2)
+	want("two sessions of one target", map[nothing]int{one: 1, two: 1})
+	c, _ := admit(t, r, host1, nameB, 1)
+	want("another target with the same volume", map[nothing]int{one: 1, two: 2})
+	next := config()
+	next.Targets[1].LUNs = []LUN{{0, 1, true}, {7, 1, false}}
+	if err := r.Apply(next); err != nil {
+		t.Fatal(err)
+	}
+	want("other LUNs", map[nothing]int{one: 2, two: 1})
+	a.End()
+	want("one of two sessions ended", map[nothing]int{one: 2, two: 1})
+	b.End()
+	b.End()
+	want("both ended", map[nothing]int{two: 1})
+	if err := r.Apply(Config{}); err != nil {
+		t.Fatal(err)
+	}
+	want("nothing exported", map[nothing]int{})
+	c.End()
+	want("all ended", map[nothing]int{})
+	e := r.NewEnv(Port{Group: 1, RelativeID: 1})
+	if err := r.Apply(config()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Admit(login.Admission{InitiatorName: host1, TargetName: nameA}); err != nil {
+		t.Fatal(err)
+	}
+	e.Admitted().End()
+	want("a login that came to nothing", map[nothing]int{})
 }
 
 func TestRejoin(t *testing.T) {
