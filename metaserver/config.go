@@ -16,11 +16,15 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// Advertise is the HOST:PORT at which others reach it; empty: Listen. Needed when Listen is a wildcard.
 	Advertise string `yaml:"advertise"`
+	// Dir is the data directory, made if it is missing. It only holds which lease the process has, so that a metaserver that is
+	// started again after a kill need not wait for its end; empty: none. Each metaserver has its own.
+	Dir string `yaml:"dir"`
 	// Etcd are the HOST:PORT or URLs of etcd's members.
 	Etcd []string `yaml:"etcd"`
 	// Cluster is the cluster's name in etcd: everything is below /ashlar/CLUSTER.
 	Cluster string `yaml:"cluster"`
-	// Lease is the life of the election's lease, in whole seconds; a metaserver that is killed is replaced after that time.
+	// Lease is the life of the election's lease, in whole seconds; a metaserver that is killed, and not started again
+	// on its Dir, is replaced after that time.
 	Lease time.Duration `yaml:"lease"`
 	// SealKeyFile holds the key with which CHAP secrets are sealed in etcd: 32 bytes or 64 hexadecimal digits, the same on
 	// every metaserver. Empty: CHAP secrets are refused.
@@ -49,6 +53,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Listen:                   "127.0.0.1:7400",
+		Dir:                      "/var/lib/ashlar/metaserver",
 		Etcd:                     []string{"127.0.0.1:2379"},
 		Cluster:                  "main",
 		Lease:                    5 * time.Second,

@@ -169,7 +169,7 @@ type daemon struct {
 // testConfig is quick.
 func testConfig(cluster string) Config {
 	c := Default()
-	c.Etcd, c.Cluster, c.Lease = []string{etcdURL()}, cluster, 2*time.Second
+	c.Dir, c.Etcd, c.Cluster, c.Lease = "", []string{etcdURL()}, cluster, 2*time.Second
 	c.CopysetsPerChunkserver, c.CopysetSettle, c.DownAfter, c.RecoverAfter = 4, 200*time.Millisecond, 2*time.Second, 0
 	return c
 }

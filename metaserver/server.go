@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/election"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/leasefile"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/metarpc"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/metastore"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
@@ -156,15 +157,38 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	)
 	s.rpc.Register(server)
+	memory, closeMemory, err := s.remember(ctx)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer closeMemory()
 	s.log.Info("metaserver serves", zap.Stringer("address", listener.Addr()), zap.Strings("etcd", s.cfg.Etcd))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.serve(ctx, server, listener) })
-	g.Go(func() error { return s.election.Run(ctx, s.lead) })
-	err := g.Wait()
+	g.Go(func() error { return s.election.Run(ctx, memory, s.lead) })
+	err = g.Wait()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
+}
+
+// remember opens the lease file, if there is a data directory, and returns how to close it. A directory that can not be used
+// is no reason not to serve; one that another process uses is.
+func (s *Server) remember(ctx context.Context) (election.Memory, func(), error) {
+	if s.cfg.Dir == "" {
+		return nil, func() {}, nil
+	}
+	f, err := leasefile.Open(ctx, s.cfg.Dir)
+	var used *leasefile.InUseError
+	switch {
+	case errors.As(err, &used) || ctx.Err() != nil:
+		return nil, nil, err
+	case err != nil:
+		s.log.Warn("the data directory can not be used: a restart after a kill takes the life of the lease longer", zap.Error(err))
+		return nil, func() {}, nil
+	}
+	return f, func() { _ = f.Close() }, nil // nothing is lost
 }
 
 // serve answers calls until ctx ends.

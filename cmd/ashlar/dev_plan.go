@@ -124,6 +124,7 @@ func plan(o *devOptions) ([]*instance, error) {
 func (o *devOptions) metaserver(n int, seal string) metaserver.Config {
 	c := metaserver.Default()
 	c.Name, c.Listen, c.Etcd, c.SealKeyFile = fmt.Sprintf("metaserver-%d", n+1), mustAddPort(o.meta, n), o.etcdAddresses(), seal
+	c.Dir = filepath.Join(o.dir, fmt.Sprintf("metaserver-%d", n+1))
 	c.CopysetsPerChunkserver = devCopysets
 	c.CopysetSettle = time.Second
 	return c

@@ -1,11 +1,14 @@
 // Package election makes one metaserver of a cluster the active one, with etcd's election recipe and the care that it
 // leaves to its user.
 //
-//	PREFIX/LEASE = {"name":…,"address":…,"version":…,"since_unix_ms":…}     one key per candidate, bound to its lease
+//	PREFIX/LEASE = {"name":…,"address":…,"version":…,"since_unix_ms":…,"instance":…}   one key per candidate, bound to its lease
 //
 // The candidate whose key has the lowest CreateRevision is active. That revision is the fence of everything it writes.
 //
 //	grant lease ─► keep it alive ─► campaign ─► read own key again ─► lead ─► workers stopped ─► resign ─► revoke
+//
+// A process that was killed leaves its lease behind, and nobody is active until it expires. The next process on the same data
+// directory (package leasefile) revokes it before it takes part itself.
 //
 // What the recipe does not say and this package does:
 //

@@ -2,6 +2,8 @@ package election
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +14,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
+
+	"github.com/ashlar-storage/ashlar/metaserver/internal/leasefile"
 )
 
 // Pauses and bounds.
@@ -20,6 +24,8 @@ const (
 	retryPause = 500 * time.Millisecond
 	// goodbyeMax bounds resigning and revoking the lease, each; without an answer the lease expires by itself.
 	goodbyeMax = time.Second
+	// releaseMax bounds giving back the lease of a process that was killed.
+	releaseMax = 2 * time.Second
 	// candidatesMax bounds how many candidates are read.
 	candidatesMax = 64
 )
@@ -34,6 +40,16 @@ type Candidate struct {
 	Version string `json:"version"`
 	// SinceUnixMs is when it came to the election, for people to read.
 	SinceUnixMs int64 `json:"since_unix_ms"`
+	// Instance is the process, in hexadecimal digits; New sets it.
+	Instance string `json:"instance,omitempty"`
+}
+
+// Memory keeps the lease for the process that comes after this one; *leasefile.File does.
+type Memory interface {
+	// Former returns the note of a process that has certainly ended, if there is one.
+	Former() (leasefile.Note, bool)
+	// Keep replaces the note by one of this process.
+	Keep(leasefile.Note) error
 }
 
 // Options say who takes part in what.
@@ -52,7 +68,8 @@ type Options struct {
 
 // Election is one candidate. Run takes part; the other methods tell what is known of the others.
 type Election struct {
-	o Options
+	o        Options
+	instance leasefile.Instance
 
 	mu struct {
 		sync.Mutex
@@ -66,7 +83,10 @@ func New(o Options) *Election {
 		o.TTL = 5 * time.Second
 	}
 	o.TTL = max(o.TTL.Truncate(time.Second), time.Second)
-	return &Election{o: o}
+	e := &Election{o: o}
+	_, _ = rand.Read(e.instance[:]) // crypto/rand.Read never fails: it ends the process instead
+	e.o.Self.Instance = hex.EncodeToString(e.instance[:])
+	return e
 }
 
 // Active returns the candidate that is active as far as is known; ok is false when none is.
@@ -88,15 +108,22 @@ func (e *Election) Candidates() []Candidate {
 
 // Run takes part until ctx ends, again after each term, and returns ctx's error. It calls lead for each term with a
 // context that ends when the term does; lead must return soon after, and only when all that it started has ended: the
-// key is given up after that. An error of lead ends the term and is logged.
-func (e *Election) Run(ctx context.Context, lead func(context.Context, *Term) error) error {
+// key is given up after that. An error of lead ends the term and is logged. With a memory, which may be nil, the lease of the
+// process before is given back first, and the next process can do the same with that of this one.
+func (e *Election) Run(ctx context.Context, m Memory, lead func(context.Context, *Term) error) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { e.observe(ctx) })
 	defer wg.Wait()
-	last := ""
+	last, released := "", m == nil
 	for {
+		if !released {
+			err := e.release(ctx, m)
+			if released = err == nil; !released {
+				e.o.Log.Debug("the lease of the process before is not given back yet", zap.Error(err))
+			}
+		}
 		// While etcd is away every round ends in the same way; that is said once.
-		if err := e.round(ctx, lead); err != nil && ctx.Err() == nil && err.Error() != last {
+		if err := e.round(ctx, m, lead); err != nil && ctx.Err() == nil && err.Error() != last {
 			last = err.Error()
 			e.o.Log.Warn("not active, trying again", zap.Error(err))
 		}
@@ -107,13 +134,19 @@ func (e *Election) Run(ctx context.Context, lead func(context.Context, *Term) er
 }
 
 // round takes part once, from the grant of a lease to its end.
-func (e *Election) round(ctx context.Context, lead func(context.Context, *Term) error) error {
+func (e *Election) round(ctx context.Context, m Memory, lead func(context.Context, *Term) error) error {
 	sent := time.Now()
 	grantCtx, cancelGrant := context.WithTimeout(ctx, e.o.TTL)
 	grant, err := e.o.Client.Grant(grantCtx, int64(e.o.TTL/time.Second))
 	cancelGrant()
 	if err != nil {
 		return fmt.Errorf("granting a lease: %w", err)
+	}
+	if m != nil {
+		note := leasefile.Note{Etcd: grant.GetClusterId(), Prefix: e.o.Prefix, Lease: int64(grant.ID), Instance: e.instance}
+		if err := m.Keep(note); err != nil {
+			e.o.Log.Warn("the lease is not kept in the data directory: a restart after a kill takes its life longer", zap.Error(err))
+		}
 	}
 	ttl := time.Duration(grant.TTL) * time.Second
 	t := &Term{lease: grant.ID, client: e.o.Client, ttl: ttl, lost: make(chan struct{})}
