@@ -28,7 +28,6 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/metaclient"
-	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
 // Options are what a gateway gets from its process.
@@ -109,8 +108,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.id.Store(reg.GetId())
 	router := chunkclient.NewRouter(chunkclient.Options{Cluster: reg.GetClusterId()})
 	defer router.Close()
-	client := volume.New(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
-	g.mediums = newMediums(client)
+	g.mediums = newMediums(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
 	g.mediums.lost = g.evict
 	g.registry = target.New(backends{g.mediums}, target.Limits{Sessions: sessions, SessionsPerInitiator: sessionsPerInitiator})
 

@@ -18,6 +18,11 @@ import (
 // as the tenancy. Only then does the next command begin a new one.
 //
 //	tenancy (volume.Handle) ── stale epoch ──► lost ── sessions closed ──► no tenancy ── command ──► tenancy …
+//	   ▲  └── last session ends ──► in doubt ── command: metaserver asked ──► this tenancy, or the next one
+//	   └────────────────────────────────────────────────────────────────────────┘
+//
+// A tenancy that no session uses may be overtaken without anything here that notices. So the first command after that
+// has the metaserver asked before it is served.
 type medium struct {
 	owner *mediums
 	mediumKey
@@ -27,6 +32,9 @@ type medium struct {
 	uses  int
 	place *list.Element
 
+	// asking is a token: whoever holds it may have the tenancy confirmed.
+	asking chan struct{}
+
 	mu struct {
 		sync.Mutex
 		placement *layout.Map
@@ -35,6 +43,12 @@ type medium struct {
 		handle *volume.Handle
 		// lost: the tenancy is over and its sessions are not closed yet.
 		lost bool
+		// ended counts how often the last session ended, and sure is the count at which handle was known to be the
+		// initiator's path. When they differ the tenancy is in doubt: see confirm.
+		ended, sure uint64
+		// granted is what the metaserver issued last, issued the same while no handle has it yet.
+		granted volume.Attachment
+		issued  *volume.Attachment
 		// over is what every command gets once the medium is not in the table any more, nil before.
 		over error
 	}
@@ -42,23 +56,43 @@ type medium struct {
 
 var _ scsi.Backend = (*medium)(nil)
 
-// tenancy returns the handle for a command of ctx. The context is looked at after the handle was taken: a command of a
-// session that was closed for a lost tenancy must not run in the next one.
+// tenancy returns the handle for a command of ctx, after it was confirmed if it is in doubt.
 func (m *medium) tenancy(ctx context.Context) (*volume.Handle, error) {
+	for {
+		h, doubt, err := m.present(ctx)
+		if err != nil || !doubt {
+			return h, err
+		}
+		if err := m.confirm(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// present returns the handle of the present tenancy, which it begins if there is none, and whether it is in doubt. The
+// context is looked at after the handle was taken: a command of a session that was closed for a lost tenancy must not run
+// in the next one.
+func (m *medium) present(ctx context.Context) (h *volume.Handle, doubt bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.mu.over != nil:
-		return nil, m.mu.over
+		return nil, false, m.mu.over
 	case m.mu.lost:
-		return nil, scsi.ErrStaleEpoch
+		return nil, false, scsi.ErrStaleEpoch
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+		return nil, false, context.Cause(ctx)
 	}
 	if m.mu.handle == nil {
-		m.mu.handle = m.owner.client.Open(m.mu.placement, m.initiator, m.mu.access)
+		m.openLocked()
 	}
-	return m.mu.handle, nil
+	return m.mu.handle, m.mu.sure != m.mu.ended, nil
+}
+
+// openLocked begins a tenancy.
+func (m *medium) openLocked() {
+	m.mu.handle = m.owner.client.Open(m.mu.placement, m.initiator, m.mu.access)
+	m.mu.sure, m.mu.issued = m.mu.ended, nil
 }
 
 // Read implements scsi.Backend.
@@ -150,11 +184,16 @@ func (m *medium) outcome(h *volume.Handle, err error, off int64) error {
 	return err
 }
 
-// lose ends the tenancy of h and has the initiator's sessions closed.
+// lose ends the tenancy of h and has the initiator's sessions closed. In a tenancy that is in doubt the command was of a
+// session that has ended, and no other one has been served: the next command begins a new tenancy.
 func (m *medium) lose(h *volume.Handle) {
 	m.mu.Lock()
 	first := m.mu.handle == h && !m.mu.lost
-	if first {
+	switch {
+	case first && m.mu.sure != m.mu.ended:
+		m.mu.handle = nil
+		first = false
+	case first:
 		m.mu.lost = true
 	}
 	m.mu.Unlock()
@@ -188,10 +227,12 @@ func (m *medium) update(placement *layout.Map, access layout.AccessGeneration) {
 	}
 }
 
-// useful tells whether there is a tenancy for an initiator to come back to.
-func (m *medium) useful() bool {
+// rest is called when the last session has ended. It tells whether there is a tenancy for the initiator to come back to,
+// which is in doubt from now on.
+func (m *medium) rest() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.mu.ended++
 	if m.mu.handle == nil || m.mu.lost || m.mu.handle.Err() != nil {
 		return false
 	}

@@ -25,7 +25,16 @@ type fakeStore struct {
 	byID     map[layout.InitiatorID]*fakeHost
 	access   layout.AccessGeneration
 	requests []chunkclient.Request
+	numbers  map[number]bool
+	repeated int // requests that had the number of another one
 	answer   chunkclient.Status
+}
+
+// number names a mutation.
+type number struct {
+	initiator layout.InitiatorID
+	epoch     layout.Epoch
+	seq       layout.Seq
 }
 
 // fakeHost is an initiator: who owns its path, and the fence that the copysets have seen.
@@ -37,7 +46,9 @@ type fakeHost struct {
 }
 
 func newFakeStore() *fakeStore {
-	return &fakeStore{hosts: map[string]*fakeHost{}, byID: map[layout.InitiatorID]*fakeHost{}}
+	return &fakeStore{
+		hosts: map[string]*fakeHost{}, byID: map[layout.InitiatorID]*fakeHost{}, numbers: map[number]bool{},
+	}
 }
 
 // fakeNode is the metaserver as one gateway reaches it.
@@ -76,6 +87,11 @@ func (f *fakeStore) serve(r *chunkclient.Request) chunkclient.Response {
 	}
 	h.fence = r.Fence
 	f.requests = append(f.requests, *r)
+	if n := (number{r.Initiator, r.Fence.Epoch, r.Seq}); r.Seq != 0 && f.numbers[n] {
+		f.repeated++
+	} else {
+		f.numbers[n] = true
+	}
 	if f.answer != 0 {
 		return chunkclient.Response{Status: f.answer}
 	}
@@ -119,7 +135,7 @@ func mediumsOf(t *testing.T, f *fakeStore, node volume.Attacher) *mediums {
 		Members:   map[layout.CopysetID][]layout.ChunkserverID{1: {1}},
 		Addresses: map[layout.ChunkserverID]string{1: "x"},
 	})
-	ms := newMediums(volume.New(r, node, 1<<20))
+	ms := newMediums(r, node, 1<<20)
 	ms.update(testVolumes(0), func(layout.VolumeID, string) bool { return true })
 	return ms
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"container/list"
 	"sync"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -24,9 +25,12 @@ type mediumKey struct {
 //
 // Lock order: mediums.mu, medium.mu, then that of a volume.Handle.
 type mediums struct {
-	client *volume.Client
+	client   *volume.Client
+	attacher volume.Attacher
 	// unusedMax bounds the media that no session uses.
 	unusedMax int
+	// confirmTimeout bounds how long a resumed tenancy waits for the metaserver; see the constant.
+	confirmTimeout time.Duration
 	// lost has the sessions closed that an initiator uses a volume by, and calls closed when they are.
 	lost func(id layout.VolumeID, initiator string, closed func())
 
@@ -47,8 +51,10 @@ type volumeState struct {
 	access    layout.AccessGeneration
 }
 
-func newMediums(client *volume.Client) *mediums {
-	m := &mediums{client: client, unusedMax: unusedMax}
+// newMediums makes an empty table: nothing is exported. inFlight bounds the bytes of data on their way, at least 1.
+func newMediums(doer volume.Doer, attacher volume.Attacher, inFlight int64) *mediums {
+	m := &mediums{attacher: attacher, unusedMax: unusedMax, confirmTimeout: confirmTimeout}
+	m.client = volume.New(doer, issuer{m}, inFlight)
 	m.mu.volumes = map[layout.VolumeID]volumeState{}
 	m.mu.open = map[mediumKey]*medium{}
 	return m
@@ -66,7 +72,7 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 		if !ok {
 			return nil
 		}
-		m = &medium{owner: ms, mediumKey: key}
+		m = &medium{owner: ms, mediumKey: key, asking: make(chan struct{}, 1)}
 		m.mu.placement, m.mu.access = v.placement, v.access
 		ms.mu.open[key] = m
 	}
@@ -82,12 +88,13 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 func (ms *mediums) Release(m *medium) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	switch m.uses--; {
+	m.uses--
+	switch {
 	case m.uses < 0:
 		panic("gateway: a medium was released more often than opened")
 	case m.uses > 0 || ms.mu.open[m.mediumKey] != m:
 		return
-	case !m.useful():
+	case !m.rest():
 		ms.dropLocked(m, volume.ErrStaleEpoch, scsi.ErrStaleEpoch)
 		return
 	}

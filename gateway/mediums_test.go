@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/target"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -44,13 +48,15 @@ type deaf struct{}
 func (deaf) Close(error)        {}
 func (deaf) AbortUnit(scsi.LUN) {}
 
-func logIn(r *target.Registry, initiator string) (visit, error) {
+// logIn makes a session; isid tells those of one initiator apart.
+func logIn(r *target.Registry, initiator string, isid byte, c target.Control) (visit, error) {
 	e := r.NewEnv(target.Port{Group: 1, RelativeID: 1})
-	if _, err := e.Admit(login.Admission{InitiatorName: initiator, TargetName: testTarget}); err != nil {
+	if _, err := e.Admit(login.Admission{InitiatorName: initiator, TargetName: testTarget, ISID: pdu.ISID{5: isid}}); err != nil {
 		return visit{}, err
 	}
-	nexus, err := e.Admitted().Attach(deaf{})
+	nexus, err := e.Admitted().Attach(c)
 	if err != nil {
+		e.Admitted().End()
 		return visit{}, err
 	}
 	_, disk, ok := nexus.Unit(scsi.FlatLUN(0))
@@ -77,7 +83,7 @@ func TestManyInitiators(t *testing.T) {
 	r := visitors(t, ms)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stays, err := logIn(r, "iqn.2026-11.dev.host:stays")
+	stays, err := logIn(r, "iqn.2026-11.dev.host:stays", 0, deaf{})
 	must(t, err)
 	must(t, stays.disk.Write(ctx, make([]byte, 512), 0))
 	var wg sync.WaitGroup
@@ -115,7 +121,7 @@ func TestManyInitiators(t *testing.T) {
 
 // passBy is a session, in which the initiator writes or does not reach the medium.
 func passBy(ctx context.Context, r *target.Registry, initiator string, write bool) error {
-	v, err := logIn(r, initiator)
+	v, err := logIn(r, initiator, 0, deaf{})
 	if err != nil {
 		return err
 	}
@@ -164,9 +170,78 @@ func TestUnused(t *testing.T) {
 	if all, unused := ms.tally(); all != 1 || unused != 1 {
 		t.Errorf("%d media, %d unused, after all but one were taken away", all, unused)
 	}
-	ms.Release(twice)
 	again := use("twice", true)
-	if all, unused := ms.tally(); again == twice || all != 2 || unused != 1 {
+	ms.Release(twice) // its LUN went away after it had come back
+	if all, unused := ms.tally(); again == twice || !has("twice") || all != 2 || unused != 1 {
 		t.Errorf("%d media, %d unused, after one came back", all, unused)
 	}
+}
+
+// hasty is a target.Control of a session that ends as soon as it is told.
+type hasty struct{ context.CancelFunc }
+
+func (h hasty) Close(error)      { h.CancelFunc() }
+func (hasty) AbortUnit(scsi.LUN) {}
+
+// TestComingAndGoing has a few hosts log in and out at two gateways at random, several sessions at a time. Commands may be
+// refused because the path moved, but none is served twice, none is under the epoch of another one, and nothing is left.
+func TestComingAndGoing(t *testing.T) {
+	const workers, rounds, hosts = 8, 300, 3
+	f := newFakeStore()
+	var gateways [2]*Gateway
+	for i := range gateways {
+		g := &Gateway{log: zap.NewNop(), mediums: mediumsOf(t, f, fakeNode{f, uint64(i + 1)})}
+		g.mediums.lost, g.mediums.unusedMax = g.evict, 1+i*hosts
+		g.registry = visitors(t, g.mediums)
+		gateways[i] = g
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(w), 1))
+			for range rounds {
+				g := gateways[rnd.IntN(len(gateways))]
+				err := comeAndGo(g, fmt.Sprintf("iqn.2026-11.dev.host:%d", rnd.IntN(hosts)), byte(w), rnd.IntN(4))
+				if err != nil && !errors.Is(err, scsi.ErrStaleEpoch) && !errors.Is(err, target.ErrMoved) && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, g := range gateways {
+		g.evicting.Wait()
+		must(t, comeAndGo(g, "iqn.2026-11.dev.host:0", 0, 1))
+		if all, unused := g.mediums.tally(); all != unused || all > g.mediums.unusedMax {
+			t.Errorf("%d media are left, %d of them unused", all, unused)
+		}
+		if n := len(g.registry.Sessions()); n != 0 {
+			t.Errorf("%d sessions are left", n)
+		}
+	}
+	if f.repeated != 0 {
+		t.Errorf("%d of %d requests had the number of another one", f.repeated, len(f.requests))
+	}
+}
+
+// comeAndGo is a session with some writes, and perhaps an abort.
+func comeAndGo(g *Gateway, initiator string, isid byte, writes int) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	v, err := logIn(g.registry, initiator, isid, hasty{cancel})
+	if err != nil {
+		cancel()
+		return err
+	}
+	defer v.End()
+	defer cancel()
+	for range writes {
+		if err := v.disk.Write(ctx, make([]byte, 512), 0); err != nil {
+			return err
+		}
+	}
+	if writes == 3 {
+		v.Abort(scsi.FlatLUN(0))
+	}
+	return nil
 }
