@@ -1,7 +1,6 @@
 package metaserver
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/metaclient"
 )
 
 // cluster starts a metaserver and three chunkservers and waits for copysets.
@@ -85,8 +85,8 @@ func TestCluster(t *testing.T) {
 	const iqn = "iqn.2026-11.com.example:t"
 	must(admin.CreateTarget(ctx, &metav1.CreateTargetRequest{Iqn: strings.ToUpper(iqn)}))(t)
 	must(admin.MapLUN(ctx, &metav1.MapLUNRequest{Iqn: iqn, Lun: 3, Volume: "v"}))(t)
-	g := must(w.client.Node().RegisterGateway(ctx, &metav1.RegisterGatewayRequest{Name: "g", Portals: []string{"127.0.0.1:3260"}}))(t)
-	attach := &metav1.AttachRequest{Gateway: g.GetId(), Volume: v.GetId(), Initiator: "iqn.1991-05.com.microsoft:H_1"}
+	g := newGateway(t, w.client, "g")
+	attach := &metav1.AttachRequest{Gateway: g.id, Volume: v.GetId(), Initiator: "iqn.1991-05.com.microsoft:H_1"}
 	_, err = w.client.Node().Attach(ctx, attach)
 	wantCode(t, err, codes.FailedPrecondition, "allow it first")
 	tg := must(admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: iqn, Initiator: &metav1.Initiator{
@@ -95,9 +95,7 @@ func TestCluster(t *testing.T) {
 	if i := tg.GetInitiators()[0]; i.GetChapSecret() != "" || i.GetMutualSecret() != "" || i.GetChapUser() != "u" {
 		t.Errorf("the administrator sees %v", i)
 	}
-	e := watchUntil(t, w, g.GetId(), func(e *metav1.Exports) bool {
-		return len(e.GetTargets()) == 1 && len(e.GetTargets()[0].GetInitiators()) == 1
-	})
+	e := g.exports()
 	if i := e.GetTargets()[0].GetInitiators()[0]; i.GetChapSecret() != "0123456789ab" || i.GetMutualSecret() != "ba9876543210" {
 		t.Errorf("gateways get %v", i)
 	}
@@ -110,7 +108,7 @@ func TestCluster(t *testing.T) {
 	if two.GetEpoch() != one.GetEpoch()+1 || two.GetInitiatorId() != one.GetInitiatorId() || two.GetAccessGeneration() != 1 {
 		t.Errorf("attached as %v, then %v", one, two)
 	}
-	keepsEpoch(t, w.client.Node(), attach, one.GetEpoch(), two.GetEpoch())
+	keepsEpoch(t, w.client, attach, one.GetEpoch(), two.GetEpoch())
 	_, err = admin.DeleteVolume(ctx, &metav1.DeleteVolumeRequest{Name: "v"})
 	wantCode(t, err, codes.FailedPrecondition, "unmap it first")
 	must(admin.UnmapLUN(ctx, &metav1.UnmapLUNRequest{Iqn: iqn, Lun: 3}))(t)
@@ -132,9 +130,10 @@ func TestCluster(t *testing.T) {
 }
 
 // keepsEpoch asks as a gateway that had an epoch: the owner with the last one keeps it, everybody else gets a new one.
-func keepsEpoch(t *testing.T, node metav1.NodeClient, q *metav1.AttachRequest, old, last uint64) {
+func keepsEpoch(t *testing.T, client *metaclient.Client, q *metav1.AttachRequest, old, last uint64) {
 	t.Helper()
-	other := must(node.RegisterGateway(t.Context(), &metav1.RegisterGatewayRequest{Name: "h"}))(t).GetId()
+	other := newGateway(t, client, "h").id
+	node := client.Node()
 	for _, c := range []struct{ gateway, had, want uint64 }{
 		{q.GetGateway(), last, last},
 		{q.GetGateway(), old, last + 1},
@@ -155,25 +154,6 @@ func (w *world) count(v layout.VolumeID) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.raised[v]
-}
-
-// watchUntil watches until f accepts what is exported.
-func watchUntil(t *testing.T, w *world, gateway uint64, f func(*metav1.Exports) bool) *metav1.Exports {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	var got *metav1.Exports
-	_ = w.client.WatchExports(ctx, gateway, func(e *metav1.Exports) error {
-		if f(e) {
-			got = e
-			return context.Canceled
-		}
-		return nil
-	})
-	if got == nil {
-		t.Fatal("what was waited for was not exported")
-	}
-	return got
 }
 
 // TestSecretsAtRest looks for secrets in what etcd holds.

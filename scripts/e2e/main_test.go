@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator"
 )
 
 // unit names a logical unit that a test may erase.
@@ -183,34 +181,7 @@ func createUnit(t *testing.T, cl *cluster.Cluster, size string, allow ...string)
 	admin(t, cl, "target", "create", u.target)
 	admin(t, cl, "target", "map", u.target, "--lun", "0", "--volume", name)
 	admin(t, cl, append([]string{"target", "allow", u.target}, allow...)...)
-	if slices.Contains(allow, "*") {
-		awaitExport(t, u)
-	}
 	return u
-}
-
-// exportMax is how long a gateway may take to learn of a new export.
-const exportMax = 5 * time.Second
-
-// awaitExport waits until the gateway serves the unit: it learns of exports from the metaserver a moment later.
-func awaitExport(t *testing.T, u unit) {
-	t.Helper()
-	var err error
-	for start := time.Now(); time.Since(start) < exportMax; time.Sleep(20 * time.Millisecond) {
-		var s *initiator.Session
-		s, err = initiator.Dial(t.Context(), initiator.Config{
-			Portal: u.portal, Target: u.target, LUN: u.lun, Name: "iqn.2026-11.dev.ashlar.test:probe",
-		})
-		if err != nil {
-			continue
-		}
-		_, _, err = s.Capacity(t.Context())
-		s.Close()
-		if err == nil || initiator.Retryable(err) {
-			return
-		}
-	}
-	t.Fatalf("%s is not exported %v after \"target allow\": %v", u.url(), exportMax, err)
 }
 
 // admin runs an administrator's command that must succeed.

@@ -2,6 +2,7 @@ package metarpc
 
 import (
 	"context"
+	"time"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
@@ -52,28 +53,51 @@ func (a *admin) ShowVolume(ctx context.Context, r *metav1.ShowVolumeRequest) (*m
 }
 
 func (a *admin) ResizeVolume(ctx context.Context, r *metav1.ResizeVolumeRequest) (*metav1.Volume, error) {
+	confirmed := a.confirmed(ctx)
 	v, err := termOf(ctx).Namespace.ResizeVolume(ctx, r.GetName(), r.GetSize())
 	if err != nil {
 		return nil, err
 	}
-	return a.picture(ctx).volume(v), nil
+	pending, err := confirmed()
+	if err != nil {
+		return nil, err
+	}
+	out := a.picture(ctx).volume(v)
+	out.PendingGateways = pending
+	return out, nil
 }
 
 func (a *admin) DeleteVolume(ctx context.Context, r *metav1.DeleteVolumeRequest) (*metav1.DeleteVolumeReply, error) {
 	return &metav1.DeleteVolumeReply{}, termOf(ctx).Namespace.DeleteVolume(ctx, r.GetName())
 }
 
-// target answers with a target as it was stored.
-func (a *admin) target(ctx context.Context, t *namespace.TargetRecord, err error) (*metav1.Target, error) {
+// confirmed begins a call that changes what gateways export. What it returns is called when the change is on record; it
+// waits until the gateways serve by it and returns those that do not.
+func (a *admin) confirmed(ctx context.Context) func() ([]string, error) {
+	t, until := termOf(ctx), time.Now().Add(confirmMax)
+	return func() ([]string, error) { return t.Exports.Await(ctx, t.Topology, until) }
+}
+
+// change changes a target and answers with it as it was stored, when the gateways serve by it.
+func (a *admin) change(ctx context.Context, f func(*namespace.Namespace) (*namespace.TargetRecord, error)) (*metav1.Target, error) {
+	confirmed := a.confirmed(ctx)
+	t, err := f(termOf(ctx).Namespace)
 	if err != nil {
 		return nil, err
 	}
-	return a.picture(ctx).target(t), nil
+	pending, err := confirmed()
+	if err != nil {
+		return nil, err
+	}
+	out := a.picture(ctx).target(t)
+	out.PendingGateways = pending
+	return out, nil
 }
 
 func (a *admin) CreateTarget(ctx context.Context, r *metav1.CreateTargetRequest) (*metav1.Target, error) {
-	t, err := termOf(ctx).Namespace.CreateTarget(ctx, r.GetIqn(), requestOf(ctx))
-	return a.target(ctx, t, err)
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.CreateTarget(ctx, r.GetIqn(), requestOf(ctx))
+	})
 }
 
 func (a *admin) ListTargets(ctx context.Context, _ *metav1.ListTargetsRequest) (*metav1.ListTargetsReply, error) {
@@ -100,31 +124,40 @@ func (a *admin) ShowTarget(ctx context.Context, r *metav1.ShowTargetRequest) (*m
 }
 
 func (a *admin) DeleteTarget(ctx context.Context, r *metav1.DeleteTargetRequest) (*metav1.DeleteTargetReply, error) {
-	return &metav1.DeleteTargetReply{}, termOf(ctx).Namespace.DeleteTarget(ctx, r.GetIqn())
+	confirmed := a.confirmed(ctx)
+	if err := termOf(ctx).Namespace.DeleteTarget(ctx, r.GetIqn()); err != nil {
+		return nil, err
+	}
+	pending, err := confirmed()
+	return &metav1.DeleteTargetReply{PendingGateways: pending}, err
 }
 
 func (a *admin) MapLUN(ctx context.Context, r *metav1.MapLUNRequest) (*metav1.Target, error) {
-	t, err := termOf(ctx).Namespace.MapLUN(ctx, r.GetIqn(), r.GetLun(), r.GetVolume(), r.GetReadOnly())
-	return a.target(ctx, t, err)
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.MapLUN(ctx, r.GetIqn(), r.GetLun(), r.GetVolume(), r.GetReadOnly())
+	})
 }
 
 func (a *admin) UnmapLUN(ctx context.Context, r *metav1.UnmapLUNRequest) (*metav1.Target, error) {
-	t, err := termOf(ctx).Namespace.UnmapLUN(ctx, r.GetIqn(), r.GetLun())
-	return a.target(ctx, t, err)
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.UnmapLUN(ctx, r.GetIqn(), r.GetLun())
+	})
 }
 
 func (a *admin) AllowInitiator(ctx context.Context, r *metav1.AllowInitiatorRequest) (*metav1.Target, error) {
 	i := r.GetInitiator()
-	t, err := termOf(ctx).Namespace.AllowInitiator(ctx, r.GetIqn(), namespace.NewGrant{
-		Name: i.GetName(), ChapUser: i.GetChapUser(), ChapSecret: i.GetChapSecret(),
-		MutualUser: i.GetMutualUser(), MutualSecret: i.GetMutualSecret(),
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.AllowInitiator(ctx, r.GetIqn(), namespace.NewGrant{
+			Name: i.GetName(), ChapUser: i.GetChapUser(), ChapSecret: i.GetChapSecret(),
+			MutualUser: i.GetMutualUser(), MutualSecret: i.GetMutualSecret(),
+		})
 	})
-	return a.target(ctx, t, err)
 }
 
 func (a *admin) DenyInitiator(ctx context.Context, r *metav1.DenyInitiatorRequest) (*metav1.Target, error) {
-	t, err := termOf(ctx).Namespace.DenyInitiator(ctx, r.GetIqn(), r.GetInitiator())
-	return a.target(ctx, t, err)
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.DenyInitiator(ctx, r.GetIqn(), r.GetInitiator())
+	})
 }
 
 func (a *admin) ListChunkservers(ctx context.Context, _ *metav1.ListChunkserversRequest) (*metav1.ListChunkserversReply, error) {

@@ -13,5 +13,7 @@
 //
 //	election revision << 28 | number within the term
 //
-// so that it rises within a term and from one to the next.
+// so that it rises within a term and from one to the next. Gateways confirm with their heartbeats, at once, by which revision
+// they serve. A call of the administrator that changes the exports is answered when all gateways that may be serving have
+// confirmed a set that was built after the change, or after confirmMax with the names of those that have not.
 package metarpc

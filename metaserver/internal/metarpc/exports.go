@@ -31,13 +31,20 @@ type Exports struct {
 		sync.Mutex
 		last *metav1.Exports
 		next chan struct{} // closed when last changes
+		// asked counts those who wait for a set with all that was on record when they asked; built is asked as it was when
+		// the building of last began, or of one like it.
+		asked, built uint64
+		// confirmed is the revision by which each gateway serves.
+		confirmed map[uint64]int64
+		news      chan struct{} // closed when built or confirmed changes
 	}
 }
 
 // NewExports makes an empty one; Changed may be called from now on.
 func NewExports(log *zap.Logger) *Exports {
 	e := &Exports{log: log, kick: make(chan struct{}, 1), sealed: map[string]bool{}}
-	e.mu.next = make(chan struct{})
+	e.mu.next, e.mu.news = make(chan struct{}), make(chan struct{})
+	e.mu.confirmed = map[uint64]int64{}
 	return e
 }
 
@@ -68,6 +75,10 @@ func (e *Exports) Run(ctx context.Context, t *topology.Topology, n *namespace.Na
 			return ctx.Err()
 		case <-pause.C:
 		}
+		began := time.Now()
+		e.mu.Lock()
+		asked := e.mu.asked
+		e.mu.Unlock()
 		x := e.build(t, n)
 		e.mu.Lock()
 		if e.mu.last != nil {
@@ -80,13 +91,15 @@ func (e *Exports) Run(ctx context.Context, t *topology.Topology, n *namespace.Na
 			close(e.mu.next)
 			e.mu.next = make(chan struct{})
 		}
+		e.mu.built = asked
+		e.newsLocked()
 		e.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-e.kick:
 		}
-		pause.Reset(coalesce)
+		pause.Reset(max(coalesce-time.Since(began), 0))
 	}
 }
 

@@ -188,10 +188,12 @@ func (n *node) RegisterGateway(ctx context.Context, r *metav1.RegisterGatewayReq
 }
 
 func (n *node) GatewayHeartbeat(ctx context.Context, r *metav1.GatewayHeartbeatRequest) (*metav1.GatewayHeartbeatReply, error) {
-	interval, err := termOf(ctx).Topology.GatewayBeat(r.GetId(), wall(r.GetTimeUnixMs()), r.GetSessions(), r.GetVersion())
+	t := termOf(ctx)
+	interval, err := t.Topology.GatewayBeat(r.GetId(), wall(r.GetTimeUnixMs()), r.GetSessions(), r.GetVersion())
 	if err != nil {
 		return nil, err
 	}
+	t.Exports.Confirmed(r.GetId(), r.GetExportsRevision())
 	return &metav1.GatewayHeartbeatReply{IntervalMs: uint32(interval.Milliseconds())}, nil
 }
 

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -129,4 +130,30 @@ func (t *Topology) GatewayName(id uint64) string {
 		return g.rec.Name
 	}
 	return ""
+}
+
+// Serving is a gateway that may be serving.
+type Serving struct {
+	ID   uint64
+	Name string
+	// Heard: a heartbeat or registration came in this metaserver's term, Silent ago.
+	Heard  bool
+	Silent time.Duration
+}
+
+// MayServe returns the gateways that may be serving, by id: those that are up, and those that have not been heard of yet
+// while this metaserver is so young that they may be up all the same.
+func (t *Topology) MayServe() []Serving {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	now := t.o.Now()
+	young := now.Sub(t.began) <= t.o.DownAfter
+	var out []Serving
+	for id, g := range t.mu.gateways {
+		if heard := !g.beat.IsZero(); g.up || !heard && young {
+			out = append(out, Serving{ID: id, Name: g.rec.Name, Heard: heard, Silent: now.Sub(g.beat)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Serving) int { return cmp.Compare(a.ID, b.ID) })
+	return out
 }

@@ -171,6 +171,10 @@ func (f *fake) AllowInitiator(context.Context, *metav1.AllowInitiatorRequest) (*
 	return aTarget, nil
 }
 
+func (f *fake) UnmapLUN(context.Context, *metav1.UnmapLUNRequest) (*metav1.Target, error) {
+	return &metav1.Target{Iqn: "iqn.x", PendingGateways: []string{"g2 (last heard of 3s ago)"}}, nil
+}
+
 func (f *fake) DeleteVolume(context.Context, *metav1.DeleteVolumeRequest) (*metav1.DeleteVolumeReply, error) {
 	return &metav1.DeleteVolumeReply{}, nil
 }
@@ -309,6 +313,15 @@ func TestTargetCommands(t *testing.T) {
 	}
 	if q := f.asked[len(f.asked)-1].(*metav1.MapLUNRequest); q.GetLun() != 3 || q.GetVolume() != "v" || !q.GetReadOnly() {
 		t.Errorf("asked for %v", q)
+	}
+	for _, format := range []string{"table", "json"} {
+		out, errs, err := run(t, meta, "target", "unmap", "iqn.x", "--lun", "3", "-o", format)
+		if err != nil || !strings.Contains(errs, "gateway g2 (last heard of 3s ago) has not confirmed the change") {
+			t.Errorf("a gateway that is pending: %v %q", err, errs)
+		}
+		if strings.Contains(out, `"pending_gateways"`) != (format == "json") {
+			t.Errorf("shown as %s: %s", format, out)
+		}
 	}
 	if out, _, err = run(t, meta, "target", "list", "-o", "json"); err != nil || out != "[]\n" {
 		t.Errorf("an empty list: %v %q", err, out)

@@ -22,6 +22,8 @@ type targetOut struct {
 	CreatedUnixMs int64          `json:"created_unix_ms"`
 	LUNs          []lunOut       `json:"luns"`
 	Initiators    []initiatorOut `json:"initiators"`
+	// PendingGateways is there only in the answer to a change that some gateways have not confirmed.
+	PendingGateways []string `json:"pending_gateways,omitempty"`
 }
 
 type lunOut struct {
@@ -38,7 +40,10 @@ type initiatorOut struct {
 }
 
 func newTargetOut(t *metav1.Target) targetOut {
-	out := targetOut{IQN: t.GetIqn(), CreatedUnixMs: t.GetCreatedUnixMs(), LUNs: []lunOut{}, Initiators: []initiatorOut{}}
+	out := targetOut{
+		IQN: t.GetIqn(), CreatedUnixMs: t.GetCreatedUnixMs(), LUNs: []lunOut{}, Initiators: []initiatorOut{},
+		PendingGateways: t.GetPendingGateways(),
+	}
 	for _, l := range t.GetLuns() {
 		out.LUNs = append(out.LUNs, lunOut{l.GetLun(), l.GetVolume(), l.GetVolumeId(), l.GetReadOnly()})
 	}
@@ -59,6 +64,7 @@ func (s *session) target(t *metav1.Target, err error) error {
 		return err
 	}
 	o := newTargetOut(t)
+	s.pending(o.PendingGateways)
 	return s.print(o, func(w io.Writer) {
 		field(w, "IQN", o.IQN)
 		field(w, "Created", age(o.CreatedUnixMs))
@@ -76,6 +82,13 @@ func (s *session) target(t *metav1.Target, err error) error {
 			field(w, "Allowed", "nobody: see ashlar target allow")
 		}
 	})
+}
+
+// pending tells of gateways that have not confirmed a change, which is in force everywhere else.
+func (s *session) pending(gateways []string) {
+	for _, g := range gateways {
+		_, _ = fmt.Fprintf(s.err, "gateway %s has not confirmed the change; it takes it over when it reaches a metaserver\n", g)
+	}
 }
 
 // auth says how an initiator proves itself.
@@ -122,9 +135,11 @@ func targetShow() *cobra.Command {
 
 func targetDelete() *cobra.Command {
 	return verb("delete IQN", "Delete a target without LUNs", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
-		if _, err := s.admin.DeleteTarget(ctx, &metav1.DeleteTargetRequest{Iqn: args[0]}); err != nil {
+		r, err := s.admin.DeleteTarget(ctx, &metav1.DeleteTargetRequest{Iqn: args[0]})
+		if err != nil {
 			return err
 		}
+		s.pending(r.GetPendingGateways())
 		return s.deleted("target", args[0])
 	})
 }

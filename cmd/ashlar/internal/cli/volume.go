@@ -31,6 +31,8 @@ type volumeOut struct {
 	Stalled          string          `json:"stalled"`
 	Ranges           []rangeOut      `json:"ranges"`
 	Attachments      []attachmentOut `json:"attachments"`
+	// PendingGateways is there only in the answer to a change that some gateways have not confirmed.
+	PendingGateways []string `json:"pending_gateways,omitempty"`
 }
 
 type rangeOut struct {
@@ -55,6 +57,7 @@ func newVolumeOut(v *metav1.Volume) volumeOut {
 		StripeCount: v.GetStripeCount(), NAA: hex.EncodeToString(v.GetNaa()), Serial: v.GetSerial(),
 		AccessGeneration: v.GetAccessGeneration(), CreatedUnixMs: v.GetCreatedUnixMs(), MappedTo: orEmpty(v.GetMappedTo()),
 		Stalled: v.GetStalled(), Ranges: []rangeOut{}, Attachments: []attachmentOut{},
+		PendingGateways: v.GetPendingGateways(),
 	}
 	if v.GetState() == metav1.VolumeState_VOLUME_STATE_DELETING {
 		out.State = "deleting"
@@ -119,6 +122,7 @@ func mustFlag(c *cobra.Command, name string) {
 // volume shows one volume.
 func (s *session) volume(v *metav1.Volume) error {
 	o := newVolumeOut(v)
+	s.pending(o.PendingGateways)
 	return s.print(o, func(w io.Writer) {
 		field(w, "Name", o.Name)
 		field(w, "Id", o.ID)
