@@ -63,6 +63,29 @@ func (q *attentions) take() (code SenseCode, ok bool) {
 	return code, true
 }
 
+// restore puts back a condition that was taken and not told, as the oldest one. A reset that waits by now came later, and
+// tells it too.
+func (q *attentions) restore(code SenseCode) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, have := range q.mu.codes[:q.mu.n] {
+		if have == code || have.ASC() == ascReset {
+			return
+		}
+	}
+	if q.mu.n == attentionMax {
+		q.mu.codes[0], q.mu.n = AttentionPowerOn, 1
+	} else {
+		copy(q.mu.codes[1:], q.mu.codes[:q.mu.n])
+		q.mu.codes[0] = code
+		q.mu.n++
+	}
+	q.pending.Store(true)
+}
+
+// ascReset is the additional sense code of everything that resets: power on, the resets, I_T nexus loss.
+const ascReset = 0x29
+
 // drop removes code if it waits.
 func (q *attentions) drop(code SenseCode) {
 	if !q.pending.Load() {

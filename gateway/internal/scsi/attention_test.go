@@ -1,7 +1,11 @@
 package scsi
 
 import (
+	"context"
+	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -71,6 +75,126 @@ func TestAttentionReported(t *testing.T) {
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionSpaceThreshold)
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionLUNsChanged)
 	wantGood(t, at(t, r.nexus, 0, cdbTestUnitReady))
+}
+
+func TestAttentionRestored(t *testing.T) {
+	overflow := []SenseCode{AttentionPowerOn}
+	for name, c := range map[string]struct {
+		meanwhile []SenseCode // added after the condition was taken
+		reset     SenseCode
+		want      []SenseCode
+	}{
+		"alone":    {want: []SenseCode{AttentionModeChanged}},
+		"first":    {meanwhile: []SenseCode{AttentionLUNsChanged}, want: []SenseCode{AttentionModeChanged, AttentionLUNsChanged}},
+		"again":    {meanwhile: []SenseCode{AttentionLUNsChanged, AttentionModeChanged}, want: []SenseCode{AttentionLUNsChanged, AttentionModeChanged}},
+		"reset":    {reset: AttentionDeviceReset, want: []SenseCode{AttentionDeviceReset}},
+		"overflow": {meanwhile: []SenseCode{1, 2, 3, 4, 5, 6, 7, 8}, want: overflow},
+	} {
+		var q attentions
+		q.add(AttentionModeChanged)
+		taken, _ := q.take()
+		for _, code := range c.meanwhile {
+			q.add(code)
+		}
+		if c.reset != NoSense {
+			q.reset(c.reset)
+		}
+		q.restore(taken)
+		var got []SenseCode
+		for code, ok := q.take(); ok; code, ok = q.take() {
+			got = append(got, code)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// soon is a context that ends when it has been looked at a number of times.
+type soon struct {
+	context.Context
+	looks int
+}
+
+func (c *soon) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestAttentionOfACancelledCommand: whenever a command is cancelled, it has not consumed a unit attention.
+func TestAttentionOfACancelledCommand(t *testing.T) {
+	for _, cdb := range []string{
+		cdbTestUnitReady, "28 00 00000000 00 0001 00", cdbRequestSense, "03 01 00 00 FF 00", "03 00 00 00 00 00", cdbReportLUNs,
+	} {
+		for _, descriptor := range []bool{false, true} {
+			config := testConfig(8197, 512)
+			config.DescriptorSense = descriptor
+			r := newRig(t, config)
+			cancelled := 0
+			for looks := range 3 {
+				r.unit.Attention(AttentionLUNsChanged, nil)
+				r.unit.Attention(AttentionSpaceThreshold, nil)
+				c := &Command{CDB: fromHex(t, cdb), MaxDataIn: 512}
+				if err := r.nexus.Execute(&soon{t.Context(), looks}, c); err == nil {
+					break
+				} else if !errors.Is(err, context.Canceled) || c.Status != StatusGood || c.DataIn != nil || c.Sense() != nil {
+					t.Fatalf("%s, %d looks: %v, %v", cdb, looks, err, c.Status)
+				}
+				cancelled++
+				r.sense(AttentionLUNsChanged, cdbTestUnitReady)
+				r.sense(AttentionSpaceThreshold, cdbTestUnitReady)
+				r.good(cdbTestUnitReady)
+			}
+			if want := 2; cdb != cdbReportLUNs && cancelled != want {
+				t.Errorf("%s was cancelled at %d places, want %d", cdb, cancelled, want)
+			}
+		}
+	}
+}
+
+// A command that is used again has nothing left of the unit attention that it told.
+func TestAttentionOfAReusedCommand(t *testing.T) {
+	r := disk512(t)
+	r.unit.Attention(AttentionCapacityChanged, nil)
+	c := &Command{CDB: fromHex(t, cdbTestUnitReady)}
+	if err := r.nexus.Execute(t.Context(), c); err != nil || c.SenseCode() != AttentionCapacityChanged {
+		t.Fatal(err, c.SenseCode())
+	}
+	if err := r.nexus.Execute(&soon{t.Context(), 1}, c); err != nil {
+		t.Fatal(err)
+	}
+	r.good(cdbTestUnitReady)
+}
+
+// TestAttentionIsToldOnce cancels commands at any moment: each unit attention is told once, by a command that was not.
+func TestAttentionIsToldOnce(t *testing.T) {
+	r := disk512(t)
+	cdb := fromHex(t, cdbTestUnitReady)
+	for range 2000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		var told atomic.Int64
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				c := &Command{CDB: cdb}
+				if r.nexus.Execute(ctx, c) == nil && c.SenseCode() == AttentionDeviceReset {
+					told.Add(1)
+				}
+			})
+		}
+		wg.Go(func() {
+			cancel()
+			r.nexus.ResetLogicalUnit(0)
+		})
+		wg.Wait()
+		if told.Load() != 0 {
+			t.Fatal("told by a command that was cancelled before the reset")
+		}
+		r.sense(AttentionDeviceReset, cdbTestUnitReady)
+		r.good(cdbTestUnitReady)
+	}
 }
 
 func TestReset(t *testing.T) {

@@ -45,7 +45,9 @@ type Command struct {
 	senseLen int
 	sense    [SenseMax]byte
 	aborted  error
-	small    [replyInline]byte
+	// attention is the unit attention that the outcome reports, NoSense if it reports none. It has left its queue.
+	attention SenseCode
+	small     [replyInline]byte
 }
 
 // replyInline is the size of a reply that needs no allocation of its own, in bytes.
@@ -70,13 +72,18 @@ func (c *Command) Sense() []byte {
 
 // SenseCode returns the code within Sense, or NoSense.
 func (c *Command) SenseCode() SenseCode {
-	switch {
-	case c.senseLen == 0:
+	if c.senseLen == 0 {
 		return NoSense
-	case c.sense[0]&0x7F == 0x72:
-		return Sense(c.sense[1], c.sense[2], c.sense[3])
 	}
-	return Sense(c.sense[2], c.sense[12], c.sense[13])
+	return codeOf(c.sense[:c.senseLen])
+}
+
+// codeOf returns the code within sense data of either format.
+func codeOf(sense []byte) SenseCode {
+	if sense[0]&0x7F == 0x72 {
+		return Sense(sense[1], sense[2], sense[3])
+	}
+	return Sense(sense[2], sense[12], sense[13])
 }
 
 // Fail makes CHECK CONDITION with fixed format sense data the outcome. It is for failures of the transport, which
@@ -87,14 +94,25 @@ func (c *Command) Fail(code SenseCode) {
 }
 
 func (c *Command) clearResult() {
-	c.Status, c.DataIn, c.Transfer, c.senseLen, c.aborted = StatusGood, nil, 0, 0, nil
+	c.Status, c.DataIn, c.Transfer, c.senseLen, c.aborted, c.attention = StatusGood, nil, 0, 0, nil, NoSense
 }
+
+// noteAttention remembers code if it is a unit attention. Nothing else has this sense key.
+func (c *Command) noteAttention(code SenseCode) {
+	if code.Key() == keyUnitAttention {
+		c.attention = code
+	}
+}
+
+// keyUnitAttention is the sense key UNIT ATTENTION (SPC-4 4.5.6).
+const keyUnitAttention = 6
 
 // check ends the command with CHECK CONDITION. Data-in that was prepared is not sent.
 func (c *Command) check(d senseData, descriptor bool) {
 	c.Status = StatusCheckCondition
 	c.senseLen = d.put(c.sense[:], descriptor)
 	c.DataIn = nil
+	c.noteAttention(d.code)
 }
 
 // alloc returns a buffer of n > 0 bytes for data-in.
@@ -108,6 +126,9 @@ func (c *Command) alloc(n int) []byte {
 // reply ends the command with data, cut to the CDB's allocation length and to what the initiator takes
 // (SPC-4 4.2.5.6). data is copied.
 func (c *Command) reply(data []byte, allocation uint64) {
+	if c.CDB[0] == opRequestSense {
+		c.noteAttention(codeOf(data))
+	}
 	if uint64(len(data)) > allocation {
 		data = data[:allocation]
 	}

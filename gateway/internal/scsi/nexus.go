@@ -173,9 +173,13 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 }
 
 // Execute runs c to its end in the calling goroutine and fills in its outcome. It returns nil when c has a Status,
-// and ctx's error when ctx ended before the command did: then the command is aborted and no status may be sent.
+// and ctx's error when ctx ended before the command did: then the command is aborted and no status may be sent. An
+// aborted command reports nothing, so the unit attention that it would have reported waits for the next one.
 func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 	c.clearResult()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if len(c.CDB) == 0 {
 		c.check(senseData{code: InvalidOperationCode}, false)
 		return nil
@@ -187,6 +191,13 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 	}
 	if op := a.admit(c); op != nil {
 		op.run(ctx, a, c)
+	}
+	if code := c.attention; code != NoSense {
+		if err := ctx.Err(); err != nil {
+			c.clearResult()
+			a.attentions.restore(code)
+			return err
+		}
 	}
 	return c.aborted
 }
