@@ -2,7 +2,11 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -18,7 +22,8 @@ type attacher struct {
 // attachAttempt bounds one question; the command that waits for the answer asks again as long as it lives.
 const attachAttempt = 10 * time.Second
 
-// Attach implements volume.Attacher.
+// Attach implements volume.Attacher. What the metaserver refuses to the initiator (its entry is gone, or too many names have
+// used the volume) is a volume.ErrAccessRevoked.
 func (a *attacher) Attach(ctx context.Context, id layout.VolumeID, initiator string, had layout.Epoch) (volume.Attachment, error) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attachAttempt)
@@ -34,6 +39,8 @@ func (a *attacher) Attach(ctx context.Context, id layout.VolumeID, initiator str
 				Epoch:     layout.Epoch(reply.GetEpoch()),
 				Access:    layout.AccessGeneration(reply.GetAccessGeneration()),
 			}, nil
+		case status.Code(err) == codes.FailedPrecondition || status.Code(err) == codes.ResourceExhausted:
+			return volume.Attachment{}, fmt.Errorf("%w: %w", volume.ErrAccessRevoked, err)
 		case !timedOut:
 			return volume.Attachment{}, err
 		}

@@ -17,6 +17,8 @@ var (
 	operationsDesc   = desc("copyset_operations", "Membership changes under way.")
 	volumesDesc      = desc("volumes", "Volumes.")
 	pendingDesc      = desc("pending_raises", "Volumes with copysets that were not told yet that access was taken away.")
+	attachmentsDesc  = desc("attachments", "Attachments of initiators to volumes that are remembered.")
+	initiatorsDesc   = desc("initiators", "Initiators that are remembered.")
 	capacityDesc     = desc("capacity_bytes", "Capacity of all chunkservers.")
 	usedDesc         = desc("used_bytes", "Space in use on all chunkservers.")
 )
@@ -28,7 +30,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe sends the descriptions.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		activeDesc, revisionDesc, chunkserversDesc, gatewaysDesc, copysetsDesc, operationsDesc, volumesDesc, pendingDesc, capacityDesc, usedDesc,
+		activeDesc, revisionDesc, chunkserversDesc, gatewaysDesc, copysetsDesc, operationsDesc, volumesDesc, pendingDesc,
+		attachmentsDesc, initiatorsDesc, capacityDesc, usedDesc,
 	} {
 		ch <- d
 	}
@@ -83,6 +86,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(operationsDesc, float64(operations))
 	gauge(volumesDesc, float64(len(t.Namespace.View().Volumes)))
 	gauge(pendingDesc, float64(len(t.Namespace.Pending())))
+	attachments, initiators := t.Namespace.Remembered()
+	gauge(attachmentsDesc, float64(attachments))
+	gauge(initiatorsDesc, float64(initiators))
 	gauge(capacityDesc, float64(capacity))
 	gauge(usedDesc, float64(used))
 }

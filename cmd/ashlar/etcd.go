@@ -72,7 +72,8 @@ func (d *etcdDaemon) Run(ctx context.Context) error {
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "1h"
+	// Nothing reads the past, and hosts that attach make a lot of it.
+	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = "periodic", "5m"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(d.log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {

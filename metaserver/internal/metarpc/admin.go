@@ -16,10 +16,18 @@ type admin struct {
 	s *Server
 }
 
+// attachmentsListed bounds the attachments of each volume in a list of volumes.
+const attachmentsListed = 64
+
 // picture is what answers about volumes and targets are made from.
 func (a *admin) picture(ctx context.Context) *picture {
 	t := termOf(ctx)
 	return newPicture(t.Topology.View(), t.Namespace.View(), a.s.o.StartGrace)
+}
+
+// volume answers with a volume.
+func (a *admin) volume(ctx context.Context, v *namespace.VolumeRecord) *metav1.Volume {
+	return a.picture(ctx).volume(v, termOf(ctx).Namespace.Attachments(v.ID))
 }
 
 func (a *admin) CreateVolume(ctx context.Context, r *metav1.CreateVolumeRequest) (*metav1.Volume, error) {
@@ -30,14 +38,15 @@ func (a *admin) CreateVolume(ctx context.Context, r *metav1.CreateVolumeRequest)
 	if err != nil {
 		return nil, err
 	}
-	return a.picture(ctx).volume(v), nil
+	return a.volume(ctx, v), nil
 }
 
 func (a *admin) ListVolumes(ctx context.Context, _ *metav1.ListVolumesRequest) (*metav1.ListVolumesReply, error) {
-	p := a.picture(ctx)
+	p, n := a.picture(ctx), termOf(ctx).Namespace
 	out := &metav1.ListVolumesReply{}
 	for _, v := range p.names.Volumes {
-		out.Volumes = append(out.Volumes, p.volume(v))
+		attachments := n.Attachments(v.ID)
+		out.Volumes = append(out.Volumes, p.volume(v, attachments[:min(len(attachments), attachmentsListed)]))
 	}
 	return out, nil
 }
@@ -46,7 +55,7 @@ func (a *admin) ShowVolume(ctx context.Context, r *metav1.ShowVolumeRequest) (*m
 	p := a.picture(ctx)
 	for _, v := range p.names.Volumes {
 		if v.Name == r.GetName() && !v.Deleting {
-			return p.volume(v), nil
+			return p.volume(v, termOf(ctx).Namespace.Attachments(v.ID)), nil
 		}
 	}
 	return nil, refuse.As(refuse.NotFound, "there is no volume %q: see ashlar volume list", r.GetName())
@@ -62,7 +71,7 @@ func (a *admin) ResizeVolume(ctx context.Context, r *metav1.ResizeVolumeRequest)
 	if err != nil {
 		return nil, err
 	}
-	out := a.picture(ctx).volume(v)
+	out := a.volume(ctx, v)
 	out.PendingGateways = pending
 	return out, nil
 }

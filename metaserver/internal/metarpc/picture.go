@@ -69,13 +69,13 @@ func exported(v *namespace.VolumeRecord) *metav1.Volume {
 	return out
 }
 
-// volume makes the message of a volume for the administrator.
-func (p *picture) volume(v *namespace.VolumeRecord) *metav1.Volume {
+// volume makes the message of a volume for the administrator, with the attachments given.
+func (p *picture) volume(v *namespace.VolumeRecord, attachments []*namespace.Attachment) *metav1.Volume {
 	out := exported(v)
 	out.Allocated = p.cluster.Usage[v.ID]
 	out.MappedTo = p.names.Mapped[v.ID]
 	out.Stalled = p.stalled(v)
-	for _, a := range p.names.Attachments[v.ID] {
+	for _, a := range attachments {
 		gw := p.gateways[a.Gateway]
 		if gw == "" {
 			gw = fmt.Sprintf("gateway %d", a.Gateway)

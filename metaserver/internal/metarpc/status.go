@@ -1,6 +1,7 @@
 package metarpc
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func (s *Server) problems(t *running, p *picture) []string {
 	if !p.young {
 		p.pendingProblems(out, t.Namespace.Pending())
 	}
-	p.pathProblems(out)
+	p.pathProblems(out, t.Namespace)
 	return out.out
 }
 
@@ -255,15 +256,22 @@ func (p *picture) pendingProblems(out *problems, pending []namespace.Pending) {
 	}
 }
 
-// pathProblems tells of paths that move between gateways too often.
-func (p *picture) pathProblems(out *problems) {
+// pathProblems tells of paths that move between gateways too often, and of volumes that initiators of too many names used.
+func (p *picture) pathProblems(out *problems, n *namespace.Namespace) {
 	now := time.Now()
-	for _, v := range p.names.Volumes {
-		for _, a := range p.names.Attachments[v.ID] {
-			if m := a.Moves(now); m > movesMany {
-				out.add("The path of initiator %s to volume %s moved between gateways %d times in ten minutes: see whether two hosts use the same "+
-					"initiator name (a cloned host), or whether a path keeps failing.", a.Initiator, v.Name, m)
-			}
+	moving := n.Moving(movesMany)
+	slices.SortFunc(moving, func(a, b *namespace.Attachment) int { return cmp.Compare(b.Moves(now), a.Moves(now)) })
+	for _, a := range moving[:min(len(moving), listMax)] {
+		name := a.Volume.String()
+		if v := p.volumes[a.Volume]; v != nil {
+			name = v.Name
 		}
+		out.add("The path of initiator %s to volume %s moved between gateways %d times in ten minutes: see whether two hosts use the same "+
+			"initiator name (a cloned host), or whether a path keeps failing.", a.Initiator, name, a.Moves(now))
+	}
+	crowded := n.Crowded()
+	for _, v := range crowded[:min(len(crowded), listMax)] {
+		out.add("Volume %s is open to any initiator and was used under so many names that further ones are refused: see whether a host keeps "+
+			"changing its name (ashlar volume show %s), and allow hosts by name (ashlar target allow).", v.Name, v.Name)
 	}
 }

@@ -13,10 +13,8 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// Limits of attachments.
+// The moves that are remembered of an attachment.
 const (
-	// initiatorIDsMax bounds the initiators that are remembered.
-	initiatorIDsMax = 100_000
 	// movesWindow is the time over which moves are counted.
 	movesWindow = 10 * time.Minute
 	// movesMax bounds how many moves are remembered.
@@ -39,6 +37,8 @@ type Attachment struct {
 	// SinceUnixMs is when the path came to the gateway, MovesUnixMs when it moved from one to another, oldest first.
 	SinceUnixMs int64   `json:"since_unix_ms"`
 	MovesUnixMs []int64 `json:"moves_unix_ms,omitempty"`
+	// Any: when the epoch was issued only an entry for any initiator let the initiator in.
+	Any bool `json:"any,omitempty"`
 }
 
 // Moves counts the moves of the last ten minutes before now.
@@ -62,7 +62,22 @@ func (n *Namespace) setAttachmentLocked(a *Attachment) {
 		m = map[layout.InitiatorID]*Attachment{}
 		n.mu.attachments[a.Volume] = m
 	}
+	if m[a.InitiatorID] == nil {
+		n.mu.attached[a.InitiatorID]++
+		n.mu.pairs++
+	}
 	m[a.InitiatorID] = a
+}
+
+// forgetAttachmentLocked is the end of an attachment, and of the name's id if it has no other: a name that comes back gets an
+// id that nobody had.
+func (n *Namespace) forgetAttachmentLocked(a *Attachment) {
+	delete(n.mu.attachments[a.Volume], a.InitiatorID)
+	n.mu.pairs--
+	if n.mu.attached[a.InitiatorID]--; n.mu.attached[a.InitiatorID] == 0 {
+		delete(n.mu.attached, a.InitiatorID)
+		delete(n.mu.initiators, a.Initiator)
+	}
 }
 
 // Attach makes gateway the owner of an initiator's path to a volume, with a new epoch, and returns the attachment and the
@@ -78,32 +93,36 @@ func (n *Namespace) Attach(
 	var out *Attachment
 	var access layout.AccessGeneration
 	err := n.update(ctx, func(x *tx) error {
+		x.unseen = true
 		v := n.mu.volumes[volume]
 		if v == nil || v.Deleting {
 			return refuse.As(refuse.NotFound, "there is no volume %d", volume)
 		}
-		if !n.allowed(volume, name) {
+		by := n.allowed(volume, name)
+		if by == byNone {
 			return refuse.As(refuse.State, "initiator %s is allowed in no target that maps volume %q: allow it first (ashlar target allow)",
 				name, v.Name)
 		}
 		access = v.Access
 		id, known := n.mu.initiators[name]
-		if !known {
-			if len(n.mu.initiators) >= initiatorIDsMax {
-				return refuse.As(refuse.Exhausted, "the cluster remembers %d initiators, which is the limit", len(n.mu.initiators))
+		old := n.mu.attachments[volume][id]
+		if old == nil {
+			if err := n.room(v, name, by, known); err != nil {
+				return err
 			}
+		}
+		if !known {
 			id = x.ids.Initiator
 			x.ids.Initiator++
 			x.batch.Put(initiatorTable, name, initiatorRecord{ID: id, Name: name})
 			x.apply = append(x.apply, func() { n.mu.initiators[name] = id })
 		}
-		old := n.mu.attachments[volume][id]
 		if old != nil && had != 0 && old.Gateway == gateway && old.Epoch == had {
 			out = old
 			return nil
 		}
 		out = n.next(old, gateway)
-		out.Volume, out.InitiatorID, out.Initiator = volume, id, name
+		out.Volume, out.InitiatorID, out.Initiator, out.Any = volume, id, name, by == byAny
 		x.batch.Put(attachmentTable, attachmentKey(volume, id), out)
 		x.apply = append(x.apply, func() { n.setAttachmentLocked(out) })
 		return nil
@@ -134,30 +153,47 @@ func (n *Namespace) next(old *Attachment, gateway uint64) *Attachment {
 	return a
 }
 
-// allowed tells whether an initiator may use a volume through some target. The caller holds the turn or mu.
-func (n *Namespace) allowed(volume layout.VolumeID, initiator string) bool {
+// admission says what lets an initiator use a volume.
+type admission uint8
+
+const (
+	byNone admission = iota
+	// byAny: only entries for any initiator.
+	byAny
+	byName
+)
+
+// allowed tells what lets an initiator use a volume through some target. The caller holds the turn or mu.
+func (n *Namespace) allowed(volume layout.VolumeID, initiator string) admission {
+	best := byNone
 	for _, t := range n.mu.targets {
-		if slices.ContainsFunc(t.LUNs, func(l LUN) bool { return l.Volume == volume }) &&
-			slices.ContainsFunc(t.Grants, func(g Grant) bool { return g.Name == initiator || g.Name == AnyInitiator }) {
-			return true
+		if !slices.ContainsFunc(t.LUNs, func(l LUN) bool { return l.Volume == volume }) {
+			continue
+		}
+		for _, g := range t.Grants {
+			switch g.Name {
+			case initiator:
+				return byName
+			case AnyInitiator:
+				best = byAny
+			}
 		}
 	}
-	return false
+	return best
 }
 
 // View is a picture of the namespace at one moment. The records in it are not to be changed.
 type View struct {
-	Volumes     []*VolumeRecord // by name, those being deleted last
-	Targets     []*TargetRecord // by name
-	Attachments map[layout.VolumeID][]*Attachment
-	Mapped      map[layout.VolumeID][]string
+	Volumes []*VolumeRecord // by name, those being deleted last
+	Targets []*TargetRecord // by name
+	Mapped  map[layout.VolumeID][]string
 }
 
 // View takes a picture.
 func (n *Namespace) View() *View {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	v := &View{Attachments: map[layout.VolumeID][]*Attachment{}, Mapped: map[layout.VolumeID][]string{}}
+	v := &View{Mapped: map[layout.VolumeID][]string{}}
 	v.Volumes = slices.SortedFunc(maps.Values(n.mu.volumes), func(a, b *VolumeRecord) int {
 		switch {
 		case a.Deleting != b.Deleting && b.Deleting:
@@ -168,15 +204,37 @@ func (n *Namespace) View() *View {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
 	v.Targets = slices.SortedFunc(maps.Values(n.mu.targets), func(a, b *TargetRecord) int { return cmp.Compare(a.IQN, b.IQN) })
-	for id, m := range n.mu.attachments {
-		v.Attachments[id] = slices.SortedFunc(maps.Values(m), func(a, b *Attachment) int { return cmp.Compare(a.Initiator, b.Initiator) })
-	}
 	for _, t := range v.Targets {
 		for _, l := range t.LUNs {
 			v.Mapped[l.Volume] = append(v.Mapped[l.Volume], t.IQN+"/"+strconv.FormatUint(uint64(l.LUN), 10))
 		}
 	}
 	return v
+}
+
+// Attachments returns those of a volume, by name. They are not to be changed.
+func (n *Namespace) Attachments(id layout.VolumeID) []*Attachment {
+	n.mu.RLock()
+	list := slices.Collect(maps.Values(n.mu.attachments[id]))
+	n.mu.RUnlock()
+	slices.SortFunc(list, func(a, b *Attachment) int { return cmp.Compare(a.Initiator, b.Initiator) })
+	return list
+}
+
+// Moving returns the attachments that moved more often than many times in the last ten minutes, in no order.
+func (n *Namespace) Moving(many int) []*Attachment {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	now := n.o.Now()
+	var out []*Attachment
+	for _, m := range n.mu.attachments {
+		for _, a := range m {
+			if len(a.MovesUnixMs) > many && a.Moves(now) > many {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
 }
 
 // OpenGrant returns the secrets of an entry as they are.

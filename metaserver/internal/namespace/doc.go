@@ -4,8 +4,8 @@
 //	table "ids"         key "namespace"           the next free ids; an id is never given twice
 //	table "volume"      key ID                    VolumeRecord
 //	table "target"      key IQN                   TargetRecord; CHAP secrets sealed (Sealer)
-//	table "initiator"   key NAME                  the id of an initiator's name, given at its first attach
-//	table "attachment"  key VOLUME.INITIATOR      Attachment: whose epoch is the last one
+//	table "initiator"   key NAME                  the id of an initiator's name, as long as it has an attachment
+//	table "attachment"  key VOLUME.INITIATOR      Attachment: whose epoch is the last one, as long as there is the volume
 //
 // IDs are 16 hexadecimal digits.
 //

@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"fmt"
+	"maps"
 	mrand "math/rand/v2"
 	"sync"
 	"time"
@@ -79,6 +80,9 @@ type Namespace struct {
 		targets     map[string]*TargetRecord
 		initiators  map[string]layout.InitiatorID
 		attachments map[layout.VolumeID]map[layout.InitiatorID]*Attachment
+		// pairs counts the attachments, attached those of each initiator.
+		pairs    int
+		attached map[layout.InitiatorID]int
 		// raising are the volumes with copysets that have to be told something.
 		raising map[layout.VolumeID]*raising
 	}
@@ -106,6 +110,7 @@ func Open(ctx context.Context, o Options) (*Namespace, error) {
 	n.mu.targets = map[string]*TargetRecord{}
 	n.mu.initiators = map[string]layout.InitiatorID{}
 	n.mu.attachments = map[layout.VolumeID]map[layout.InitiatorID]*Attachment{}
+	n.mu.attached = map[layout.InitiatorID]int{}
 	n.mu.raising = map[layout.VolumeID]*raising{}
 	return n, n.load(ctx)
 }
@@ -143,10 +148,13 @@ func (n *Namespace) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return metastore.LoadAll(ctx, s, attachmentTable, func(_ string, v *Attachment) error {
+	err = metastore.LoadAll(ctx, s, attachmentTable, func(_ string, v *Attachment) error {
 		n.setAttachmentLocked(v)
 		return nil
 	})
+	// An id without an attachment is in no copyset: its name may as well get another one.
+	maps.DeleteFunc(n.mu.initiators, func(_ string, id layout.InitiatorID) bool { return n.mu.attached[id] == 0 })
+	return err
 }
 
 // tx is a change of records that is being put together.
@@ -155,6 +163,8 @@ type tx struct {
 	ids   ids
 	// apply makes memory follow, under mu.
 	apply []func()
+	// unseen: nothing changes that gateways are told.
+	unseen bool
 }
 
 // update runs f with the turn of the writer, commits what f put into the batch, and makes memory follow. While f runs
@@ -185,7 +195,9 @@ func (n *Namespace) update(ctx context.Context, f func(*tx) error) error {
 		a()
 	}
 	n.mu.Unlock()
-	n.o.Changed()
+	if !x.unseen {
+		n.o.Changed()
+	}
 	return nil
 }
 

@@ -197,16 +197,19 @@ func (n *Namespace) tell(ctx context.Context, id layout.VolumeID) bool {
 }
 
 // forget puts the end of a deleted volume into x, or of as many of its attachments as one transaction holds; then it
-// returns true and is to be called again.
+// returns true and is to be called again. No copyset takes anything for the volume any more, so its fences are not needed;
+// an initiator that has no other attachment is forgotten with it.
 func (n *Namespace) forget(x *tx, v *VolumeRecord) bool {
-	left := n.mu.attachments[v.ID]
-	for id := range left {
-		if x.batch.Len() >= metastore.BatchMax-2 {
+	for id, a := range n.mu.attachments[v.ID] {
+		if x.batch.Len() >= metastore.BatchMax-3 {
 			n.putVolume(x, v)
 			return true
 		}
 		x.batch.Delete(attachmentTable, attachmentKey(v.ID, id))
-		x.apply = append(x.apply, func() { delete(left, id) })
+		if n.mu.attached[id] == 1 {
+			x.batch.Delete(initiatorTable, a.Initiator)
+		}
+		x.apply = append(x.apply, func() { n.forgetAttachmentLocked(a) })
 	}
 	x.batch.Delete(volumeTable, key(uint64(v.ID)))
 	x.apply = append(x.apply, func() {
