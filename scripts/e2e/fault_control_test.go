@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -132,14 +133,20 @@ func stopEtcd(t *testing.T, cl *cluster.Cluster, r *loaded) {
 	for _, role := range roles {
 		must(t, cl.Signal(role, syscall.SIGSTOP))
 	}
-	start := time.Now()
-	time.Sleep(seconds(t, 6))
-	if err := again(); err != nil {
-		t.Errorf("a known initiator can not log in while etcd is away: %v", err)
+	start, away := time.Now(), seconds(t, 60)
+	for _, at := range []time.Duration{away / 10, away / 2, away - time.Second} {
+		time.Sleep(time.Until(start.Add(at)))
+		if err := again(); err != nil {
+			t.Errorf("a known initiator can not log in %v after etcd went away: %v", at, err)
+		}
 	}
-	time.Sleep(time.Until(start.Add(seconds(t, 12))))
+	if _, err := cl.Admin(t.Context(), "volume", "list", "--timeout", "1s"); err == nil || !strings.Contains(err.Error(), "is etcd reachable?") {
+		t.Errorf("administration while etcd is away: %v", err)
+	}
+	time.Sleep(time.Until(start.Add(away)))
 	r.flow(50)
-	r.check("SIGSTOP etcd", controlPause)
+	rep := r.check(fmt.Sprintf("SIGSTOP etcd for %v", time.Since(start).Round(time.Second)), controlPause)
+	t.Logf("longest operation while etcd was away: %v", rep.Latency.Max().Round(time.Millisecond))
 	for _, role := range roles {
 		must(t, cl.Signal(role, syscall.SIGCONT))
 	}

@@ -12,8 +12,9 @@ import (
 	"github.com/ashlar-storage/ashlar/scripts/e2e/load"
 )
 
-// restartMax is how long the whole cluster may take to serve again (reliability F13).
-const restartMax = 60 * time.Second
+// restartMax is how long the whole cluster may take to serve again. Reliability F13 asks for 60 s; ten are what an
+// administrator of one machine may expect, and the rest is for a machine that is busy with other things.
+const restartMax = 20 * time.Second
 
 // TestFaultKillAll kills every process at once in the middle of the load, starts the cluster on the same
 // directory and checks every acknowledged write, E2E_ROUNDS times. The page cache survives; the simulation is
@@ -21,7 +22,9 @@ const restartMax = 60 * time.Second
 func TestFaultKillAll(t *testing.T) {
 	cl := startCluster(t, cluster.Options{})
 	r := startLoad(t, cl, mixed)
-	for i := range number(t, "E2E_ROUNDS", 3) {
+	var longest, sum time.Duration
+	rounds := number(t, "E2E_ROUNDS", 10)
+	for i := range rounds {
 		phase := fmt.Sprintf("round %d", i+1)
 		if i == 0 {
 			r.stop()
@@ -37,8 +40,10 @@ func TestFaultKillAll(t *testing.T) {
 		if cl.ReadyIn > restartMax {
 			t.Errorf("%s: the restart took %v, limit %v", phase, cl.ReadyIn, restartMax)
 		}
+		longest, sum = max(longest, cl.ReadyIn), sum+cl.ReadyIn
 		r.verify(phase)
 	}
+	t.Logf("%d rounds: serves after %v on average, %v at most", rounds, (sum / time.Duration(rounds)).Round(time.Millisecond), longest.Round(time.Millisecond))
 }
 
 // gatewayPause is the longest that an operation may take while its gateway is killed and started again at

@@ -290,11 +290,11 @@ func (c *Cluster) StartRole(ctx context.Context, role string) error {
 }
 
 // KillAll sends SIGKILL to every process of the cluster at once and waits until they are gone. Pid files are
-// left as they are.
+// left as they are. "ashlar dev" comes last: its end would ask the daemons to stop.
 func (c *Cluster) KillAll() error {
 	pids := c.PIDs("")
 	if c.cmd != nil && c.cmd.Process != nil {
-		pids = append([]int{c.cmd.Process.Pid}, pids...)
+		pids = append(pids, c.cmd.Process.Pid)
 	}
 	for _, pid := range pids {
 		if Running(pid) {
