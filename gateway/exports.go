@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
@@ -27,8 +28,8 @@ func (e *exports) allows(id layout.VolumeID, initiator string) bool {
 	return e.allowed[id][initiator] || e.allowed[id][target.AnyInitiator]
 }
 
-// newExports checks and translates what the metaserver sent.
-func newExports(m *metav1.Exports) (*exports, error) {
+// newExports checks and translates what the metaserver sent to the gateway self.
+func newExports(m *metav1.Exports, self uint64) (*exports, error) {
 	e := &exports{
 		revision: m.GetRevision(), cluster: m.GetClusterId(),
 		volumes: map[layout.VolumeID]volumeState{}, allowed: map[layout.VolumeID]map[string]bool{},
@@ -46,13 +47,19 @@ func newExports(m *metav1.Exports) (*exports, error) {
 		e.volumes[placement.Volume] = volumeState{placement, layout.AccessGeneration(v.GetAccessGeneration())}
 		e.targets.Volumes[v.GetId()] = newUnit(v)
 	}
+	var here *metav1.Gateway
 	for _, g := range m.GetGateways() {
+		if g.GetId() == self {
+			here = g
+		}
 		for _, p := range g.GetPortals() {
 			e.targets.Portals = append(e.targets.Portals, target.Portal{Address: p, Group: uint16(g.GetTpgt())})
 		}
 	}
 	for _, t := range m.GetTargets() {
-		e.targets.Targets = append(e.targets.Targets, e.newTarget(t))
+		out := e.newTarget(t)
+		out.Redirect = newRedirect(t.GetRedirects(), here)
+		e.targets.Targets = append(e.targets.Targets, out)
 	}
 	return e, nil
 }
@@ -123,14 +130,40 @@ func (e *exports) newTarget(t *metav1.Target) target.Target {
 		}
 	}
 	for _, i := range t.GetInitiators() {
-		a := target.Access{Initiator: i.GetName()}
-		if i.GetChapUser() != "" {
-			a.Auth.Initiator = &login.Credentials{User: i.GetChapUser(), Secrets: []login.Secret{login.Secret(i.GetChapSecret())}}
-		}
-		if i.GetMutualUser() != "" {
-			a.Auth.Mutual = &login.MutualCredentials{User: i.GetMutualUser(), Secret: login.Secret(i.GetMutualSecret())}
-		}
-		out.Access = append(out.Access, a)
+		out.Access = append(out.Access, target.Access{Initiator: i.GetName(), Auth: newAuth(i)})
 	}
 	return out
+}
+
+// newAuth is how an initiator has to prove itself. One that has a secret but no user, or a user but no secret, which no
+// metaserver sends, can not: nobody knows the secret that it then has.
+func newAuth(i *metav1.Initiator) login.Auth {
+	var a login.Auth
+	if i.GetChapUser() != "" || i.GetChapSecret() != "" {
+		a.Initiator = &login.Credentials{User: i.GetChapUser()}
+		for _, s := range []string{i.GetChapSecret(), i.GetChapOldSecret()} {
+			if s != "" {
+				a.Initiator.Secrets = append(a.Initiator.Secrets, login.Secret(s))
+			}
+		}
+	}
+	if i.GetMutualUser() != "" && i.GetMutualSecret() != "" {
+		a.Mutual = &login.MutualCredentials{User: i.GetMutualUser(), Secret: login.Secret(i.GetMutualSecret())}
+	}
+	return a
+}
+
+// newRedirect returns where the gateway here sends the initiators of a target, nil for nowhere. Its own redirect goes
+// before the one for all gateways; the gateway that is meant by a redirect serves the target.
+func newRedirect(redirects []*metav1.Redirect, here *metav1.Gateway) *login.Redirect {
+	var found *metav1.Redirect
+	for _, r := range redirects {
+		if r.GetGateway() == here.GetName() || r.GetGateway() == "" && found == nil {
+			found = r
+		}
+	}
+	if found == nil || slices.Contains(here.GetPortals(), found.GetAddress()) {
+		return nil
+	}
+	return &login.Redirect{Permanent: found.GetPermanent(), Address: found.GetAddress()}
 }

@@ -157,7 +157,7 @@ func (g *Gateway) register(ctx context.Context, node metav1.NodeClient) (*metav1
 // watch takes over what is exported, first and after each change.
 func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *chunkclient.Router, first chan<- struct{}) error {
 	return meta.WatchExports(ctx, g.id.Load(), func(m *metav1.Exports) error {
-		e, err := newExports(m)
+		e, err := newExports(m, g.id.Load())
 		if err != nil {
 			g.log.Error("exports can not be used, going on with the ones before", zap.Error(err))
 			return nil

@@ -27,6 +27,20 @@ func TestRefusals(t *testing.T) {
 			return err
 		}
 	}
+	long := func(secret string) func() error {
+		return func() error {
+			i := &metav1.Initiator{Name: host + "-long", ChapUser: "u", ChapSecret: secret}
+			_, err := admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: iqn, Initiator: i, LongSecrets: true})
+			return err
+		}
+	}
+	redirect := func(gateway, to string) func() error {
+		return func() error {
+			r := &metav1.Redirect{Gateway: gateway, Address: to}
+			_, err := admin.RedirectTarget(ctx, &metav1.RedirectTargetRequest{Iqn: iqn, Redirect: r})
+			return err
+		}
+	}
 	for _, c := range []struct {
 		name string
 		do   func() error
@@ -84,6 +98,41 @@ func TestRefusals(t *testing.T) {
 			Name: host, ChapUser: "u", ChapSecret: "0123456789ab", MutualUser: "m", MutualSecret: "ba9876543210",
 		}), codes.OK, ""},
 		{"secret of the target", allow(&metav1.Initiator{Name: host + "2", ChapUser: "u", ChapSecret: "ba9876543210"}), codes.InvalidArgument, "is the mutual secret of"},
+		{"secret of the target as the old one", allow(&metav1.Initiator{
+			Name: host + "2", ChapUser: "u", ChapSecret: "0123456789cd", ChapOldSecret: "ba9876543210",
+		}), codes.InvalidArgument, "is the mutual secret of"},
+		{"old secret only", allow(&metav1.Initiator{Name: host, ChapOldSecret: "0123456789ab"}), codes.InvalidArgument, "beside a new one"},
+		{"old secret again", allow(&metav1.Initiator{
+			Name: host, ChapUser: "u", ChapSecret: "0123456789ab", ChapOldSecret: "0123456789ab",
+		}), codes.InvalidArgument, "leave the old one out"},
+		{"old secret is mutual", allow(&metav1.Initiator{
+			Name: host, ChapUser: "u", ChapSecret: "0123456789ab", ChapOldSecret: "0123456789ef", MutualUser: "m", MutualSecret: "0123456789ef",
+		}), codes.InvalidArgument, "are the same"},
+		{"short old secret", allow(&metav1.Initiator{
+			Name: host, ChapUser: "u", ChapSecret: "0123456789ab", ChapOldSecret: "short",
+		}), codes.InvalidArgument, "this one has 5"},
+		{"rotate", allow(&metav1.Initiator{
+			Name: host + "3", ChapUser: "u", ChapSecret: "0123456789ef", ChapOldSecret: "0123456789gh",
+		}), codes.OK, ""},
+		{"mutual is another's old one", allow(&metav1.Initiator{
+			Name: host + "4", ChapUser: "u", ChapSecret: "0123456789ij", MutualUser: "m", MutualSecret: "0123456789gh",
+		}), codes.InvalidArgument, "is the secret of initiator"},
+		{"long secret permitted", long(strings.Repeat("x", 255)), codes.OK, ""},
+		{"too long a secret", long(strings.Repeat("x", 256)), codes.InvalidArgument, "at most 255 bytes"},
+		{"short with long ones", long("short"), codes.InvalidArgument, "this one has 5"},
+		{"redirect", redirect("", "10.0.0.1:3260"), codes.OK, ""},
+		{"redirect to IPv6", redirect("", "[fd00::1]:3260"), codes.OK, ""},
+		{"redirect to a name", redirect("", "gw-2.example.com:3260"), codes.OK, ""},
+		{"redirect off", redirect("", ""), codes.OK, ""},
+		{"redirect off again", redirect("", ""), codes.NotFound, "no such redirect"},
+		{"redirect from nowhere", redirect("nobody", "10.0.0.1:3260"), codes.NotFound, `no gateway "nobody"`},
+		{"redirect without a port", redirect("", "10.0.0.1"), codes.InvalidArgument, "HOST:PORT"},
+		{"redirect to port 0", redirect("", "10.0.0.1:0"), codes.InvalidArgument, "1 to 65535"},
+		{"redirect to all", redirect("", "0.0.0.0:3260"), codes.InvalidArgument, "another host can connect"},
+		{"redirect to a zone", redirect("", "[fe80::1%eth0]:3260"), codes.InvalidArgument, "another host can connect"},
+		{"redirect to bare IPv6", redirect("", "fd00::1:3260"), codes.InvalidArgument, "in brackets"},
+		{"redirect with a tag", redirect("", "10.0.0.1:3260,1"), codes.InvalidArgument, "no port"},
+		{"redirect to what is no name", redirect("", "a b:3260"), codes.InvalidArgument, "host name"},
 		{"bad initiator", allow(&metav1.Initiator{Name: "host"}), codes.InvalidArgument, "not an iSCSI name"},
 		{"deny", func() error {
 			_, err := admin.DenyInitiator(ctx, &metav1.DenyInitiatorRequest{Iqn: iqn, Initiator: "*"})

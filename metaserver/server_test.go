@@ -294,3 +294,43 @@ func (d *daemon) stop2(t *testing.T) {
 		t.Error("the metaserver did not stop")
 	}
 }
+
+// TestRotationAndRedirect follows an old secret and a redirect to the gateways and out again.
+func TestRotationAndRedirect(t *testing.T) {
+	_, w, admin := cluster(t, "rotation")
+	ctx := t.Context()
+	const iqn, host = "iqn.2026-11.com.example:t", "iqn.2026-11.com.example:host"
+	must(admin.CreateTarget(ctx, &metav1.CreateTargetRequest{Iqn: iqn}))(t)
+	g := newGateway(t, w.client, "g")
+	allow := func(old string) *metav1.Target {
+		return must(admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: iqn, Initiator: &metav1.Initiator{
+			Name: host, ChapUser: "u", ChapSecret: "0123456789ab", ChapOldSecret: old,
+		}}))(t)
+	}
+	if i := allow("0123456789cd").GetInitiators()[0]; i.GetChapOldSecret() != "" || !i.GetChapRotating() {
+		t.Errorf("the administrator sees %v", i)
+	}
+	if i := g.exports().GetTargets()[0].GetInitiators()[0]; i.GetChapSecret() != "0123456789ab" || i.GetChapOldSecret() != "0123456789cd" {
+		t.Errorf("gateways get %v", i)
+	}
+	if i := allow("").GetInitiators()[0]; i.GetChapRotating() {
+		t.Errorf("the administrator sees %v", i)
+	}
+	if i := g.exports().GetTargets()[0].GetInitiators()[0]; i.GetChapOldSecret() != "" {
+		t.Error("gateways still get the old secret")
+	}
+	to := &metav1.Redirect{Gateway: "g", Address: "10.0.0.2:3260", Permanent: true}
+	for range 2 { // the second changes nothing
+		tg := must(admin.RedirectTarget(ctx, &metav1.RedirectTargetRequest{Iqn: iqn, Redirect: to}))(t)
+		if r := tg.GetRedirects(); len(r) != 1 || r[0].GetAddress() != to.GetAddress() || !r[0].GetPermanent() || r[0].GetGateway() != "g" {
+			t.Errorf("redirects %v", r)
+		}
+	}
+	if r := g.exports().GetTargets()[0].GetRedirects(); len(r) != 1 || r[0].GetAddress() != to.GetAddress() {
+		t.Errorf("gateways get %v", r)
+	}
+	tg := must(admin.RedirectTarget(ctx, &metav1.RedirectTargetRequest{Iqn: iqn, Redirect: &metav1.Redirect{Gateway: "g"}}))(t)
+	if len(tg.GetRedirects()) != 0 {
+		t.Errorf("redirects %v", tg.GetRedirects())
+	}
+}

@@ -227,7 +227,7 @@ func (x MemberChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberChange_Kind.Descriptor instead.
 func (MemberChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51, 0}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53, 0}
 }
 
 // NotActive is the detail of a FAILED_PRECONDITION answer of a standby.
@@ -965,7 +965,8 @@ type Target struct {
 	Initiators    []*Initiator           `protobuf:"bytes,3,rep,name=initiators,proto3" json:"initiators,omitempty"`
 	CreatedUnixMs int64                  `protobuf:"varint,4,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
 	// pending_gateways is set in the answer to a change: the gateways that have not confirmed it, each with the reason.
-	PendingGateways []string `protobuf:"bytes,5,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	PendingGateways []string    `protobuf:"bytes,5,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	Redirects       []*Redirect `protobuf:"bytes,6,rep,name=redirects,proto3" json:"redirects,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1035,6 +1036,77 @@ func (x *Target) GetPendingGateways() []string {
 	return nil
 }
 
+func (x *Target) GetRedirects() []*Redirect {
+	if x != nil {
+		return x.Redirects
+	}
+	return nil
+}
+
+// Redirect is where a gateway sends the initiators of a target that log in there.
+type Redirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// gateway is the name of the gateway that sends them away; empty: all that have no redirect of their own.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// address is where to, HOST:PORT. A gateway that listens there itself serves the target.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// permanent has the initiator remember it (login status 0102 in place of 0101).
+	Permanent     bool `protobuf:"varint,3,opt,name=permanent,proto3" json:"permanent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Redirect) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Redirect) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Redirect) GetPermanent() bool {
+	if x != nil {
+		return x.Permanent
+	}
+	return false
+}
+
 type LUN struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lun           uint32                 `protobuf:"varint,1,opt,name=lun,proto3" json:"lun,omitempty"`
@@ -1047,7 +1119,7 @@ type LUN struct {
 
 func (x *LUN) Reset() {
 	*x = LUN{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[12]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1131,7 @@ func (x *LUN) String() string {
 func (*LUN) ProtoMessage() {}
 
 func (x *LUN) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[12]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1144,7 @@ func (x *LUN) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LUN.ProtoReflect.Descriptor instead.
 func (*LUN) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{12}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LUN) GetLun() uint32 {
@@ -1111,15 +1183,19 @@ type Initiator struct {
 	ChapUser   string `protobuf:"bytes,2,opt,name=chap_user,json=chapUser,proto3" json:"chap_user,omitempty"`
 	MutualUser string `protobuf:"bytes,3,opt,name=mutual_user,json=mutualUser,proto3" json:"mutual_user,omitempty"`
 	// Secrets are set only in Exports; the administration never shows them.
-	ChapSecret    string `protobuf:"bytes,4,opt,name=chap_secret,json=chapSecret,proto3" json:"chap_secret,omitempty"`
-	MutualSecret  string `protobuf:"bytes,5,opt,name=mutual_secret,json=mutualSecret,proto3" json:"mutual_secret,omitempty"`
+	ChapSecret   string `protobuf:"bytes,4,opt,name=chap_secret,json=chapSecret,proto3" json:"chap_secret,omitempty"`
+	MutualSecret string `protobuf:"bytes,5,opt,name=mutual_secret,json=mutualSecret,proto3" json:"mutual_secret,omitempty"`
+	// chap_old_secret is valid as well, until the initiator has the other one.
+	ChapOldSecret string `protobuf:"bytes,6,opt,name=chap_old_secret,json=chapOldSecret,proto3" json:"chap_old_secret,omitempty"`
+	// chap_rotating tells, where secrets are not shown, that there is an old one.
+	ChapRotating  bool `protobuf:"varint,7,opt,name=chap_rotating,json=chapRotating,proto3" json:"chap_rotating,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Initiator) Reset() {
 	*x = Initiator{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[13]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1207,7 @@ func (x *Initiator) String() string {
 func (*Initiator) ProtoMessage() {}
 
 func (x *Initiator) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[13]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1220,7 @@ func (x *Initiator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initiator.ProtoReflect.Descriptor instead.
 func (*Initiator) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{13}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Initiator) GetName() string {
@@ -1182,6 +1258,20 @@ func (x *Initiator) GetMutualSecret() string {
 	return ""
 }
 
+func (x *Initiator) GetChapOldSecret() string {
+	if x != nil {
+		return x.ChapOldSecret
+	}
+	return ""
+}
+
+func (x *Initiator) GetChapRotating() bool {
+	if x != nil {
+		return x.ChapRotating
+	}
+	return false
+}
+
 type CreateTargetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Iqn           string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
@@ -1191,7 +1281,7 @@ type CreateTargetRequest struct {
 
 func (x *CreateTargetRequest) Reset() {
 	*x = CreateTargetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[14]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1293,7 @@ func (x *CreateTargetRequest) String() string {
 func (*CreateTargetRequest) ProtoMessage() {}
 
 func (x *CreateTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[14]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1306,7 @@ func (x *CreateTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTargetRequest.ProtoReflect.Descriptor instead.
 func (*CreateTargetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{14}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateTargetRequest) GetIqn() string {
@@ -1234,7 +1324,7 @@ type ListTargetsRequest struct {
 
 func (x *ListTargetsRequest) Reset() {
 	*x = ListTargetsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[15]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1336,7 @@ func (x *ListTargetsRequest) String() string {
 func (*ListTargetsRequest) ProtoMessage() {}
 
 func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[15]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1349,7 @@ func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{15}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{16}
 }
 
 type ListTargetsReply struct {
@@ -1271,7 +1361,7 @@ type ListTargetsReply struct {
 
 func (x *ListTargetsReply) Reset() {
 	*x = ListTargetsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[16]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1373,7 @@ func (x *ListTargetsReply) String() string {
 func (*ListTargetsReply) ProtoMessage() {}
 
 func (x *ListTargetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[16]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1386,7 @@ func (x *ListTargetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsReply.ProtoReflect.Descriptor instead.
 func (*ListTargetsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{16}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTargetsReply) GetTargets() []*Target {
@@ -1315,7 +1405,7 @@ type ShowTargetRequest struct {
 
 func (x *ShowTargetRequest) Reset() {
 	*x = ShowTargetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[17]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1417,7 @@ func (x *ShowTargetRequest) String() string {
 func (*ShowTargetRequest) ProtoMessage() {}
 
 func (x *ShowTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[17]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1430,7 @@ func (x *ShowTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowTargetRequest.ProtoReflect.Descriptor instead.
 func (*ShowTargetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{17}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ShowTargetRequest) GetIqn() string {
@@ -1359,7 +1449,7 @@ type DeleteTargetRequest struct {
 
 func (x *DeleteTargetRequest) Reset() {
 	*x = DeleteTargetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[18]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1461,7 @@ func (x *DeleteTargetRequest) String() string {
 func (*DeleteTargetRequest) ProtoMessage() {}
 
 func (x *DeleteTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[18]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1474,7 @@ func (x *DeleteTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTargetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTargetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{18}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteTargetRequest) GetIqn() string {
@@ -1404,7 +1494,7 @@ type DeleteTargetReply struct {
 
 func (x *DeleteTargetReply) Reset() {
 	*x = DeleteTargetReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[19]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1506,7 @@ func (x *DeleteTargetReply) String() string {
 func (*DeleteTargetReply) ProtoMessage() {}
 
 func (x *DeleteTargetReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[19]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1519,7 @@ func (x *DeleteTargetReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTargetReply.ProtoReflect.Descriptor instead.
 func (*DeleteTargetReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{19}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteTargetReply) GetPendingGateways() []string {
@@ -1451,7 +1541,7 @@ type MapLUNRequest struct {
 
 func (x *MapLUNRequest) Reset() {
 	*x = MapLUNRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[20]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1553,7 @@ func (x *MapLUNRequest) String() string {
 func (*MapLUNRequest) ProtoMessage() {}
 
 func (x *MapLUNRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[20]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1566,7 @@ func (x *MapLUNRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapLUNRequest.ProtoReflect.Descriptor instead.
 func (*MapLUNRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{20}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MapLUNRequest) GetIqn() string {
@@ -1517,7 +1607,7 @@ type UnmapLUNRequest struct {
 
 func (x *UnmapLUNRequest) Reset() {
 	*x = UnmapLUNRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[21]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1619,7 @@ func (x *UnmapLUNRequest) String() string {
 func (*UnmapLUNRequest) ProtoMessage() {}
 
 func (x *UnmapLUNRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[21]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1632,7 @@ func (x *UnmapLUNRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmapLUNRequest.ProtoReflect.Descriptor instead.
 func (*UnmapLUNRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{21}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnmapLUNRequest) GetIqn() string {
@@ -1560,16 +1650,18 @@ func (x *UnmapLUNRequest) GetLun() uint32 {
 }
 
 type AllowInitiatorRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Iqn           string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
-	Initiator     *Initiator             `protobuf:"bytes,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Iqn       string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
+	Initiator *Initiator             `protobuf:"bytes,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	// long_secrets lets secrets be longer than the 16 bytes that every initiator takes.
+	LongSecrets   bool `protobuf:"varint,3,opt,name=long_secrets,json=longSecrets,proto3" json:"long_secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AllowInitiatorRequest) Reset() {
 	*x = AllowInitiatorRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[22]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1673,7 @@ func (x *AllowInitiatorRequest) String() string {
 func (*AllowInitiatorRequest) ProtoMessage() {}
 
 func (x *AllowInitiatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[22]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1686,7 @@ func (x *AllowInitiatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllowInitiatorRequest.ProtoReflect.Descriptor instead.
 func (*AllowInitiatorRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{22}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AllowInitiatorRequest) GetIqn() string {
@@ -1611,6 +1703,13 @@ func (x *AllowInitiatorRequest) GetInitiator() *Initiator {
 	return nil
 }
 
+func (x *AllowInitiatorRequest) GetLongSecrets() bool {
+	if x != nil {
+		return x.LongSecrets
+	}
+	return false
+}
+
 type DenyInitiatorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Iqn           string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
@@ -1621,7 +1720,7 @@ type DenyInitiatorRequest struct {
 
 func (x *DenyInitiatorRequest) Reset() {
 	*x = DenyInitiatorRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[23]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1732,7 @@ func (x *DenyInitiatorRequest) String() string {
 func (*DenyInitiatorRequest) ProtoMessage() {}
 
 func (x *DenyInitiatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[23]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1745,7 @@ func (x *DenyInitiatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DenyInitiatorRequest.ProtoReflect.Descriptor instead.
 func (*DenyInitiatorRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{23}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DenyInitiatorRequest) GetIqn() string {
@@ -1661,6 +1760,59 @@ func (x *DenyInitiatorRequest) GetInitiator() string {
 		return x.Initiator
 	}
 	return ""
+}
+
+type RedirectTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Iqn   string                 `protobuf:"bytes,1,opt,name=iqn,proto3" json:"iqn,omitempty"`
+	// redirect takes the place of the one of the same gateway; an empty address ends it.
+	Redirect      *Redirect `protobuf:"bytes,2,opt,name=redirect,proto3" json:"redirect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedirectTargetRequest) Reset() {
+	*x = RedirectTargetRequest{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedirectTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedirectTargetRequest) ProtoMessage() {}
+
+func (x *RedirectTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedirectTargetRequest.ProtoReflect.Descriptor instead.
+func (*RedirectTargetRequest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RedirectTargetRequest) GetIqn() string {
+	if x != nil {
+		return x.Iqn
+	}
+	return ""
+}
+
+func (x *RedirectTargetRequest) GetRedirect() *Redirect {
+	if x != nil {
+		return x.Redirect
+	}
+	return nil
 }
 
 type Chunkserver struct {
@@ -1688,7 +1840,7 @@ type Chunkserver struct {
 
 func (x *Chunkserver) Reset() {
 	*x = Chunkserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[24]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1852,7 @@ func (x *Chunkserver) String() string {
 func (*Chunkserver) ProtoMessage() {}
 
 func (x *Chunkserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[24]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1865,7 @@ func (x *Chunkserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunkserver.ProtoReflect.Descriptor instead.
 func (*Chunkserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{24}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Chunkserver) GetId() uint64 {
@@ -1836,7 +1988,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[25]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2000,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[25]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2013,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{25}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Peer) GetId() uint64 {
@@ -1920,7 +2072,7 @@ type Copyset struct {
 
 func (x *Copyset) Reset() {
 	*x = Copyset{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[26]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2084,7 @@ func (x *Copyset) String() string {
 func (*Copyset) ProtoMessage() {}
 
 func (x *Copyset) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[26]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2097,7 @@ func (x *Copyset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copyset.ProtoReflect.Descriptor instead.
 func (*Copyset) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{26}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Copyset) GetId() uint64 {
@@ -2036,7 +2188,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2200,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2213,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{27}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Operation) GetKind() string {
@@ -2135,7 +2287,7 @@ type ListChunkserversRequest struct {
 
 func (x *ListChunkserversRequest) Reset() {
 	*x = ListChunkserversRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2299,7 @@ func (x *ListChunkserversRequest) String() string {
 func (*ListChunkserversRequest) ProtoMessage() {}
 
 func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2312,7 @@ func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversRequest.ProtoReflect.Descriptor instead.
 func (*ListChunkserversRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
 }
 
 type ListChunkserversReply struct {
@@ -2172,7 +2324,7 @@ type ListChunkserversReply struct {
 
 func (x *ListChunkserversReply) Reset() {
 	*x = ListChunkserversReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2336,7 @@ func (x *ListChunkserversReply) String() string {
 func (*ListChunkserversReply) ProtoMessage() {}
 
 func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2349,7 @@ func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversReply.ProtoReflect.Descriptor instead.
 func (*ListChunkserversReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListChunkserversReply) GetChunkservers() []*Chunkserver {
@@ -2216,7 +2368,7 @@ type ShowChunkserverRequest struct {
 
 func (x *ShowChunkserverRequest) Reset() {
 	*x = ShowChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2380,7 @@ func (x *ShowChunkserverRequest) String() string {
 func (*ShowChunkserverRequest) ProtoMessage() {}
 
 func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2393,7 @@ func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ShowChunkserverRequest) GetId() uint64 {
@@ -2261,7 +2413,7 @@ type ShowChunkserverReply struct {
 
 func (x *ShowChunkserverReply) Reset() {
 	*x = ShowChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2425,7 @@ func (x *ShowChunkserverReply) String() string {
 func (*ShowChunkserverReply) ProtoMessage() {}
 
 func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2438,7 @@ func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverReply.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShowChunkserverReply) GetChunkserver() *Chunkserver {
@@ -2314,7 +2466,7 @@ type DrainChunkserverRequest struct {
 
 func (x *DrainChunkserverRequest) Reset() {
 	*x = DrainChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2478,7 @@ func (x *DrainChunkserverRequest) String() string {
 func (*DrainChunkserverRequest) ProtoMessage() {}
 
 func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2491,7 @@ func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*DrainChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DrainChunkserverRequest) GetId() uint64 {
@@ -2364,7 +2516,7 @@ type ListCopysetsRequest struct {
 
 func (x *ListCopysetsRequest) Reset() {
 	*x = ListCopysetsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2528,7 @@ func (x *ListCopysetsRequest) String() string {
 func (*ListCopysetsRequest) ProtoMessage() {}
 
 func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2541,7 @@ func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsRequest.ProtoReflect.Descriptor instead.
 func (*ListCopysetsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
 }
 
 type ListCopysetsReply struct {
@@ -2401,7 +2553,7 @@ type ListCopysetsReply struct {
 
 func (x *ListCopysetsReply) Reset() {
 	*x = ListCopysetsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2565,7 @@ func (x *ListCopysetsReply) String() string {
 func (*ListCopysetsReply) ProtoMessage() {}
 
 func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2578,7 @@ func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsReply.ProtoReflect.Descriptor instead.
 func (*ListCopysetsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListCopysetsReply) GetCopysets() []*Copyset {
@@ -2445,7 +2597,7 @@ type ShowCopysetRequest struct {
 
 func (x *ShowCopysetRequest) Reset() {
 	*x = ShowCopysetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2609,7 @@ func (x *ShowCopysetRequest) String() string {
 func (*ShowCopysetRequest) ProtoMessage() {}
 
 func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2622,7 @@ func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCopysetRequest.ProtoReflect.Descriptor instead.
 func (*ShowCopysetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ShowCopysetRequest) GetId() uint64 {
@@ -2492,7 +2644,7 @@ type ReplacePeerRequest struct {
 
 func (x *ReplacePeerRequest) Reset() {
 	*x = ReplacePeerRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2656,7 @@ func (x *ReplacePeerRequest) String() string {
 func (*ReplacePeerRequest) ProtoMessage() {}
 
 func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2669,7 @@ func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacePeerRequest.ProtoReflect.Descriptor instead.
 func (*ReplacePeerRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReplacePeerRequest) GetCopyset() uint64 {
@@ -2549,7 +2701,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2713,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2726,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
 }
 
 type ClusterStatusReply struct {
@@ -2603,7 +2755,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2767,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2780,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ClusterStatusReply) GetClusterId() string {
@@ -2749,7 +2901,7 @@ type Metaserver struct {
 
 func (x *Metaserver) Reset() {
 	*x = Metaserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2913,7 @@ func (x *Metaserver) String() string {
 func (*Metaserver) ProtoMessage() {}
 
 func (x *Metaserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2926,7 @@ func (x *Metaserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metaserver.ProtoReflect.Descriptor instead.
 func (*Metaserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Metaserver) GetName() string {
@@ -2833,7 +2985,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2997,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3010,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Gateway) GetId() uint64 {
@@ -2959,7 +3111,7 @@ type RegisterChunkserverRequest struct {
 
 func (x *RegisterChunkserverRequest) Reset() {
 	*x = RegisterChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3123,7 @@ func (x *RegisterChunkserverRequest) String() string {
 func (*RegisterChunkserverRequest) ProtoMessage() {}
 
 func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3136,7 @@ func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RegisterChunkserverRequest) GetId() uint64 {
@@ -3067,7 +3219,7 @@ type RegisterChunkserverReply struct {
 
 func (x *RegisterChunkserverReply) Reset() {
 	*x = RegisterChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3231,7 @@ func (x *RegisterChunkserverReply) String() string {
 func (*RegisterChunkserverReply) ProtoMessage() {}
 
 func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3244,7 @@ func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverReply.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RegisterChunkserverReply) GetId() uint64 {
@@ -3129,7 +3281,7 @@ type ChunkserverHeartbeatRequest struct {
 
 func (x *ChunkserverHeartbeatRequest) Reset() {
 	*x = ChunkserverHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3293,7 @@ func (x *ChunkserverHeartbeatRequest) String() string {
 func (*ChunkserverHeartbeatRequest) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3306,7 @@ func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ChunkserverHeartbeatRequest) GetId() uint64 {
@@ -3259,7 +3411,7 @@ type CopysetReport struct {
 
 func (x *CopysetReport) Reset() {
 	*x = CopysetReport{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3423,7 @@ func (x *CopysetReport) String() string {
 func (*CopysetReport) ProtoMessage() {}
 
 func (x *CopysetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3436,7 @@ func (x *CopysetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopysetReport.ProtoReflect.Descriptor instead.
 func (*CopysetReport) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CopysetReport) GetCopyset() uint64 {
@@ -3395,7 +3547,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3559,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3572,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *VolumeUsage) GetVolume() uint64 {
@@ -3451,7 +3603,7 @@ type ChunkserverHeartbeatReply struct {
 
 func (x *ChunkserverHeartbeatReply) Reset() {
 	*x = ChunkserverHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3463,7 +3615,7 @@ func (x *ChunkserverHeartbeatReply) String() string {
 func (*ChunkserverHeartbeatReply) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3476,7 +3628,7 @@ func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ChunkserverHeartbeatReply) GetElectionRevision() int64 {
@@ -3517,7 +3669,7 @@ type ChunkserverAddress struct {
 
 func (x *ChunkserverAddress) Reset() {
 	*x = ChunkserverAddress{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3529,7 +3681,7 @@ func (x *ChunkserverAddress) String() string {
 func (*ChunkserverAddress) ProtoMessage() {}
 
 func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3542,7 +3694,7 @@ func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverAddress.ProtoReflect.Descriptor instead.
 func (*ChunkserverAddress) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ChunkserverAddress) GetId() uint64 {
@@ -3576,7 +3728,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3740,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3753,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Order) GetCopyset() uint64 {
@@ -3694,7 +3846,7 @@ type CreatePeer struct {
 
 func (x *CreatePeer) Reset() {
 	*x = CreatePeer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3706,7 +3858,7 @@ func (x *CreatePeer) String() string {
 func (*CreatePeer) ProtoMessage() {}
 
 func (x *CreatePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3719,7 +3871,7 @@ func (x *CreatePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePeer.ProtoReflect.Descriptor instead.
 func (*CreatePeer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreatePeer) GetPeer() uint64 {
@@ -3755,7 +3907,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3919,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3932,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ChangeMembers) GetReplaces() uint64 {
@@ -3808,7 +3960,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3972,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3985,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MemberChange) GetPeer() uint64 {
@@ -3867,7 +4019,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +4031,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +4044,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveReplica) GetPeer() uint64 {
@@ -3911,7 +4063,7 @@ type TransferLeader struct {
 
 func (x *TransferLeader) Reset() {
 	*x = TransferLeader{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3923,7 +4075,7 @@ func (x *TransferLeader) String() string {
 func (*TransferLeader) ProtoMessage() {}
 
 func (x *TransferLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3936,7 +4088,7 @@ func (x *TransferLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeader.ProtoReflect.Descriptor instead.
 func (*TransferLeader) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TransferLeader) GetPeer() uint64 {
@@ -3959,7 +4111,7 @@ type RegisterGatewayRequest struct {
 
 func (x *RegisterGatewayRequest) Reset() {
 	*x = RegisterGatewayRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3971,7 +4123,7 @@ func (x *RegisterGatewayRequest) String() string {
 func (*RegisterGatewayRequest) ProtoMessage() {}
 
 func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3984,7 +4136,7 @@ func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RegisterGatewayRequest) GetName() string {
@@ -4027,7 +4179,7 @@ type RegisterGatewayReply struct {
 
 func (x *RegisterGatewayReply) Reset() {
 	*x = RegisterGatewayReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4191,7 @@ func (x *RegisterGatewayReply) String() string {
 func (*RegisterGatewayReply) ProtoMessage() {}
 
 func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4204,7 @@ func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayReply.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RegisterGatewayReply) GetId() uint64 {
@@ -4098,7 +4250,7 @@ type GatewayHeartbeatRequest struct {
 
 func (x *GatewayHeartbeatRequest) Reset() {
 	*x = GatewayHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4110,7 +4262,7 @@ func (x *GatewayHeartbeatRequest) String() string {
 func (*GatewayHeartbeatRequest) ProtoMessage() {}
 
 func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4123,7 +4275,7 @@ func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GatewayHeartbeatRequest) GetId() uint64 {
@@ -4170,7 +4322,7 @@ type GatewayHeartbeatReply struct {
 
 func (x *GatewayHeartbeatReply) Reset() {
 	*x = GatewayHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4334,7 @@ func (x *GatewayHeartbeatReply) String() string {
 func (*GatewayHeartbeatReply) ProtoMessage() {}
 
 func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4347,7 @@ func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
@@ -4214,7 +4366,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4226,7 +4378,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4239,7 +4391,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -4266,7 +4418,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4278,7 +4430,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4291,7 +4443,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -4356,7 +4508,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +4520,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +4533,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -4423,7 +4575,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4435,7 +4587,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4448,7 +4600,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -4533,7 +4685,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\")\n" +
 	"\x13DeleteVolumeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
-	"\x11DeleteVolumeReply\"\xd1\x01\n" +
+	"\x11DeleteVolumeReply\"\x89\x02\n" +
 	"\x06Target\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12'\n" +
 	"\x04luns\x18\x02 \x03(\v2\x13.ashlar.meta.v1.LUNR\x04luns\x129\n" +
@@ -4541,12 +4693,17 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"initiators\x18\x03 \x03(\v2\x19.ashlar.meta.v1.InitiatorR\n" +
 	"initiators\x12&\n" +
 	"\x0fcreated_unix_ms\x18\x04 \x01(\x03R\rcreatedUnixMs\x12)\n" +
-	"\x10pending_gateways\x18\x05 \x03(\tR\x0fpendingGateways\"i\n" +
+	"\x10pending_gateways\x18\x05 \x03(\tR\x0fpendingGateways\x126\n" +
+	"\tredirects\x18\x06 \x03(\v2\x18.ashlar.meta.v1.RedirectR\tredirects\"\\\n" +
+	"\bRedirect\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1c\n" +
+	"\tpermanent\x18\x03 \x01(\bR\tpermanent\"i\n" +
 	"\x03LUN\x12\x10\n" +
 	"\x03lun\x18\x01 \x01(\rR\x03lun\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1b\n" +
 	"\tvolume_id\x18\x03 \x01(\x04R\bvolumeId\x12\x1b\n" +
-	"\tread_only\x18\x04 \x01(\bR\breadOnly\"\xa3\x01\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\"\xf0\x01\n" +
 	"\tInitiator\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tchap_user\x18\x02 \x01(\tR\bchapUser\x12\x1f\n" +
@@ -4554,7 +4711,9 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"mutualUser\x12\x1f\n" +
 	"\vchap_secret\x18\x04 \x01(\tR\n" +
 	"chapSecret\x12#\n" +
-	"\rmutual_secret\x18\x05 \x01(\tR\fmutualSecret\"'\n" +
+	"\rmutual_secret\x18\x05 \x01(\tR\fmutualSecret\x12&\n" +
+	"\x0fchap_old_secret\x18\x06 \x01(\tR\rchapOldSecret\x12#\n" +
+	"\rchap_rotating\x18\a \x01(\bR\fchapRotating\"'\n" +
 	"\x13CreateTargetRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\"\x14\n" +
 	"\x12ListTargetsRequest\"D\n" +
@@ -4573,13 +4732,17 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\"5\n" +
 	"\x0fUnmapLUNRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x10\n" +
-	"\x03lun\x18\x02 \x01(\rR\x03lun\"b\n" +
+	"\x03lun\x18\x02 \x01(\rR\x03lun\"\x85\x01\n" +
 	"\x15AllowInitiatorRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x127\n" +
-	"\tinitiator\x18\x02 \x01(\v2\x19.ashlar.meta.v1.InitiatorR\tinitiator\"F\n" +
+	"\tinitiator\x18\x02 \x01(\v2\x19.ashlar.meta.v1.InitiatorR\tinitiator\x12!\n" +
+	"\flong_secrets\x18\x03 \x01(\bR\vlongSecrets\"F\n" +
 	"\x14DenyInitiatorRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x12\x1c\n" +
-	"\tinitiator\x18\x02 \x01(\tR\tinitiator\"\xcc\x03\n" +
+	"\tinitiator\x18\x02 \x01(\tR\tinitiator\"_\n" +
+	"\x15RedirectTargetRequest\x12\x10\n" +
+	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x124\n" +
+	"\bredirect\x18\x02 \x01(\v2\x18.ashlar.meta.v1.RedirectR\bredirect\"\xcc\x03\n" +
 	"\vChunkserver\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -4830,7 +4993,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bPeerRole\x12\x19\n" +
 	"\x15PEER_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPEER_ROLE_VOTER\x10\x01\x12\x15\n" +
-	"\x11PEER_ROLE_LEARNER\x10\x022\xea\f\n" +
+	"\x11PEER_ROLE_LEARNER\x10\x022\xbb\r\n" +
 	"\x05Admin\x12K\n" +
 	"\fCreateVolume\x12#.ashlar.meta.v1.CreateVolumeRequest\x1a\x16.ashlar.meta.v1.Volume\x12S\n" +
 	"\vListVolumes\x12\".ashlar.meta.v1.ListVolumesRequest\x1a .ashlar.meta.v1.ListVolumesReply\x12G\n" +
@@ -4846,7 +5009,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x06MapLUN\x12\x1d.ashlar.meta.v1.MapLUNRequest\x1a\x16.ashlar.meta.v1.Target\x12C\n" +
 	"\bUnmapLUN\x12\x1f.ashlar.meta.v1.UnmapLUNRequest\x1a\x16.ashlar.meta.v1.Target\x12O\n" +
 	"\x0eAllowInitiator\x12%.ashlar.meta.v1.AllowInitiatorRequest\x1a\x16.ashlar.meta.v1.Target\x12M\n" +
-	"\rDenyInitiator\x12$.ashlar.meta.v1.DenyInitiatorRequest\x1a\x16.ashlar.meta.v1.Target\x12Y\n" +
+	"\rDenyInitiator\x12$.ashlar.meta.v1.DenyInitiatorRequest\x1a\x16.ashlar.meta.v1.Target\x12O\n" +
+	"\x0eRedirectTarget\x12%.ashlar.meta.v1.RedirectTargetRequest\x1a\x16.ashlar.meta.v1.Target\x12Y\n" +
 	"\rClusterStatus\x12$.ashlar.meta.v1.ClusterStatusRequest\x1a\".ashlar.meta.v1.ClusterStatusReply\x12b\n" +
 	"\x10ListChunkservers\x12'.ashlar.meta.v1.ListChunkserversRequest\x1a%.ashlar.meta.v1.ListChunkserversReply\x12_\n" +
 	"\x0fShowChunkserver\x12&.ashlar.meta.v1.ShowChunkserverRequest\x1a$.ashlar.meta.v1.ShowChunkserverReply\x12X\n" +
@@ -4875,7 +5039,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -4893,151 +5057,157 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*DeleteVolumeRequest)(nil),         // 13: ashlar.meta.v1.DeleteVolumeRequest
 	(*DeleteVolumeReply)(nil),           // 14: ashlar.meta.v1.DeleteVolumeReply
 	(*Target)(nil),                      // 15: ashlar.meta.v1.Target
-	(*LUN)(nil),                         // 16: ashlar.meta.v1.LUN
-	(*Initiator)(nil),                   // 17: ashlar.meta.v1.Initiator
-	(*CreateTargetRequest)(nil),         // 18: ashlar.meta.v1.CreateTargetRequest
-	(*ListTargetsRequest)(nil),          // 19: ashlar.meta.v1.ListTargetsRequest
-	(*ListTargetsReply)(nil),            // 20: ashlar.meta.v1.ListTargetsReply
-	(*ShowTargetRequest)(nil),           // 21: ashlar.meta.v1.ShowTargetRequest
-	(*DeleteTargetRequest)(nil),         // 22: ashlar.meta.v1.DeleteTargetRequest
-	(*DeleteTargetReply)(nil),           // 23: ashlar.meta.v1.DeleteTargetReply
-	(*MapLUNRequest)(nil),               // 24: ashlar.meta.v1.MapLUNRequest
-	(*UnmapLUNRequest)(nil),             // 25: ashlar.meta.v1.UnmapLUNRequest
-	(*AllowInitiatorRequest)(nil),       // 26: ashlar.meta.v1.AllowInitiatorRequest
-	(*DenyInitiatorRequest)(nil),        // 27: ashlar.meta.v1.DenyInitiatorRequest
-	(*Chunkserver)(nil),                 // 28: ashlar.meta.v1.Chunkserver
-	(*Peer)(nil),                        // 29: ashlar.meta.v1.Peer
-	(*Copyset)(nil),                     // 30: ashlar.meta.v1.Copyset
-	(*Operation)(nil),                   // 31: ashlar.meta.v1.Operation
-	(*ListChunkserversRequest)(nil),     // 32: ashlar.meta.v1.ListChunkserversRequest
-	(*ListChunkserversReply)(nil),       // 33: ashlar.meta.v1.ListChunkserversReply
-	(*ShowChunkserverRequest)(nil),      // 34: ashlar.meta.v1.ShowChunkserverRequest
-	(*ShowChunkserverReply)(nil),        // 35: ashlar.meta.v1.ShowChunkserverReply
-	(*DrainChunkserverRequest)(nil),     // 36: ashlar.meta.v1.DrainChunkserverRequest
-	(*ListCopysetsRequest)(nil),         // 37: ashlar.meta.v1.ListCopysetsRequest
-	(*ListCopysetsReply)(nil),           // 38: ashlar.meta.v1.ListCopysetsReply
-	(*ShowCopysetRequest)(nil),          // 39: ashlar.meta.v1.ShowCopysetRequest
-	(*ReplacePeerRequest)(nil),          // 40: ashlar.meta.v1.ReplacePeerRequest
-	(*ClusterStatusRequest)(nil),        // 41: ashlar.meta.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),          // 42: ashlar.meta.v1.ClusterStatusReply
-	(*Metaserver)(nil),                  // 43: ashlar.meta.v1.Metaserver
-	(*Gateway)(nil),                     // 44: ashlar.meta.v1.Gateway
-	(*RegisterChunkserverRequest)(nil),  // 45: ashlar.meta.v1.RegisterChunkserverRequest
-	(*RegisterChunkserverReply)(nil),    // 46: ashlar.meta.v1.RegisterChunkserverReply
-	(*ChunkserverHeartbeatRequest)(nil), // 47: ashlar.meta.v1.ChunkserverHeartbeatRequest
-	(*CopysetReport)(nil),               // 48: ashlar.meta.v1.CopysetReport
-	(*VolumeUsage)(nil),                 // 49: ashlar.meta.v1.VolumeUsage
-	(*ChunkserverHeartbeatReply)(nil),   // 50: ashlar.meta.v1.ChunkserverHeartbeatReply
-	(*ChunkserverAddress)(nil),          // 51: ashlar.meta.v1.ChunkserverAddress
-	(*Order)(nil),                       // 52: ashlar.meta.v1.Order
-	(*CreatePeer)(nil),                  // 53: ashlar.meta.v1.CreatePeer
-	(*ChangeMembers)(nil),               // 54: ashlar.meta.v1.ChangeMembers
-	(*MemberChange)(nil),                // 55: ashlar.meta.v1.MemberChange
-	(*RemoveReplica)(nil),               // 56: ashlar.meta.v1.RemoveReplica
-	(*TransferLeader)(nil),              // 57: ashlar.meta.v1.TransferLeader
-	(*RegisterGatewayRequest)(nil),      // 58: ashlar.meta.v1.RegisterGatewayRequest
-	(*RegisterGatewayReply)(nil),        // 59: ashlar.meta.v1.RegisterGatewayReply
-	(*GatewayHeartbeatRequest)(nil),     // 60: ashlar.meta.v1.GatewayHeartbeatRequest
-	(*GatewayHeartbeatReply)(nil),       // 61: ashlar.meta.v1.GatewayHeartbeatReply
-	(*WatchExportsRequest)(nil),         // 62: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 63: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 64: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 65: ashlar.meta.v1.AttachReply
+	(*Redirect)(nil),                    // 16: ashlar.meta.v1.Redirect
+	(*LUN)(nil),                         // 17: ashlar.meta.v1.LUN
+	(*Initiator)(nil),                   // 18: ashlar.meta.v1.Initiator
+	(*CreateTargetRequest)(nil),         // 19: ashlar.meta.v1.CreateTargetRequest
+	(*ListTargetsRequest)(nil),          // 20: ashlar.meta.v1.ListTargetsRequest
+	(*ListTargetsReply)(nil),            // 21: ashlar.meta.v1.ListTargetsReply
+	(*ShowTargetRequest)(nil),           // 22: ashlar.meta.v1.ShowTargetRequest
+	(*DeleteTargetRequest)(nil),         // 23: ashlar.meta.v1.DeleteTargetRequest
+	(*DeleteTargetReply)(nil),           // 24: ashlar.meta.v1.DeleteTargetReply
+	(*MapLUNRequest)(nil),               // 25: ashlar.meta.v1.MapLUNRequest
+	(*UnmapLUNRequest)(nil),             // 26: ashlar.meta.v1.UnmapLUNRequest
+	(*AllowInitiatorRequest)(nil),       // 27: ashlar.meta.v1.AllowInitiatorRequest
+	(*DenyInitiatorRequest)(nil),        // 28: ashlar.meta.v1.DenyInitiatorRequest
+	(*RedirectTargetRequest)(nil),       // 29: ashlar.meta.v1.RedirectTargetRequest
+	(*Chunkserver)(nil),                 // 30: ashlar.meta.v1.Chunkserver
+	(*Peer)(nil),                        // 31: ashlar.meta.v1.Peer
+	(*Copyset)(nil),                     // 32: ashlar.meta.v1.Copyset
+	(*Operation)(nil),                   // 33: ashlar.meta.v1.Operation
+	(*ListChunkserversRequest)(nil),     // 34: ashlar.meta.v1.ListChunkserversRequest
+	(*ListChunkserversReply)(nil),       // 35: ashlar.meta.v1.ListChunkserversReply
+	(*ShowChunkserverRequest)(nil),      // 36: ashlar.meta.v1.ShowChunkserverRequest
+	(*ShowChunkserverReply)(nil),        // 37: ashlar.meta.v1.ShowChunkserverReply
+	(*DrainChunkserverRequest)(nil),     // 38: ashlar.meta.v1.DrainChunkserverRequest
+	(*ListCopysetsRequest)(nil),         // 39: ashlar.meta.v1.ListCopysetsRequest
+	(*ListCopysetsReply)(nil),           // 40: ashlar.meta.v1.ListCopysetsReply
+	(*ShowCopysetRequest)(nil),          // 41: ashlar.meta.v1.ShowCopysetRequest
+	(*ReplacePeerRequest)(nil),          // 42: ashlar.meta.v1.ReplacePeerRequest
+	(*ClusterStatusRequest)(nil),        // 43: ashlar.meta.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 44: ashlar.meta.v1.ClusterStatusReply
+	(*Metaserver)(nil),                  // 45: ashlar.meta.v1.Metaserver
+	(*Gateway)(nil),                     // 46: ashlar.meta.v1.Gateway
+	(*RegisterChunkserverRequest)(nil),  // 47: ashlar.meta.v1.RegisterChunkserverRequest
+	(*RegisterChunkserverReply)(nil),    // 48: ashlar.meta.v1.RegisterChunkserverReply
+	(*ChunkserverHeartbeatRequest)(nil), // 49: ashlar.meta.v1.ChunkserverHeartbeatRequest
+	(*CopysetReport)(nil),               // 50: ashlar.meta.v1.CopysetReport
+	(*VolumeUsage)(nil),                 // 51: ashlar.meta.v1.VolumeUsage
+	(*ChunkserverHeartbeatReply)(nil),   // 52: ashlar.meta.v1.ChunkserverHeartbeatReply
+	(*ChunkserverAddress)(nil),          // 53: ashlar.meta.v1.ChunkserverAddress
+	(*Order)(nil),                       // 54: ashlar.meta.v1.Order
+	(*CreatePeer)(nil),                  // 55: ashlar.meta.v1.CreatePeer
+	(*ChangeMembers)(nil),               // 56: ashlar.meta.v1.ChangeMembers
+	(*MemberChange)(nil),                // 57: ashlar.meta.v1.MemberChange
+	(*RemoveReplica)(nil),               // 58: ashlar.meta.v1.RemoveReplica
+	(*TransferLeader)(nil),              // 59: ashlar.meta.v1.TransferLeader
+	(*RegisterGatewayRequest)(nil),      // 60: ashlar.meta.v1.RegisterGatewayRequest
+	(*RegisterGatewayReply)(nil),        // 61: ashlar.meta.v1.RegisterGatewayReply
+	(*GatewayHeartbeatRequest)(nil),     // 62: ashlar.meta.v1.GatewayHeartbeatRequest
+	(*GatewayHeartbeatReply)(nil),       // 63: ashlar.meta.v1.GatewayHeartbeatReply
+	(*WatchExportsRequest)(nil),         // 64: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 65: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 66: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 67: ashlar.meta.v1.AttachReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
 	0,  // 1: ashlar.meta.v1.Volume.state:type_name -> ashlar.meta.v1.VolumeState
 	7,  // 2: ashlar.meta.v1.Volume.attachments:type_name -> ashlar.meta.v1.Attachment
 	5,  // 3: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
-	16, // 4: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
-	17, // 5: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
-	15, // 6: ashlar.meta.v1.ListTargetsReply.targets:type_name -> ashlar.meta.v1.Target
-	17, // 7: ashlar.meta.v1.AllowInitiatorRequest.initiator:type_name -> ashlar.meta.v1.Initiator
-	1,  // 8: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
-	2,  // 9: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
-	29, // 10: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
-	31, // 11: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
-	28, // 12: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	28, // 13: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
-	30, // 14: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	30, // 15: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	43, // 16: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	28, // 17: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	44, // 18: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	48, // 19: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	29, // 20: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	49, // 21: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	52, // 22: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	51, // 23: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	53, // 24: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	54, // 25: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	56, // 26: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	57, // 27: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	29, // 28: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	55, // 29: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 30: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	15, // 31: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 32: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	30, // 33: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	51, // 34: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	44, // 35: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	8,  // 36: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 37: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 38: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 39: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 40: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	18, // 41: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	19, // 42: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	21, // 43: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	22, // 44: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	24, // 45: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	25, // 46: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	26, // 47: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	27, // 48: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	41, // 49: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	32, // 50: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	34, // 51: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	36, // 52: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	37, // 53: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	39, // 54: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	40, // 55: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	45, // 56: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	47, // 57: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	58, // 58: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	60, // 59: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	62, // 60: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	64, // 61: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	5,  // 62: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 63: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 64: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 65: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 66: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 67: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	20, // 68: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 69: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	23, // 70: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 71: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 72: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 73: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 74: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	42, // 75: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	33, // 76: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	35, // 77: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	28, // 78: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	38, // 79: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	30, // 80: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	30, // 81: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	46, // 82: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	50, // 83: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	59, // 84: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	61, // 85: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	63, // 86: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	65, // 87: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	62, // [62:88] is the sub-list for method output_type
-	36, // [36:62] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	17, // 4: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
+	18, // 5: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
+	16, // 6: ashlar.meta.v1.Target.redirects:type_name -> ashlar.meta.v1.Redirect
+	15, // 7: ashlar.meta.v1.ListTargetsReply.targets:type_name -> ashlar.meta.v1.Target
+	18, // 8: ashlar.meta.v1.AllowInitiatorRequest.initiator:type_name -> ashlar.meta.v1.Initiator
+	16, // 9: ashlar.meta.v1.RedirectTargetRequest.redirect:type_name -> ashlar.meta.v1.Redirect
+	1,  // 10: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
+	2,  // 11: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
+	31, // 12: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
+	33, // 13: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
+	30, // 14: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	30, // 15: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
+	32, // 16: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	32, // 17: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	45, // 18: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 19: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	46, // 20: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	50, // 21: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 22: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	51, // 23: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	54, // 24: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	53, // 25: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	55, // 26: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	56, // 27: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	58, // 28: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	59, // 29: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	31, // 30: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	57, // 31: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 32: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	15, // 33: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 34: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	32, // 35: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	53, // 36: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	46, // 37: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	8,  // 38: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 39: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 40: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 41: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 42: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 43: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 44: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 45: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 46: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 47: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 48: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 49: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 50: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 51: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	43, // 52: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	34, // 53: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	36, // 54: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	38, // 55: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	39, // 56: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	41, // 57: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	42, // 58: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	47, // 59: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	49, // 60: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	60, // 61: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	62, // 62: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	64, // 63: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	66, // 64: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	5,  // 65: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 66: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 67: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 68: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 69: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 70: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 71: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 72: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 73: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 74: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 75: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 76: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 77: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 78: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 79: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 80: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 81: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 82: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 83: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 84: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 85: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	48, // 86: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	52, // 87: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	61, // 88: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	63, // 89: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	65, // 90: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	67, // 91: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	65, // [65:92] is the sub-list for method output_type
+	38, // [38:65] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -5045,7 +5215,7 @@ func file_api_meta_v1_meta_proto_init() {
 	if File_api_meta_v1_meta_proto != nil {
 		return
 	}
-	file_api_meta_v1_meta_proto_msgTypes[48].OneofWrappers = []any{
+	file_api_meta_v1_meta_proto_msgTypes[50].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),
 		(*Order_Remove)(nil),
@@ -5057,7 +5227,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   62,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -38,6 +38,7 @@ const (
 	Admin_UnmapLUN_FullMethodName         = "/ashlar.meta.v1.Admin/UnmapLUN"
 	Admin_AllowInitiator_FullMethodName   = "/ashlar.meta.v1.Admin/AllowInitiator"
 	Admin_DenyInitiator_FullMethodName    = "/ashlar.meta.v1.Admin/DenyInitiator"
+	Admin_RedirectTarget_FullMethodName   = "/ashlar.meta.v1.Admin/RedirectTarget"
 	Admin_ClusterStatus_FullMethodName    = "/ashlar.meta.v1.Admin/ClusterStatus"
 	Admin_ListChunkservers_FullMethodName = "/ashlar.meta.v1.Admin/ListChunkservers"
 	Admin_ShowChunkserver_FullMethodName  = "/ashlar.meta.v1.Admin/ShowChunkserver"
@@ -67,6 +68,8 @@ type AdminClient interface {
 	UnmapLUN(ctx context.Context, in *UnmapLUNRequest, opts ...grpc.CallOption) (*Target, error)
 	AllowInitiator(ctx context.Context, in *AllowInitiatorRequest, opts ...grpc.CallOption) (*Target, error)
 	DenyInitiator(ctx context.Context, in *DenyInitiatorRequest, opts ...grpc.CallOption) (*Target, error)
+	// RedirectTarget has gateways send the initiators of a target elsewhere when they log in, or ends that.
+	RedirectTarget(ctx context.Context, in *RedirectTargetRequest, opts ...grpc.CallOption) (*Target, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error)
 	ListChunkservers(ctx context.Context, in *ListChunkserversRequest, opts ...grpc.CallOption) (*ListChunkserversReply, error)
 	ShowChunkserver(ctx context.Context, in *ShowChunkserverRequest, opts ...grpc.CallOption) (*ShowChunkserverReply, error)
@@ -215,6 +218,16 @@ func (c *adminClient) DenyInitiator(ctx context.Context, in *DenyInitiatorReques
 	return out, nil
 }
 
+func (c *adminClient) RedirectTarget(ctx context.Context, in *RedirectTargetRequest, opts ...grpc.CallOption) (*Target, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Target)
+	err := c.cc.Invoke(ctx, Admin_RedirectTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClusterStatusReply)
@@ -305,6 +318,8 @@ type AdminServer interface {
 	UnmapLUN(context.Context, *UnmapLUNRequest) (*Target, error)
 	AllowInitiator(context.Context, *AllowInitiatorRequest) (*Target, error)
 	DenyInitiator(context.Context, *DenyInitiatorRequest) (*Target, error)
+	// RedirectTarget has gateways send the initiators of a target elsewhere when they log in, or ends that.
+	RedirectTarget(context.Context, *RedirectTargetRequest) (*Target, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error)
 	ListChunkservers(context.Context, *ListChunkserversRequest) (*ListChunkserversReply, error)
 	ShowChunkserver(context.Context, *ShowChunkserverRequest) (*ShowChunkserverReply, error)
@@ -361,6 +376,9 @@ func (UnimplementedAdminServer) AllowInitiator(context.Context, *AllowInitiatorR
 }
 func (UnimplementedAdminServer) DenyInitiator(context.Context, *DenyInitiatorRequest) (*Target, error) {
 	return nil, status.Error(codes.Unimplemented, "method DenyInitiator not implemented")
+}
+func (UnimplementedAdminServer) RedirectTarget(context.Context, *RedirectTargetRequest) (*Target, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedirectTarget not implemented")
 }
 func (UnimplementedAdminServer) ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClusterStatus not implemented")
@@ -638,6 +656,24 @@ func _Admin_DenyInitiator_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_RedirectTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedirectTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RedirectTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RedirectTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RedirectTarget(ctx, req.(*RedirectTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_ClusterStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClusterStatusRequest)
 	if err := dec(in); err != nil {
@@ -822,6 +858,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DenyInitiator",
 			Handler:    _Admin_DenyInitiator_Handler,
+		},
+		{
+			MethodName: "RedirectTarget",
+			Handler:    _Admin_RedirectTarget_Handler,
 		},
 		{
 			MethodName: "ClusterStatus",

@@ -33,6 +33,8 @@ type Target struct {
 	LUNs  []LUN
 	// Access is who may log in. The entry with the initiator's own name goes before the one of AnyInitiator.
 	Access []Access
+	// Redirect is where initiators are sent that log in; nil: the target is served here.
+	Redirect *login.Redirect
 }
 
 // LUN puts a volume at a logical unit number.
@@ -55,6 +57,7 @@ type target struct {
 	alias  string
 	luns   []LUN
 	access map[string]login.Auth
+	moved  *login.Redirect
 }
 
 // find returns the entry for an initiator.
@@ -108,7 +111,7 @@ func (s *snapshot) newTarget(c *Target) (*target, error) {
 	if len(c.Alias) > login.MaxValueLen {
 		return nil, fmt.Errorf("target: alias of %s has %d bytes", name, len(c.Alias))
 	}
-	t := &target{name: name, alias: c.Alias, access: make(map[string]login.Auth, len(c.Access))}
+	t := &target{name: name, alias: c.Alias, moved: c.Redirect, access: make(map[string]login.Auth, len(c.Access))}
 	seen := map[uint16]bool{}
 	for _, l := range c.LUNs {
 		if _, ok := s.volumes[l.Volume]; !ok {

@@ -36,7 +36,9 @@ func (e *Env) LookupTarget(initiator, name string) login.TargetInfo {
 	if !ok {
 		return login.TargetInfo{Exists: true}
 	}
-	return login.TargetInfo{Exists: true, Allowed: true, PortalGroupTag: e.port.Group, Alias: t.alias, Auth: auth}
+	return login.TargetInfo{
+		Exists: true, Allowed: true, Redirect: t.moved, PortalGroupTag: e.port.Group, Alias: t.alias, Auth: auth,
+	}
 }
 
 // LookupDiscovery implements login.Env. Discovery is for initiators that may use a target; it asks for the proof that the

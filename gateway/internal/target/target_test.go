@@ -168,6 +168,14 @@ func TestLookup(t *testing.T) {
 	if i := e.LookupTarget(host2, "iqn.2026-11.dev.ashlar:none"); i.Exists {
 		t.Errorf("%+v", i)
 	}
+	moved := config()
+	moved.Targets[0].Redirect = &login.Redirect{Address: "10.0.0.9:3260"}
+	if err := r.Apply(moved); err != nil {
+		t.Fatal(err)
+	}
+	if i := e.LookupTarget(host1, moved.Targets[0].Name); i.Redirect == nil || i.Redirect.Address != "10.0.0.9:3260" {
+		t.Errorf("%+v", i)
+	}
 	if d := e.LookupDiscovery(host2); !d.Allowed || d.Auth.Initiator != nil {
 		t.Errorf("%+v", d)
 	}

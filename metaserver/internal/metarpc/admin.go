@@ -2,11 +2,13 @@ package metarpc
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/topology"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -159,6 +161,7 @@ func (a *admin) AllowInitiator(ctx context.Context, r *metav1.AllowInitiatorRequ
 		return n.AllowInitiator(ctx, r.GetIqn(), namespace.NewGrant{
 			Name: i.GetName(), ChapUser: i.GetChapUser(), ChapSecret: i.GetChapSecret(),
 			MutualUser: i.GetMutualUser(), MutualSecret: i.GetMutualSecret(),
+			ChapOldSecret: i.GetChapOldSecret(), LongSecrets: r.GetLongSecrets(),
 		})
 	})
 }
@@ -166,6 +169,19 @@ func (a *admin) AllowInitiator(ctx context.Context, r *metav1.AllowInitiatorRequ
 func (a *admin) DenyInitiator(ctx context.Context, r *metav1.DenyInitiatorRequest) (*metav1.Target, error) {
 	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
 		return n.DenyInitiator(ctx, r.GetIqn(), r.GetInitiator())
+	})
+}
+
+func (a *admin) RedirectTarget(ctx context.Context, r *metav1.RedirectTargetRequest) (*metav1.Target, error) {
+	d := r.GetRedirect()
+	known := func(g topology.Gateway) bool { return g.Name == d.GetGateway() }
+	if d.GetGateway() != "" && d.GetAddress() != "" && !slices.ContainsFunc(a.picture(ctx).cluster.Gateways, known) {
+		return nil, refuse.As(refuse.NotFound, "there is no gateway %q: see ashlar cluster status", d.GetGateway())
+	}
+	return a.change(ctx, func(n *namespace.Namespace) (*namespace.TargetRecord, error) {
+		return n.SetRedirect(ctx, r.GetIqn(), namespace.Redirect{
+			Gateway: d.GetGateway(), Address: d.GetAddress(), Permanent: d.GetPermanent(),
+		})
 	})
 }
 

@@ -153,7 +153,7 @@ func where(c topology.Copyset) *metav1.Copyset {
 // target makes the message of a target with its secrets. An entry whose secrets can not be opened is left out: without
 // them it would let anybody in.
 func (e *Exports) target(p *picture, n *namespace.Namespace, t *namespace.TargetRecord) *metav1.Target {
-	out := &metav1.Target{Iqn: t.IQN, CreatedUnixMs: t.CreatedUnixMs, Luns: p.luns(t)}
+	out := &metav1.Target{Iqn: t.IQN, CreatedUnixMs: t.CreatedUnixMs, Luns: p.luns(t), Redirects: redirects(t)}
 	for _, g := range t.Grants {
 		o, err := n.OpenGrant(t.IQN, g)
 		if at := t.IQN + " " + g.Name; err != nil {
@@ -166,6 +166,7 @@ func (e *Exports) target(p *picture, n *namespace.Namespace, t *namespace.Target
 		}
 		out.Initiators = append(out.Initiators, &metav1.Initiator{
 			Name: o.Name, ChapUser: o.ChapUser, ChapSecret: o.ChapSecret, MutualUser: o.MutualUser, MutualSecret: o.MutualSecret,
+			ChapOldSecret: o.ChapOldSecret,
 		})
 	}
 	return out

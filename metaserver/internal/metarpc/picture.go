@@ -160,9 +160,20 @@ func (p *picture) dead(c topology.Copyset) string {
 
 // target makes the message of a target, without secrets.
 func (p *picture) target(t *namespace.TargetRecord) *metav1.Target {
-	out := &metav1.Target{Iqn: t.IQN, CreatedUnixMs: t.CreatedUnixMs, Luns: p.luns(t)}
+	out := &metav1.Target{Iqn: t.IQN, CreatedUnixMs: t.CreatedUnixMs, Luns: p.luns(t), Redirects: redirects(t)}
 	for _, g := range t.Grants {
-		out.Initiators = append(out.Initiators, &metav1.Initiator{Name: g.Name, ChapUser: g.ChapUser, MutualUser: g.MutualUser})
+		out.Initiators = append(out.Initiators, &metav1.Initiator{
+			Name: g.Name, ChapUser: g.ChapUser, MutualUser: g.MutualUser, ChapRotating: g.ChapOldSecret != nil,
+		})
+	}
+	return out
+}
+
+// redirects makes the messages of where the initiators of a target are sent.
+func redirects(t *namespace.TargetRecord) []*metav1.Redirect {
+	var out []*metav1.Redirect
+	for _, r := range t.Redirects {
+		out = append(out, &metav1.Redirect{Gateway: r.Gateway, Address: r.Address, Permanent: r.Permanent})
 	}
 	return out
 }

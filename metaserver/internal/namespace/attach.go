@@ -244,7 +244,11 @@ func (n *Namespace) OpenGrant(iqn string, g Grant) (NewGrant, error) {
 		sealed []byte
 		which  string
 		to     *string
-	}{{g.ChapSecret, chapPlace, &out.ChapSecret}, {g.MutualSecret, mutualPlace, &out.MutualSecret}} {
+	}{
+		{g.ChapSecret, chapPlace, &out.ChapSecret},
+		{g.ChapOldSecret, chapOldPlace, &out.ChapOldSecret},
+		{g.MutualSecret, mutualPlace, &out.MutualSecret},
+	} {
 		if s.sealed == nil {
 			continue
 		}

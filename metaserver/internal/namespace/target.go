@@ -20,8 +20,8 @@ const (
 	// chapNameMax bounds a CHAP user's name, in bytes.
 	chapNameMax = 255
 	// secretMin and secretMax bound a CHAP secret, in bytes. RFC 7143 section 12.1.3 asks for 96 bits; Windows takes 12 to
-	// 16 bytes and nothing else, so a longer one would lock hosts out that come later.
-	secretMin, secretMax = 12, 16
+	// 16 bytes and nothing else, so a longer one would lock hosts out that come later: longSecretMax is for who says so.
+	secretMin, secretMax, longSecretMax = 12, 16, 255
 )
 
 // LUN is a volume in a target.
@@ -38,14 +38,18 @@ type Grant struct {
 	MutualUser   string `json:"mutual_user,omitempty"`
 	ChapSecret   []byte `json:"chap_secret,omitempty"`
 	MutualSecret []byte `json:"mutual_secret,omitempty"`
+	// ChapOldSecret is valid as well, until the initiator has the other one.
+	ChapOldSecret []byte `json:"chap_old_secret,omitempty"`
 }
 
 // TargetRecord is what is stored of a target.
 type TargetRecord struct {
-	IQN           string  `json:"iqn"`
-	LUNs          []LUN   `json:"luns,omitempty"`   // by LUN
-	Grants        []Grant `json:"grants,omitempty"` // by name
-	CreatedUnixMs int64   `json:"created_unix_ms"`
+	IQN    string  `json:"iqn"`
+	LUNs   []LUN   `json:"luns,omitempty"`   // by LUN
+	Grants []Grant `json:"grants,omitempty"` // by name
+	// Redirects are where gateways send the target's initiators, by the gateway's name.
+	Redirects     []Redirect `json:"redirects,omitempty"`
+	CreatedUnixMs int64      `json:"created_unix_ms"`
 	// Request names the call that made the target.
 	Request string `json:"request,omitempty"`
 	// Raise are volumes whose access generation is still to be raised for an entry that was taken out: one transaction
@@ -56,6 +60,7 @@ type TargetRecord struct {
 func (t *TargetRecord) clone() *TargetRecord {
 	c := *t
 	c.LUNs, c.Grants, c.Raise = slices.Clone(t.LUNs), slices.Clone(t.Grants), slices.Clone(t.Raise)
+	c.Redirects = slices.Clone(t.Redirects)
 	return &c
 }
 
@@ -205,6 +210,10 @@ type NewGrant struct {
 	Name                     string
 	ChapUser, ChapSecret     string
 	MutualUser, MutualSecret string
+	// ChapOldSecret is a second secret of ChapUser that is valid while the first takes its place; empty: none.
+	ChapOldSecret string
+	// LongSecrets lets secrets be longer than what every initiator takes.
+	LongSecrets bool
 }
 
 // check checks g and folds its name.
@@ -225,14 +234,30 @@ func (g *NewGrant) check() error {
 		return refuse.As(refuse.Invalid, "mutual CHAP needs both a user and a secret")
 	case g.MutualUser != "" && g.ChapUser == "":
 		return refuse.As(refuse.Invalid, "mutual CHAP comes on top of CHAP: give a user and a secret for the initiator too")
-	case g.ChapSecret != "" && g.ChapSecret == g.MutualSecret:
+	case g.ChapOldSecret != "" && g.ChapSecret == "":
+		return refuse.As(refuse.Invalid, "an old CHAP secret is valid beside a new one: give a user and a secret too")
+	case g.ChapOldSecret != "" && g.ChapOldSecret == g.ChapSecret:
+		return refuse.As(refuse.Invalid, "the CHAP secret and the old one are the same: leave the old one out")
+	case g.MutualSecret != "" && (g.ChapSecret == g.MutualSecret || g.ChapOldSecret == g.MutualSecret):
 		return refuse.As(refuse.Invalid, "the CHAP secret and the mutual secret are the same: RFC 7143 section 12.1.3 asks for different ones")
 	}
-	for _, s := range []string{g.ChapSecret, g.MutualSecret} {
-		if s != "" && (len(s) < secretMin || len(s) > secretMax) {
-			return refuse.As(refuse.Invalid, "a CHAP secret has %d to %d bytes (fewer are too weak without IPsec, and Windows takes no more), "+
-				"this one has %d", secretMin, secretMax, len(s))
+	for _, s := range []string{g.ChapSecret, g.ChapOldSecret, g.MutualSecret} {
+		if err := checkSecret(s, g.LongSecrets); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkSecret checks the length of a secret; empty is none.
+func checkSecret(s string, long bool) error {
+	switch {
+	case s == "":
+	case long && len(s) > longSecretMax:
+		return refuse.As(refuse.Invalid, "a long CHAP secret has at most %d bytes, this one has %d", longSecretMax, len(s))
+	case len(s) < secretMin || len(s) > secretMax && !long:
+		return refuse.As(refuse.Invalid, "a CHAP secret has %d to %d bytes (fewer are too weak without IPsec, and Windows takes no more; "+
+			"--long-secrets permits up to %d), this one has %d", secretMin, secretMax, longSecretMax, len(s))
 	}
 	return nil
 }
@@ -242,10 +267,11 @@ func place(iqn, initiator, which string) string {
 	return fmt.Sprintf("%s\x00%s\x00%s", iqn, initiator, which)
 }
 
-// The two secrets of a grant.
+// The secrets of a grant.
 const (
-	chapPlace   = "chap"
-	mutualPlace = "mutual"
+	chapPlace    = "chap"
+	mutualPlace  = "mutual"
+	chapOldPlace = "chap-old"
 )
 
 // AllowInitiator puts an entry into a target's access list, in the place of one with the same name.
@@ -266,6 +292,9 @@ func (n *Namespace) AllowInitiator(ctx context.Context, iqn string, g NewGrant) 
 		}
 		if g.MutualSecret != "" {
 			rec.MutualSecret = n.o.Sealer.Seal(g.MutualSecret, place(t.IQN, g.Name, mutualPlace))
+		}
+		if g.ChapOldSecret != "" {
+			rec.ChapOldSecret = n.o.Sealer.Seal(g.ChapOldSecret, place(t.IQN, g.Name, chapOldPlace))
 		}
 		i, found := slices.BinarySearchFunc(t.Grants, g.Name, func(a Grant, name string) int { return cmp.Compare(a.Name, name) })
 		switch {
@@ -288,23 +317,30 @@ func (n *Namespace) secretsDiffer(g *NewGrant) error {
 	}
 	for _, t := range n.mu.targets {
 		for _, o := range t.Grants {
-			if o.ChapSecret == nil {
-				continue
+			for _, s := range []struct {
+				sealed []byte
+				which  string
+			}{{o.ChapSecret, chapPlace}, {o.ChapOldSecret, chapOldPlace}} {
+				if chap, ok := n.opened(s.sealed, place(t.IQN, o.Name, s.which)); ok && chap == g.MutualSecret {
+					return refuse.As(refuse.Invalid, "the mutual secret is the secret of initiator %s of %s: choose another one", o.Name, t.IQN)
+				}
 			}
-			chap, err := n.o.Sealer.Open(o.ChapSecret, place(t.IQN, o.Name, chapPlace))
-			if err == nil && chap == g.MutualSecret {
-				return refuse.As(refuse.Invalid, "the mutual secret is the secret of initiator %s of %s: choose another one", o.Name, t.IQN)
-			}
-			if o.MutualSecret == nil {
-				continue
-			}
-			mutual, err := n.o.Sealer.Open(o.MutualSecret, place(t.IQN, o.Name, mutualPlace))
-			if err == nil && mutual == g.ChapSecret {
+			mutual, ok := n.opened(o.MutualSecret, place(t.IQN, o.Name, mutualPlace))
+			if ok && (mutual == g.ChapSecret || mutual == g.ChapOldSecret) {
 				return refuse.As(refuse.Invalid, "the CHAP secret is the mutual secret of initiator %s of %s: choose another one", o.Name, t.IQN)
 			}
 		}
 	}
 	return nil
+}
+
+// opened opens a sealed secret. There is a Sealer.
+func (n *Namespace) opened(sealed []byte, place string) (string, bool) {
+	if sealed == nil {
+		return "", false
+	}
+	secret, err := n.o.Sealer.Open(sealed, place)
+	return secret, err == nil
 }
 
 // DenyInitiator takes an entry out of a target's access list and raises the access generation of the target's volumes.

@@ -137,7 +137,8 @@ var aVolume = &metav1.Volume{
 
 var aTarget = &metav1.Target{
 	Iqn: "iqn.x", Luns: []*metav1.LUN{{Lun: 3, Volume: "v", VolumeId: 7, ReadOnly: true}},
-	Initiators: []*metav1.Initiator{{Name: "iqn.h", ChapUser: "u", MutualUser: "m", ChapSecret: "never shown"}, {Name: "*"}},
+	Initiators: []*metav1.Initiator{{Name: "iqn.h", ChapUser: "u", MutualUser: "m", ChapSecret: "never shown", ChapRotating: true}, {Name: "*"}},
+	Redirects:  []*metav1.Redirect{{Gateway: "g", Address: "b:3260", Permanent: true}, {Address: "c:3260"}},
 }
 
 func aCopyset(op *metav1.Operation) *metav1.Copyset {
@@ -168,6 +169,10 @@ func (f *fake) MapLUN(context.Context, *metav1.MapLUNRequest) (*metav1.Target, e
 }
 
 func (f *fake) AllowInitiator(context.Context, *metav1.AllowInitiatorRequest) (*metav1.Target, error) {
+	return aTarget, nil
+}
+
+func (f *fake) RedirectTarget(context.Context, *metav1.RedirectTargetRequest) (*metav1.Target, error) {
 	return aTarget, nil
 }
 
@@ -290,7 +295,7 @@ func TestTargetCommands(t *testing.T) {
 	if i.GetChapSecret() != "0123456789ab" || i.GetMutualSecret() != "ba9876543210" || i.GetName() != "iqn.h" {
 		t.Errorf("asked for %v", i)
 	}
-	if strings.Contains(out, "never shown") || !strings.Contains(out, "(mutual CHAP, users u and m)") || !strings.Contains(out, "* (no authentication)") ||
+	if strings.Contains(out, "never shown") || !strings.Contains(out, "(mutual CHAP, users u and m, the old secret is valid as well)") || !strings.Contains(out, "* (no authentication)") ||
 		!strings.Contains(out, "v (read-only)") {
 		t.Errorf("shown: %s", out)
 	}
@@ -328,6 +333,44 @@ func TestTargetCommands(t *testing.T) {
 	}
 	if out, _, err = run(t, meta, "target", "show", "iqn.x", "-o", "json"); err != nil || strings.Contains(out, "never shown") {
 		t.Errorf("%v %s", err, out)
+	}
+}
+
+func TestAllowOptionsAndRedirect(t *testing.T) {
+	f, meta := serve(t)
+	dir := t.TempDir()
+	secret, old := filepath.Join(dir, "s"), filepath.Join(dir, "o")
+	for name, text := range map[string]string{secret: "0123456789ab\n", old: "0123456789cd\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := run(t, meta, "target", "allow", "iqn.x", "--initiator", "iqn.h", "--chap-user", "u", "--chap-secret-file", secret,
+		"--chap-old-secret-file", old, "--long-secrets"); err != nil {
+		t.Fatal(err)
+	}
+	q := f.asked[0].(*metav1.AllowInitiatorRequest)
+	if q.GetInitiator().GetChapSecret() != "0123456789ab" || q.GetInitiator().GetChapOldSecret() != "0123456789cd" || !q.GetLongSecrets() {
+		t.Errorf("asked for %v", q)
+	}
+	out, _, err := run(t, meta, "target", "redirect", "iqn.x", "--gateway", "g", "--to", "b:3260", "--permanent")
+	if err != nil || !strings.Contains(out, "from gateway g to b:3260, permanently") || !strings.Contains(out, "from every gateway to c:3260, temporarily") {
+		t.Errorf("%v, shown: %s", err, out)
+	}
+	r := f.asked[1].(*metav1.RedirectTargetRequest)
+	if d := r.GetRedirect(); r.GetIqn() != "iqn.x" || d.GetGateway() != "g" || d.GetAddress() != "b:3260" || !d.GetPermanent() {
+		t.Errorf("asked for %v", r)
+	}
+	if _, _, err := run(t, meta, "target", "redirect", "iqn.x", "--off"); err != nil {
+		t.Fatal(err)
+	}
+	if d := f.asked[2].(*metav1.RedirectTargetRequest).GetRedirect(); d.GetAddress() != "" || d.GetGateway() != "" {
+		t.Errorf("asked for %v", d)
+	}
+	for _, args := range [][]string{{}, {"--off", "--to", "b:3260"}} {
+		if _, _, err := run(t, meta, append([]string{"target", "redirect", "iqn.x"}, args...)...); err == nil || !strings.Contains(err.Error(), "--off") {
+			t.Errorf("%v: %v", args, err)
+		}
 	}
 }
 

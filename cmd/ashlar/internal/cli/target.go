@@ -22,6 +22,7 @@ type targetOut struct {
 	CreatedUnixMs int64          `json:"created_unix_ms"`
 	LUNs          []lunOut       `json:"luns"`
 	Initiators    []initiatorOut `json:"initiators"`
+	Redirects     []redirectOut  `json:"redirects"`
 	// PendingGateways is there only in the answer to a change that some gateways have not confirmed.
 	PendingGateways []string `json:"pending_gateways,omitempty"`
 }
@@ -37,25 +38,36 @@ type initiatorOut struct {
 	Name       string `json:"name"`
 	ChapUser   string `json:"chap_user"`
 	MutualUser string `json:"mutual_user"`
+	// ChapRotating says that an old secret is valid as well.
+	ChapRotating bool `json:"chap_rotating"`
+}
+
+type redirectOut struct {
+	Gateway   string `json:"gateway"`
+	Address   string `json:"address"`
+	Permanent bool   `json:"permanent"`
 }
 
 func newTargetOut(t *metav1.Target) targetOut {
 	out := targetOut{
 		IQN: t.GetIqn(), CreatedUnixMs: t.GetCreatedUnixMs(), LUNs: []lunOut{}, Initiators: []initiatorOut{},
-		PendingGateways: t.GetPendingGateways(),
+		Redirects: []redirectOut{}, PendingGateways: t.GetPendingGateways(),
 	}
 	for _, l := range t.GetLuns() {
 		out.LUNs = append(out.LUNs, lunOut{l.GetLun(), l.GetVolume(), l.GetVolumeId(), l.GetReadOnly()})
 	}
 	for _, i := range t.GetInitiators() {
-		out.Initiators = append(out.Initiators, initiatorOut{i.GetName(), i.GetChapUser(), i.GetMutualUser()})
+		out.Initiators = append(out.Initiators, initiatorOut{i.GetName(), i.GetChapUser(), i.GetMutualUser(), i.GetChapRotating()})
+	}
+	for _, r := range t.GetRedirects() {
+		out.Redirects = append(out.Redirects, redirectOut{r.GetGateway(), r.GetAddress(), r.GetPermanent()})
 	}
 	return out
 }
 
 func targetCommand() *cobra.Command {
 	return group("target", "Create targets, map volumes into them and say who may use them",
-		targetCreate(), targetList(), targetShow(), targetDelete(), targetMap(), targetUnmap(), targetAllow(), targetDeny())
+		targetCreate(), targetList(), targetShow(), targetDelete(), targetMap(), targetUnmap(), targetAllow(), targetDeny(), targetRedirect())
 }
 
 // target shows one target.
@@ -81,6 +93,9 @@ func (s *session) target(t *metav1.Target, err error) error {
 		if len(o.Initiators) == 0 {
 			field(w, "Allowed", "nobody: see ashlar target allow")
 		}
+		for _, r := range o.Redirects {
+			field(w, "Redirect", redirectText(r))
+		}
 	})
 }
 
@@ -93,11 +108,15 @@ func (s *session) pending(gateways []string) {
 
 // auth says how an initiator proves itself.
 func auth(i initiatorOut) string {
+	note := ""
+	if i.ChapRotating {
+		note = ", the old secret is valid as well"
+	}
 	switch {
 	case i.MutualUser != "":
-		return fmt.Sprintf(" (mutual CHAP, users %s and %s)", i.ChapUser, i.MutualUser)
+		return fmt.Sprintf(" (mutual CHAP, users %s and %s%s)", i.ChapUser, i.MutualUser, note)
 	case i.ChapUser != "":
-		return fmt.Sprintf(" (CHAP, user %s)", i.ChapUser)
+		return fmt.Sprintf(" (CHAP, user %s%s)", i.ChapUser, note)
 	}
 	return " (no authentication)"
 }
@@ -173,7 +192,8 @@ func targetUnmap() *cobra.Command {
 
 func targetAllow() *cobra.Command {
 	i := &metav1.Initiator{}
-	var secretFile, mutualFile string
+	var secretFile, oldFile, mutualFile string
+	var long bool
 	c := verb("allow IQN --initiator NAME", "Let an initiator use a target, in place of what it was allowed before", cobra.ExactArgs(1),
 		func(ctx context.Context, s *session, args []string) error {
 			if (i.ChapUser == "") != (secretFile == "") || (i.MutualUser == "") != (mutualFile == "") {
@@ -184,14 +204,19 @@ func targetAllow() *cobra.Command {
 			if i.ChapSecret, err = readSecret("--chap-secret-file", secretFile); err != nil {
 				return err
 			}
+			if i.ChapOldSecret, err = readSecret("--chap-old-secret-file", oldFile); err != nil {
+				return err
+			}
 			if i.MutualSecret, err = readSecret("--mutual-secret-file", mutualFile); err != nil {
 				return err
 			}
-			return s.target(s.admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: args[0], Initiator: i}))
+			return s.target(s.admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: args[0], Initiator: i, LongSecrets: long}))
 		})
 	c.Flags().StringVar(&i.Name, "initiator", "", "the initiator's iSCSI name, or * for any")
 	c.Flags().StringVar(&i.ChapUser, "chap-user", "", "user with which the initiator proves itself")
 	c.Flags().StringVar(&secretFile, "chap-secret-file", "", "file with its secret, 12 to 16 bytes; - for stdin")
+	c.Flags().StringVar(&oldFile, "chap-old-secret-file", "", "file with a secret that is valid as well, until the initiator has the other one")
+	c.Flags().BoolVar(&long, "long-secrets", false, "permit secrets of more than 16 bytes, which Windows does not take")
 	c.Flags().StringVar(&i.MutualUser, "mutual-user", "", "user with which the target proves itself")
 	c.Flags().StringVar(&mutualFile, "mutual-secret-file", "", "file with its secret, 12 to 16 bytes, another one")
 	mustFlag(c, "initiator")
@@ -235,5 +260,35 @@ func targetDeny() *cobra.Command {
 		})
 	c.Flags().StringVar(&q.Initiator, "initiator", "", "the initiator's iSCSI name, or * for the entry that lets any in")
 	mustFlag(c, "initiator")
+	return c
+}
+
+// redirectText says where a redirect leads.
+func redirectText(r redirectOut) string {
+	from, how := "every gateway", "temporarily"
+	if r.Gateway != "" {
+		from = "gateway " + r.Gateway
+	}
+	if r.Permanent {
+		how = "permanently"
+	}
+	return fmt.Sprintf("from %s to %s, %s", from, r.Address, how)
+}
+
+func targetRedirect() *cobra.Command {
+	q := &metav1.RedirectTargetRequest{Redirect: &metav1.Redirect{}}
+	off := false
+	c := verb("redirect IQN --to HOST:PORT | --off", "Have gateways send a target's initiators elsewhere when they log in", cobra.ExactArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			if off == (q.Redirect.GetAddress() != "") {
+				return errors.New("say where initiators are sent with --to HOST:PORT, or end a redirect with --off")
+			}
+			q.Iqn = args[0]
+			return s.target(s.admin.RedirectTarget(ctx, q))
+		})
+	c.Flags().StringVar(&q.Redirect.Gateway, "gateway", "", "name of the gateway that sends them away; without it every one but that at --to")
+	c.Flags().StringVar(&q.Redirect.Address, "to", "", "portal that they are sent to")
+	c.Flags().BoolVar(&q.Redirect.Permanent, "permanent", false, "have initiators remember it")
+	c.Flags().BoolVar(&off, "off", false, "end the redirect")
 	return c
 }

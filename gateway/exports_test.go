@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"testing"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+)
+
+// TestExportedSecrets looks at the proof that an entry of an access list asks for. One that is damaged must not let anybody
+// in who proves nothing.
+func TestExportedSecrets(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		entry   *metav1.Initiator
+		open    bool
+		secrets []string
+		mutual  bool
+	}{
+		{"nothing", &metav1.Initiator{Name: "*"}, true, nil, false},
+		{"one secret", &metav1.Initiator{ChapUser: "u", ChapSecret: "a"}, false, []string{"a"}, false},
+		{"two secrets", &metav1.Initiator{ChapUser: "u", ChapSecret: "a", ChapOldSecret: "b"}, false, []string{"a", "b"}, false},
+		{"mutual", &metav1.Initiator{ChapUser: "u", ChapSecret: "a", MutualUser: "m", MutualSecret: "c"}, false, []string{"a"}, true},
+		{"no secret", &metav1.Initiator{ChapUser: "u"}, false, nil, false},
+		{"no user", &metav1.Initiator{ChapSecret: "a"}, false, []string{"a"}, false},
+		{"no mutual secret", &metav1.Initiator{ChapUser: "u", ChapSecret: "a", MutualUser: "m"}, false, []string{"a"}, false},
+	} {
+		a := newAuth(c.entry)
+		if (a.Initiator == nil) != c.open || (a.Mutual != nil) != c.mutual {
+			t.Errorf("%s: %+v", c.name, a)
+			continue
+		}
+		if c.open {
+			continue
+		}
+		if len(a.Initiator.Secrets) != len(c.secrets) {
+			t.Errorf("%s: %d secrets", c.name, len(a.Initiator.Secrets))
+			continue
+		}
+		for i, want := range c.secrets {
+			if got := []byte(a.Initiator.Secrets[i]); string(got) != want {
+				t.Errorf("%s: secret %d differs", c.name, i)
+			}
+		}
+	}
+}
+
+func TestExportedRedirects(t *testing.T) {
+	all := &metav1.Redirect{Address: "10.0.0.2:3260"}
+	own := &metav1.Redirect{Gateway: "g1", Address: "10.0.0.3:3260", Permanent: true}
+	for _, c := range []struct {
+		name      string
+		redirects []*metav1.Redirect
+		self      uint64
+		want      string
+		permanent bool
+	}{
+		{"none", nil, 1, "", false},
+		{"all", []*metav1.Redirect{all}, 1, "10.0.0.2:3260", false},
+		{"all, to here", []*metav1.Redirect{all}, 2, "", false},
+		{"own before all", []*metav1.Redirect{all, own}, 1, "10.0.0.3:3260", true},
+		{"own before all, other order", []*metav1.Redirect{own, all}, 1, "10.0.0.3:3260", true},
+		{"another's", []*metav1.Redirect{own}, 2, "", false},
+		{"a gateway that is not listed", []*metav1.Redirect{all, own}, 9, "10.0.0.2:3260", false},
+	} {
+		e, err := newExports(&metav1.Exports{
+			Gateways: []*metav1.Gateway{
+				{Id: 1, Name: "g1", Portals: []string{"10.0.0.1:3260"}},
+				{Id: 2, Name: "g2", Portals: []string{"[fd00::2]:3260", "10.0.0.2:3260"}},
+			},
+			Targets: []*metav1.Target{{Iqn: "iqn.2026-11.com.example:t", Redirects: c.redirects}},
+		}, c.self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := e.targets.Targets[0].Redirect
+		if got := r != nil; got != (c.want != "") {
+			t.Errorf("%s: redirect %+v", c.name, r)
+			continue
+		}
+		if r != nil && (r.Address != c.want || r.Permanent != c.permanent) {
+			t.Errorf("%s: redirect %+v", c.name, r)
+		}
+	}
+}
