@@ -31,7 +31,7 @@ func TestFaultKillAll(t *testing.T) {
 		}
 		r.begin((*load.Load).RunUntilCut)
 		r.flow(50)
-		time.Sleep(seconds(t, 2))
+		time.Sleep(seconds(t, 1))
 		must(t, cl.KillAll())
 		r.stop()
 		r.check(phase+", load", 0)

@@ -1,6 +1,7 @@
 package metarpc
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -64,12 +65,11 @@ func (a *admin) ShowVolume(ctx context.Context, r *metav1.ShowVolumeRequest) (*m
 }
 
 func (a *admin) ResizeVolume(ctx context.Context, r *metav1.ResizeVolumeRequest) (*metav1.Volume, error) {
-	confirmed := a.confirmed(ctx)
-	v, err := termOf(ctx).Namespace.ResizeVolume(ctx, r.GetName(), r.GetSize())
-	if err != nil {
-		return nil, err
-	}
-	pending, err := confirmed()
+	var v *namespace.VolumeRecord
+	pending, err := confirmed(ctx, func(n *namespace.Namespace) (err error) {
+		v, err = n.ResizeVolume(ctx, r.GetName(), r.GetSize())
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -82,21 +82,25 @@ func (a *admin) DeleteVolume(ctx context.Context, r *metav1.DeleteVolumeRequest)
 	return &metav1.DeleteVolumeReply{}, termOf(ctx).Namespace.DeleteVolume(ctx, r.GetName())
 }
 
-// confirmed begins a call that changes what gateways export. What it returns is called when the change is on record; it
-// waits until the gateways serve by it and returns those that do not.
-func (a *admin) confirmed(ctx context.Context) func() ([]string, error) {
+// confirmed changes by f what gateways export, waits until they serve by it and returns those that do not. What f does not
+// find may have been removed by an attempt of the same call whose answer was lost, so that is waited for too.
+func confirmed(ctx context.Context, f func(*namespace.Namespace) error) ([]string, error) {
 	t, until := termOf(ctx), time.Now().Add(confirmMax)
-	return func() ([]string, error) { return t.Exports.Await(ctx, t.Topology, until) }
+	err := f(t.Namespace)
+	if err != nil && !refuse.Is(err, refuse.NotFound) {
+		return nil, err
+	}
+	pending, werr := t.Exports.Await(ctx, t.Topology, until)
+	return pending, cmp.Or(err, werr)
 }
 
 // change changes a target and answers with it as it was stored, when the gateways serve by it.
 func (a *admin) change(ctx context.Context, f func(*namespace.Namespace) (*namespace.TargetRecord, error)) (*metav1.Target, error) {
-	confirmed := a.confirmed(ctx)
-	t, err := f(termOf(ctx).Namespace)
-	if err != nil {
-		return nil, err
-	}
-	pending, err := confirmed()
+	var t *namespace.TargetRecord
+	pending, err := confirmed(ctx, func(n *namespace.Namespace) (err error) {
+		t, err = f(n)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +139,7 @@ func (a *admin) ShowTarget(ctx context.Context, r *metav1.ShowTargetRequest) (*m
 }
 
 func (a *admin) DeleteTarget(ctx context.Context, r *metav1.DeleteTargetRequest) (*metav1.DeleteTargetReply, error) {
-	confirmed := a.confirmed(ctx)
-	if err := termOf(ctx).Namespace.DeleteTarget(ctx, r.GetIqn()); err != nil {
-		return nil, err
-	}
-	pending, err := confirmed()
+	pending, err := confirmed(ctx, func(n *namespace.Namespace) error { return n.DeleteTarget(ctx, r.GetIqn()) })
 	return &metav1.DeleteTargetReply{PendingGateways: pending}, err
 }
 
