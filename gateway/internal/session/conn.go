@@ -152,7 +152,12 @@ func (c *Conn) receiveRequest(h *pdu.Header, ahs []byte, pl Place) error {
 		return nil
 	}
 	r := held{conn: c, head: *h, place: pl}
-	if h.Opcode() == pdu.OpSCSICommand && !s.discovery && pl.refuse == 0 && !pl.discard {
+	switch {
+	case h.Opcode() != pdu.OpSCSICommand, s.discovery, pl.refuse != 0, pl.discard:
+	case s.quiet:
+		pl.Release()
+		r.place, r.skip = Place{}, true
+	default:
 		t, err := c.receiveCommand(h, ahs, pl)
 		if err != nil {
 			return err
@@ -173,20 +178,28 @@ func (c *Conn) receiveRequest(h *pdu.Header, ahs []byte, pl Place) error {
 	return s.catchUp()
 }
 
-// immediate performs a request for immediate delivery. A task management function for many tasks waits until all
-// commands before it have come (RFC 7143 section 4.2.2.3).
+// immediate performs a request for immediate delivery. A task management function for the tasks of a logical unit waits
+// until all commands before it have come; for one that ends all tasks they count as received (RFC 7143 section 4.2.3.3).
 func (c *Conn) immediate(r held) error {
 	s := c.s
-	sn := r.head.CmdSN()
-	if r.head.Opcode() != pdu.OpTMFRequest || !s.order.exp.Less(sn) || !multiTask(&r.head) {
-		return c.perform(r)
+	sn, about := r.head.CmdSN(), scopeTask
+	if r.head.Opcode() == pdu.OpTMFRequest && s.order.exp.Less(sn) && !s.discovery {
+		about = scopeOf(&r.head)
 	}
-	if len(s.deferred) >= deferredMax || !sn.InWindow(s.order.exp, s.order.max.Next()) {
-		c.respondTMF(r.head.ITT(), pdu.TMFRejected)
+	switch {
+	case about == scopeTask:
+		return c.perform(r)
+	case !sn.InWindow(s.order.exp, s.order.max.Next()), about == scopeUnit && len(s.deferred) >= deferredMax:
+		c.respondTMF(pdu.TMFResponse{ITT: r.head.ITT(), Result: pdu.TMFRejected})
+		return nil
+	case about == scopeUnit:
+		s.deferred = append(s.deferred, r)
 		return nil
 	}
-	s.deferred = append(s.deferred, r)
-	return nil
+	s.plug(sn)
+	err := c.perform(r)
+	s.skip()
+	return err
 }
 
 // catchUp performs what waited for the request that was just performed.
@@ -222,6 +235,8 @@ func (s *Session) catchUp() error {
 func (c *Conn) perform(r held) error {
 	op := r.head.Opcode()
 	switch {
+	case r.skip:
+		return nil
 	case c.lost || c.closing:
 		r.place.Release()
 		return nil

@@ -105,6 +105,10 @@ func (c *Conn) claimDataOut(h *pdu.Header) (Place, error) {
 	if h.ITT().IsReserved() {
 		return Place{}, protocolError("Data-Out with the reserved tag")
 	}
+	if c.s.orphans.take(h.TTT(), h.Final()) {
+		c.s.stats.Dropped++
+		return Place{discard: true, n: n}, nil
+	}
 	t := c.s.tasks[h.ITT()]
 	if t == nil {
 		c.s.stats.Dropped++

@@ -95,7 +95,7 @@ type options struct {
 
 func defaults() options {
 	p := login.Default()
-	p.InitialR2T = false
+	p.InitialR2T, p.MaxConnections = false, 4
 	p.FirstBurstLength, p.MaxBurstLength = 4096, 8192
 	p.InitiatorMaxRecvDataSegmentLength = 2048
 	p.TargetMaxRecvDataSegmentLength = 65536
@@ -295,7 +295,11 @@ func (p *peer) print(w io.Writer, b *PDU) {
 	case pdu.OpTMFResponse:
 		r, err := pdu.ParseTMFResponse(h, nil, b.Data())
 		check(err)
-		fmt.Fprintf(w, "TMF itt=%d result=%d %s\n", r.ITT, r.Result, sns(r.TargetSNs))
+		info := ""
+		if r.AdditionalInfo != [3]byte{} {
+			info = fmt.Sprintf(" info=%x", r.AdditionalInfo)
+		}
+		fmt.Fprintf(w, "TMF itt=%d result=%d%s %s\n", r.ITT, r.Result, info, sns(r.TargetSNs))
 	case pdu.OpNOPIn:
 		r, err := pdu.ParseNOPIn(h, nil, b.Data())
 		check(err)
@@ -316,7 +320,11 @@ func (p *peer) print(w io.Writer, b *PDU) {
 	case pdu.OpAsyncMessage:
 		r, err := pdu.ParseAsyncMessage(h, nil, b.Data())
 		check(err)
-		fmt.Fprintf(w, "Async event=%d p3=%d %s\n", r.Event, r.Param3, sns(r.TargetSNs))
+		lun := ""
+		if r.Event == pdu.AsyncTasksTerminated {
+			lun = fmt.Sprintf(" lun=%d", r.LUN[1])
+		}
+		fmt.Fprintf(w, "Async event=%d%s p2=%d p3=%d %s\n", r.Event, lun, r.Param2, r.Param3, sns(r.TargetSNs))
 	default:
 		panic(h.Opcode())
 	}
@@ -326,6 +334,22 @@ func check(err error) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// unmap takes a LUN away, as package target does.
+func (p *peer) unmap(t testing.TB, lun uint16) {
+	t.Helper()
+	var kept []scsi.Mapping
+	for _, m := range p.luns.Mappings() {
+		if m.LUN != lun {
+			kept = append(kept, m)
+		}
+	}
+	if err := p.luns.Update(kept...); err != nil {
+		t.Fatal(err)
+	}
+	p.s.RemoveUnit(scsi.FlatLUN(lun))
+	p.settle()
 }
 
 // state writes what the engine holds.

@@ -11,7 +11,7 @@ func (c *Conn) receiveLogout(h *pdu.Header) error {
 	s := c.s
 	switch p.Reason {
 	case pdu.LogoutCloseSession:
-		s.abortWhere(func(*Task) bool { return true })
+		s.abortWhere(anyTask)
 		for _, o := range append([]*Conn(nil), s.conns...) {
 			if o != c {
 				o.remove()

@@ -47,17 +47,3 @@ func (c *Conn) receiveNOP(h *pdu.Header, pl Place) error {
 	c.enqueue(i)
 	return nil
 }
-
-// RequestLogout asks the initiator on every connection to log out within the given seconds (RFC 7143 section 11.9.1,
-// event 1). What happens when it does not is the caller's.
-func (s *Session) RequestLogout(seconds uint16) {
-	for _, c := range s.conns {
-		if c.closing {
-			continue
-		}
-		p := pdu.AsyncMessage{Event: pdu.AsyncLogout, Param3: seconds}
-		var h pdu.Header
-		p.AppendHeader(h[:0], 0)
-		c.enqueueHeader(h, statAdvance)
-	}
-}

@@ -9,6 +9,7 @@ type order struct {
 	exp    pdu.CmdSN // the next command
 	max    pdu.CmdSN // the last one that may be sent
 	window int       // commands
+	frozen bool      // max stays where it is
 	active int       // non-immediate commands that were accepted and whose end was not yet told
 	held   map[pdu.CmdSN]held
 }
@@ -30,6 +31,9 @@ func (o *order) start(exp pdu.CmdSN, window int) {
 
 // advance moves MaxCmdSN to what the window allows now. It does not go back.
 func (o *order) advance() {
+	if o.frozen {
+		return
+	}
 	free := o.window - o.active
 	if free < 0 {
 		free = 0

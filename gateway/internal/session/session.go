@@ -89,6 +89,7 @@ type Session struct {
 	conns    []*Conn
 	order    order
 	deferred []held // task management functions that wait for commands before them
+	orphans  orphans
 	units    map[scsi.LUN]*unit
 	tasks    map[pdu.ITT]*Task
 
@@ -103,6 +104,7 @@ type Session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	ended     bool
+	quiet     bool // see Quiesce
 	stats     Stats
 }
 
@@ -214,7 +216,7 @@ func (s *Session) End() {
 	if s.ended {
 		return
 	}
-	s.abortWhere(func(*Task) bool { return true })
+	s.abortWhere(anyTask)
 	for _, c := range s.conns {
 		c.drop()
 	}
@@ -247,20 +249,11 @@ func (s *Session) Forfeit() {
 	}
 }
 
-// AbortUnit aborts the session's tasks on lun, because another nexus reset the logical unit or it is no longer mapped.
-func (s *Session) AbortUnit(lun scsi.LUN) {
-	number, ok := lun.Number()
-	s.abortWhere(func(t *Task) bool {
-		n, known := t.cmd.LUN.Number()
-		return known && ok && n == number
-	})
-}
-
 // newTTT returns a Target Transfer Tag that no transfer of the session has.
 func (s *Session) newTTT() pdu.TTT {
 	s.nextTTT++
-	if s.nextTTT.IsReserved() {
-		s.nextTTT = 1
+	for s.nextTTT.IsReserved() || s.orphans.has(s.nextTTT) {
+		s.nextTTT++
 	}
 	return s.nextTTT
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
@@ -45,6 +46,7 @@ type Task struct {
 	entered bool // is in the task set of unit
 	waits   bool // ... and may not run yet
 	aborted bool // ends without a status
+	removed bool // its logical unit is no longer mapped
 	counted bool // has a place in the window
 
 	out  dataOut // from the initiator
@@ -119,7 +121,7 @@ func (s *Session) recycle(t *Task) {
 	t.life++
 	t.itt, t.err, t.leased, t.need = 0, nil, 0, 0
 	t.immediate, t.read, t.write, t.bidi = false, false, false, false
-	t.entered, t.waits, t.aborted, t.counted = false, false, false, false
+	t.entered, t.waits, t.aborted, t.removed, t.counted = false, false, false, false, false
 	t.out.reset()
 	t.in = dataIn{}
 	t.next, s.free = s.free, t
@@ -270,7 +272,10 @@ func (s *Session) executed(t *Task) {
 		s.retire(t)
 		return
 	}
-	if t.err != nil {
+	switch {
+	case t.err != nil && t.removed:
+		t.cmd.Fail(scsi.LogicalUnitNotSupported)
+	case t.err != nil:
 		// Run panicked, or Execute gave up on a context that nobody cancelled, which is a bug of the medium's.
 		t.cmd.Fail(scsi.InternalTargetFailure)
 	}
@@ -330,13 +335,16 @@ func (s *Session) abortWhere(match func(*Task) bool) int {
 		}
 		n++
 		if t.stage == stageRunning && t.class.Writes {
-			fences = appendUnique(fences, t.cmd.LUN)
+			if !slices.Contains(fences, t.cmd.LUN) {
+				fences = append(fences, t.cmd.LUN)
+			}
 		}
 		t.aborted = true
 	}
 	if n == 0 {
 		return 0
 	}
+	slices.Sort(fences)
 	for _, lun := range fences {
 		s.stats.Fenced++
 		s.cfg.Env.Abort(lun)
@@ -349,18 +357,12 @@ func (s *Session) abortWhere(match func(*Task) bool) int {
 	return n
 }
 
-func appendUnique(l []scsi.LUN, lun scsi.LUN) []scsi.LUN {
-	for _, have := range l {
-		if have == lun {
-			return l
-		}
-	}
-	return append(l, lun)
-}
-
 // abort ends t, whose aborted flag is set: now, or when Complete or Take come to it.
 func (s *Session) abort(t *Task) {
 	delete(s.tasks, t.itt)
+	for _, r := range t.out.open {
+		s.orphans.add(r.ttt)
+	}
 	switch t.stage {
 	case stageRunning:
 		t.cancel()

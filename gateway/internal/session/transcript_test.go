@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/cockroachdb/datadriven"
@@ -14,12 +15,14 @@ import (
 // TestTranscripts plays testdata/*: the PDUs of an initiator as text, and what the engine answers.
 //
 //	new [initialr2t] [noimmediate] [firstburst=N] [maxburst=N] [maxsend=N] [maxr2t=N] [window=N] [discovery] [memory=N]
+//	    [level=N] [reporting=N]
 //	read|write itt= sn= [lun=] [lba=] [blocks=] [edtl=] [imm] [data=N] [more] [ordered] [head] [c=N]
 //	cdb itt= sn= hex= [edtl=] [r] [w] [data=N] ...
 //	out itt= [ttt=] [sn=] [off=] len= [f]
 //	tmf itt= fn= [ref=] [refsn=] [lun=] [sn=]     nop itt= sn= [ttt=] [len=] [imm]      text itt= sn= [ttt=] [c]
 //	logout itt= sn= [reason=] [cid=]              raw op=    hold    finish [itt=]       ack stat=
 //	ping   lost   join cid=   lock (output is kept)   take   state
+//	reset lun= (by another nexus)   unmap lun=   drain seconds=   quiesce   busy   drop
 //
 // sn and stat count from the first CmdSN and StatSN of the session, which are close to the wrap.
 func TestTranscripts(t *testing.T) {
@@ -88,6 +91,8 @@ func optionsOf(d *datadriven.TestData) options {
 	o.params.InitiatorMaxRecvDataSegmentLength = uint32(number(d, "maxsend", 2048))
 	o.params.MaxOutstandingR2T = uint16(number(d, "maxr2t", 1))
 	o.window = number(d, "window", 32)
+	o.params.ISCSIProtocolLevel = uint8(number(d, "level", 1))
+	o.params.TaskReporting = login.TaskReporting(number(d, "reporting", 0))
 	o.memory = int64(number(d, "memory", 128<<20))
 	o.discovery = d.HasArg("discovery")
 	return o
@@ -155,6 +160,17 @@ func (p *peer) step(t *testing.T, d *datadriven.TestData, o options, keep *bool,
 	case "reset": // by another nexus
 		p.s.AbortUnit(scsi.FlatLUN(uint16(number(d, "lun", 0))))
 		p.settle()
+	case "unmap": // the LUN goes away
+		p.unmap(t, uint16(number(d, "lun", 0)))
+	case "quiesce":
+		p.s.Quiesce()
+	case "drop":
+		p.s.Drop()
+		p.settle()
+	case "busy":
+		fmt.Fprintf(b, "%d\n", p.s.Busy())
+	case "drain":
+		p.s.RequestLogout(uint16(number(d, "seconds", 1)))
 	case "state":
 		p.state(b)
 	default:
