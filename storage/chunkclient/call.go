@@ -5,12 +5,17 @@
 //	    ▲                                                                                    │
 //	    └────────── status: done, or "not leader, ask 5", or try again ◄─────────────────────┘
 //
+// Requests are encoded by the one who starts them, at the end of the message that waits for the stream, and answers are
+// read where grpc received them (wire.go, package frame): on the wire is what generated code would have written. A link
+// sends when those who run have started what they have to start, so a message has many requests when many are started.
+//
 // A request is repeated until it has an answer that repeating can not change, or its context ends. Repeating is safe:
 // a mutation carries a sequence number by which the copyset recognises it.
 package chunkclient
 
 import (
 	"sync"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -43,7 +48,7 @@ type Request struct {
 	// Seq is 0 for what changes nothing.
 	Seq      layout.Seq
 	LowWater layout.Seq
-	// Data is borrowed until Start or Do returns.
+	// Data is borrowed until Start, End or Do returns.
 	Data []byte
 	// CRCs are the CRC32C of each whole block of Data, borrowed like Data.
 	CRCs []uint32
@@ -98,8 +103,10 @@ type Call struct {
 	Err error
 
 	done chan struct{}
-	id   uint64
-	mu   struct {
+	// timer bounds the wait for done; nil before the first wait, and stopped between waits.
+	timer *time.Timer
+	id    uint64
+	mu    struct {
 		sync.Mutex
 		// over: finished or forgotten; nobody touches Dst any more.
 		over bool
@@ -113,12 +120,22 @@ func NewCall() *Call { return calls.Get().(*Call) }
 
 // Release gives c back. It must be done, or never started; a call that was forgotten is left to the collector.
 func (c *Call) Release() {
-	*c = Call{done: c.done}
+	*c = Call{done: c.done, timer: c.timer}
 	calls.Put(c)
 }
 
 // Done tells, once, that Response or Err is set.
 func (c *Call) Done() <-chan struct{} { return c.done }
+
+// within returns a channel that tells when d has passed. c.timer has to be stopped after it.
+func (c *Call) within(d time.Duration) <-chan time.Time {
+	if c.timer == nil {
+		c.timer = time.NewTimer(d)
+	} else {
+		c.timer.Reset(d)
+	}
+	return c.timer.C
+}
 
 // finish ends the call unless it is over already. fill runs while Dst still belongs to the call.
 // The caller may reuse c from the moment that Done tells, so that comes last.

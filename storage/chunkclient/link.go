@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 )
 
 // ErrClosed is the error of calls on a link that was closed.
@@ -21,17 +23,20 @@ var ErrStopped = errors.New("chunkclient: stopped")
 const (
 	// protocolVersion is what Requests.version says.
 	protocolVersion = 1
-	// batchBytes is how much data goes into one message before the next one is begun.
-	batchBytes = 256 << 10
+	// batchBytes bounds a message of several requests: more begin the next one. It is one of the sizes that grpc's
+	// buffers have, so that a server which has to join a message's pieces takes a buffer that is not much larger.
+	batchBytes = 32 << 10
 	// batchRequests is how many requests go into one message.
 	batchRequests = 256
 	// queuedMax bounds the requests that wait for the stream; over it a call ends with an error at once.
 	queuedMax = 16 << 10
+	// requestOverhead is more than a request's encoding has besides its content: version, id, tag and length.
+	requestOverhead = 32
 	// redialMin and redialMax bound the pause before a broken stream is made anew.
 	redialMin, redialMax = 10 * time.Millisecond, 500 * time.Millisecond
 )
 
-// grpcLink is a Link over one gRPC stream. Run owns the stream: it sends what Start queues, a second goroutine
+// grpcLink is a Link over one gRPC stream. Run owns the stream: it sends what Start has encoded, a second goroutine
 // receives. When the stream breaks all calls in flight end with the error and the stream is made anew.
 type grpcLink struct {
 	conn    *grpc.ClientConn
@@ -43,7 +48,9 @@ type grpcLink struct {
 	mu struct {
 		sync.Mutex
 		nextID uint64
-		queue  []queued
+		// queue are the messages that wait for the stream; the last one takes more requests while they fit.
+		queue  []batch
+		queued int // requests in queue
 		flight map[uint64]*Call
 		// down is why calls end at once, nil while the stream works or is being made for the first time.
 		down   error
@@ -51,10 +58,10 @@ type grpcLink struct {
 	}
 }
 
-// queued is a request that waits for the stream; request.Data is a copy of its own.
-type queued struct {
-	call    *Call
-	request *chunkv1.Request
+// batch is a message in the making, in a buffer of frame's pool.
+type batch struct {
+	buf      *[]byte
+	requests int
 }
 
 // newLink starts a link over conn, which it closes in the end.
@@ -70,32 +77,49 @@ func newLink(conn *grpc.ClientConn, cluster []byte) *grpcLink {
 }
 
 func (l *grpcLink) Start(c *Call) {
-	req := toProto(&c.Request)
+	size := sizeRequest(&c.Request)
 	l.mu.Lock()
 	err := l.mu.down
 	switch {
 	case l.mu.closed:
 		err = ErrClosed
-	case err == nil && len(l.mu.queue) >= queuedMax:
+	case err == nil && l.mu.queued >= queuedMax:
 		err = errors.New("chunkclient: too many requests wait for the chunkserver")
 	}
-	if err == nil {
-		l.mu.nextID++
-		c.id = l.mu.nextID
-		req.Id = c.id
-		l.mu.flight[c.id] = c
-		l.mu.queue = append(l.mu.queue, queued{c, req})
-	}
-	l.mu.Unlock()
 	if err != nil {
-		releaseRequest(req)
+		l.mu.Unlock()
 		c.finish(func(c *Call) { c.Err = err })
 		return
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
+	l.mu.nextID++
+	c.id = l.mu.nextID
+	l.mu.flight[c.id] = c
+	b := l.roomLocked(size + requestOverhead)
+	*b.buf = appendRequest(*b.buf, &c.Request, c.id, size)
+	b.requests++
+	l.mu.queued++
+	first := l.mu.queued == 1
+	l.mu.Unlock()
+	if first {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// roomLocked returns the batch that takes the next n bytes.
+func (l *grpcLink) roomLocked(n int) *batch {
+	if last := len(l.mu.queue) - 1; last >= 0 {
+		b := &l.mu.queue[last]
+		if b.requests < batchRequests && len(*b.buf)+n <= min(cap(*b.buf), batchBytes) {
+			return b
+		}
+	}
+	buf := frame.Pool().Get(max(n, batchBytes))
+	*buf = frame.AppendVarint((*buf)[:0], requestsVersion, protocolVersion)
+	l.mu.queue = append(l.mu.queue, batch{buf: buf})
+	return &l.mu.queue[len(l.mu.queue)-1]
 }
 
 func (l *grpcLink) Close() {
@@ -131,7 +155,7 @@ func (l *grpcLink) run(ctx context.Context) {
 func (l *grpcLink) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := chunkv1.NewChunkClient(l.conn).Do(ctx)
+	stream, err := l.conn.NewStream(ctx, &chunkv1.Chunk_ServiceDesc.Streams[0], chunkv1.Chunk_Do_FullMethodName, grpc.ForceCodecV2(frame.NewCodec()))
 	if err != nil {
 		return fmt.Errorf("chunkclient: %w", err)
 	}
@@ -151,10 +175,13 @@ func (l *grpcLink) session(ctx context.Context) error {
 	return fmt.Errorf("chunkclient: %w", err)
 }
 
-// send sends what is queued, as large a batch as waits, until ctx ends or the stream breaks.
-func (l *grpcLink) send(ctx context.Context, stream grpc.BidiStreamingClient[chunkv1.Requests, chunkv1.Responses]) error {
-	batch := &chunkv1.Requests{Version: protocolVersion, Cluster: l.cluster}
-	var taken []queued
+// send sends what is queued, batch by batch, until ctx ends or the stream breaks.
+func (l *grpcLink) send(ctx context.Context, stream grpc.ClientStream) error {
+	hello := appendHello(nil, l.cluster)
+	if err := stream.SendMsg(&frame.Message{Body: &outgoing{&hello}}); err != nil {
+		return err
+	}
+	var taken []batch
 	for {
 		taken = l.take(taken[:0])
 		if len(taken) == 0 {
@@ -162,68 +189,57 @@ func (l *grpcLink) send(ctx context.Context, stream grpc.BidiStreamingClient[chu
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-l.wake:
+				// Whoever is about to start another request does so first: it costs a look at the run queue when there
+				// is nobody, and saves a message, two system calls and the wake-ups behind them when there is.
+				runtime.Gosched()
 				continue
 			}
 		}
-		batch.Requests = batch.Requests[:0]
-		for _, q := range taken {
-			batch.Requests = append(batch.Requests, q.request)
+		for i := range taken {
+			if err := stream.SendMsg(&frame.Message{Body: &outgoing{taken[i].buf}}); err != nil {
+				return err // the buffers that are left go to the collector
+			}
 		}
-		err := stream.Send(batch)
-		for _, q := range taken {
-			releaseRequest(q.request)
-		}
-		if err != nil {
-			return err
-		}
-		batch.Cluster = nil
 	}
 }
 
-// take moves the next batch from the queue to dst.
-func (l *grpcLink) take(dst []queued) []queued {
+// take moves what is queued to dst.
+func (l *grpcLink) take(dst []batch) []batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n, size := 0, 0
-	for n < len(l.mu.queue) && n < batchRequests && size < batchBytes {
-		size += len(l.mu.queue[n].request.Data)
-		dst = append(dst, l.mu.queue[n])
-		n++
-	}
-	rest := copy(l.mu.queue, l.mu.queue[n:])
-	clear(l.mu.queue[rest:])
-	l.mu.queue = l.mu.queue[:rest]
+	dst = append(dst, l.mu.queue...)
+	clear(l.mu.queue)
+	l.mu.queue, l.mu.queued = l.mu.queue[:0], 0
 	return dst
 }
 
-func (l *grpcLink) receive(stream grpc.BidiStreamingClient[chunkv1.Requests, chunkv1.Responses]) error {
+func (l *grpcLink) receive(stream grpc.ClientStream) error {
+	m := &frame.Message{Body: &incoming{take: l.answered}}
 	for {
-		batch, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(m); err != nil {
 			return err
 		}
-		for _, r := range batch.GetResponses() {
-			l.mu.Lock()
-			c := l.mu.flight[r.GetId()]
-			delete(l.mu.flight, r.GetId())
-			l.mu.Unlock()
-			if c != nil {
-				c.finish(func(c *Call) { fromProto(c, r) })
-			}
-		}
+	}
+}
+
+// answered ends the call that a is the answer of.
+func (l *grpcLink) answered(a *answer) {
+	l.mu.Lock()
+	c := l.mu.flight[a.id]
+	delete(l.mu.flight, a.id)
+	l.mu.Unlock()
+	if c != nil {
+		c.finish(a.fill)
 	}
 }
 
 // fail ends all calls with err and lets new ones end with it until the next stream stands.
 func (l *grpcLink) fail(err error) {
 	l.mu.Lock()
-	flight, queue := l.mu.flight, l.mu.queue
-	l.mu.flight, l.mu.queue = map[uint64]*Call{}, nil
+	flight := l.mu.flight
+	l.mu.flight, l.mu.queue, l.mu.queued = map[uint64]*Call{}, nil, 0
 	l.mu.down = err
 	l.mu.Unlock()
-	for _, q := range queue {
-		releaseRequest(q.request)
-	}
 	for _, c := range flight {
 		c.finish(func(c *Call) { c.Err = err })
 	}

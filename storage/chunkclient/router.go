@@ -241,8 +241,13 @@ func (a *Attempt) wait(ctx context.Context, stop <-chan struct{}) (resp Response
 // await waits until the call is over, or gives it up: with an error for good, without one to try elsewhere.
 func (a *Attempt) await(ctx context.Context, stop <-chan struct{}) (over bool, err error) {
 	c := a.call
-	timer := time.NewTimer(a.router.opts.Attempt)
-	defer timer.Stop()
+	select {
+	case <-c.done:
+		return true, nil
+	default:
+	}
+	late := c.within(a.router.opts.Attempt)
+	defer c.timer.Stop()
 	select {
 	case <-c.done:
 		return true, nil
@@ -250,7 +255,7 @@ func (a *Attempt) await(ctx context.Context, stop <-chan struct{}) (over bool, e
 		err = fmt.Errorf("chunkclient: copyset %d: %w (last: %w)", c.Request.Copyset, context.Cause(ctx), a.last())
 	case <-stop:
 		err = ErrStopped
-	case <-timer.C:
+	case <-late:
 	}
 	if !c.Forget() {
 		<-c.done

@@ -1,0 +1,309 @@
+package chunkclient
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// The field numbers of api/chunk/v1.
+const (
+	requestsVersion  = 1
+	requestsRequests = 2
+	requestsCluster  = 3
+
+	requestID         = 1
+	requestOp         = 2
+	requestCopyset    = 3
+	requestVolume     = 4
+	requestChunk      = 5
+	requestOffset     = 6
+	requestLength     = 7
+	requestInitiator  = 8
+	requestFence      = 9
+	requestAccess     = 10
+	requestSeq        = 11
+	requestLowWater   = 12
+	requestData       = 13
+	requestCRCs       = 14
+	fenceEpoch        = 1
+	fenceGeneration   = 2
+	responsesResponse = 2
+
+	responseID      = 1
+	responseStatus  = 2
+	responseData    = 3
+	responseCRCs    = 4
+	responseLeader  = 5
+	responseFence   = 6
+	responseAccess  = 7
+	responseOffset  = 8
+	responseMessage = 9
+	responseRuns    = 10
+
+	runOffset    = 1
+	runLength    = 2
+	runAllocated = 3
+)
+
+// runsMax bounds the runs of one answer: the blocks of the largest chunk.
+const runsMax = 1 << 18
+
+// sizeFence returns the size of a fence's content.
+func sizeFence(f layout.Fence) int {
+	return frame.SizeVarint(uint64(f.Epoch)) + frame.SizeVarint(uint64(f.Generation))
+}
+
+// sizeRequest returns the size of a request's content but its id.
+func sizeRequest(r *Request) int {
+	n := frame.SizeVarint(uint64(r.Op)) + frame.SizeVarint(uint64(r.Copyset)) + frame.SizeVarint(uint64(r.Chunk.Volume)) +
+		frame.SizeVarint(uint64(r.Chunk.Index)) + frame.SizeVarint(uint64(r.Offset)) + frame.SizeVarint(uint64(r.Length)) +
+		frame.SizeVarint(uint64(r.Initiator)) + frame.SizeBytes(sizeFence(r.Fence)) + frame.SizeVarint(uint64(r.AccessGeneration)) +
+		frame.SizeVarint(uint64(r.Seq)) + frame.SizeVarint(uint64(r.LowWater))
+	if len(r.Data) > 0 {
+		n += frame.SizeBytes(len(r.Data))
+	}
+	if len(r.CRCs) > 0 {
+		n += frame.SizeBytes(4 * len(r.CRCs))
+	}
+	return n
+}
+
+// appendRequest appends a request as a field of Requests; size is sizeRequest's.
+func appendRequest(b []byte, r *Request, id uint64, size int) []byte {
+	b = frame.AppendPrefix(b, requestsRequests, frame.SizeVarint(id)+size)
+	b = frame.AppendVarint(b, requestID, id)
+	b = frame.AppendVarint(b, requestOp, uint64(r.Op))
+	b = frame.AppendVarint(b, requestCopyset, uint64(r.Copyset))
+	b = frame.AppendVarint(b, requestVolume, uint64(r.Chunk.Volume))
+	b = frame.AppendVarint(b, requestChunk, uint64(r.Chunk.Index))
+	b = frame.AppendVarint(b, requestOffset, uint64(r.Offset))
+	b = frame.AppendVarint(b, requestLength, uint64(r.Length))
+	b = frame.AppendVarint(b, requestInitiator, uint64(r.Initiator))
+	b = frame.AppendPrefix(b, requestFence, sizeFence(r.Fence))
+	b = frame.AppendVarint(b, fenceEpoch, uint64(r.Fence.Epoch))
+	b = frame.AppendVarint(b, fenceGeneration, uint64(r.Fence.Generation))
+	b = frame.AppendVarint(b, requestAccess, uint64(r.AccessGeneration))
+	b = frame.AppendVarint(b, requestSeq, uint64(r.Seq))
+	b = frame.AppendVarint(b, requestLowWater, uint64(r.LowWater))
+	if len(r.Data) > 0 {
+		b = append(frame.AppendPrefix(b, requestData, len(r.Data)), r.Data...)
+	}
+	return frame.AppendFixed32s(b, requestCRCs, r.CRCs)
+}
+
+// appendHello appends what a stream begins with: version and cluster.
+func appendHello(b, cluster []byte) []byte {
+	b = frame.AppendVarint(b, requestsVersion, protocolVersion)
+	if len(cluster) > 0 {
+		b = append(frame.AppendPrefix(b, requestsCluster, len(cluster)), cluster...)
+	}
+	return b
+}
+
+// outgoing is an encoded batch. Its buffer, of frame's pool, goes to grpc with Lend.
+type outgoing struct{ buf *[]byte }
+
+func (o *outgoing) Size() int                  { return len(*o.buf) }
+func (o *outgoing) AppendTo(dst []byte) []byte { return append(dst, *o.buf...) }
+func (o *outgoing) Parse([]byte) error {
+	return fmt.Errorf("chunkclient: a batch of requests is only sent")
+}
+
+func (o *outgoing) Lend() mem.BufferSlice { return mem.BufferSlice{mem.NewBuffer(o.buf, frame.Pool())} }
+
+// answer is a response as it was received. Everything but numbers lies in the received bytes.
+type answer struct {
+	id       uint64
+	response Response // without Message and Runs
+	data     []byte
+	crcs     []byte // fixed32 each
+	message  []byte
+	runs     []Run
+}
+
+// incoming takes batches of responses, and calls take for each of them.
+type incoming struct{ take func(a *answer) }
+
+func (in *incoming) Size() int                  { return 0 }
+func (in *incoming) AppendTo(dst []byte) []byte { return dst }
+
+// Parse takes a batch. The responses before a malformed one are taken.
+func (in *incoming) Parse(b []byte) error {
+	var f frame.Field
+	var a answer
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return err
+		}
+		if !f.Is(responsesResponse, protowire.BytesType) {
+			continue
+		}
+		if err := a.parse(f.Bytes); err != nil {
+			return err
+		}
+		in.take(&a)
+	}
+	return nil
+}
+
+// parse parses one response.
+func (a *answer) parse(b []byte) error {
+	*a = answer{}
+	var f frame.Field
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return err
+		}
+		switch f.Type {
+		case protowire.VarintType:
+			a.number(f.Num, f.Number)
+		case protowire.BytesType:
+			err = a.bytes(f.Num, f.Bytes)
+		case protowire.Fixed32Type:
+			if f.Num == responseCRCs { // not packed
+				a.join(binary.LittleEndian.AppendUint32(nil, uint32(f.Number)))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *answer) number(num protowire.Number, v uint64) {
+	switch num {
+	case responseID:
+		a.id = v
+	case responseStatus:
+		a.response.Status = status(v)
+	case responseLeader:
+		a.response.Leader = layout.ChunkserverID(v)
+	case responseAccess:
+		a.response.AccessGeneration = layout.AccessGeneration(v)
+	case responseOffset:
+		a.response.Offset = uint32(v)
+	}
+}
+
+// status returns the status by number. One that does not fit is none that is known.
+func status(v uint64) Status {
+	if v > uint64(IO) {
+		return 0
+	}
+	return Status(v)
+}
+
+func (a *answer) bytes(num protowire.Number, v []byte) error {
+	switch num {
+	case responseData:
+		a.data = v
+	case responseCRCs:
+		if len(v)%4 != 0 {
+			return fmt.Errorf("chunkclient: %d bytes of checksums", len(v))
+		}
+		a.join(v)
+	case responseMessage:
+		a.message = v
+	case responseFence:
+		return a.fence(v)
+	case responseRuns:
+		return a.run(v)
+	}
+	return nil
+}
+
+// join adds checksums, which come in one piece unless the server is a strange one. Of the received bytes nothing is
+// overwritten: a field has no room behind it.
+func (a *answer) join(v []byte) {
+	if a.crcs == nil {
+		a.crcs = v
+		return
+	}
+	a.crcs = append(a.crcs, v...)
+}
+
+func (a *answer) fence(b []byte) error {
+	var f frame.Field
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return err
+		}
+		switch {
+		case f.Is(fenceEpoch, protowire.VarintType):
+			a.response.Fence.Epoch = layout.Epoch(f.Number)
+		case f.Is(fenceGeneration, protowire.VarintType):
+			a.response.Fence.Generation = layout.Generation(f.Number)
+		}
+	}
+	return nil
+}
+
+func (a *answer) run(b []byte) error {
+	if len(a.runs) == runsMax {
+		return fmt.Errorf("chunkclient: more than %d runs", runsMax)
+	}
+	var f frame.Field
+	var r Run
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return err
+		}
+		switch {
+		case f.Is(runOffset, protowire.VarintType):
+			r.Offset = uint32(f.Number)
+		case f.Is(runLength, protowire.VarintType):
+			r.Length = uint32(f.Number)
+		case f.Is(runAllocated, protowire.VarintType):
+			r.Allocated = f.Number != 0
+		}
+	}
+	a.runs = append(a.runs, r)
+	return nil
+}
+
+// fill fills the call from its answer. A read that answers other than it was asked is an error of the server.
+func (a *answer) fill(c *Call) {
+	c.Response = a.response
+	c.Response.Runs = a.runs
+	if len(a.message) > 0 {
+		c.Response.Message = strings.ToValidUTF8(string(a.message), "\uFFFD")
+	}
+	if c.Request.Op != Read || c.Response.Status != OK {
+		return
+	}
+	if len(a.data) != len(c.Dst) {
+		c.Err = fmt.Errorf("chunkclient: asked for %d bytes, got %d", len(c.Dst), len(a.data))
+		return
+	}
+	if bad := verify(a.data, a.crcs); bad >= 0 {
+		c.Err = fmt.Errorf("chunkclient: block %d of the answer does not match its CRC32C", bad)
+		return
+	}
+	copy(c.Dst, a.data)
+}
+
+// verify is layout.VerifyBlocks for checksums that are encoded.
+func verify(data, crcs []byte) int {
+	n := len(crcs) / 4
+	if len(data) != n*layout.BlockSize {
+		return n
+	}
+	for i := range n {
+		if layout.CRC(data[i*layout.BlockSize:(i+1)*layout.BlockSize]) != binary.LittleEndian.Uint32(crcs[4*i:]) {
+			return i
+		}
+	}
+	return -1
+}
