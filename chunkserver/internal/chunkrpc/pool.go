@@ -10,17 +10,27 @@ import (
 // keepData is the largest buffer that a response keeps for its next use, in bytes.
 const keepData = 256 << 10
 
-var responses = sync.Pool{New: func() any { return new(chunkv1.Response) }}
+// keepCRCs is how many checksums a batch keeps space for.
+const keepCRCs = 16 << 10
 
-// acquire returns an empty response; it may have space in Data and Crcs.
-func acquire() *chunkv1.Response { return responses.Get().(*chunkv1.Response) }
+var responses = sync.Pool{New: func() any { return new(response) }}
+
+// acquire returns an empty response; it may have space in data and crcs.
+func acquire() *response { return responses.Get().(*response) }
+
+// refuse returns a response that has a status and nothing else.
+func refuse(id uint64, status chunkv1.Status) *response {
+	p := acquire()
+	p.id, p.status = id, status
+	return p
+}
 
 // release takes a response back that was sent, or is not needed.
-func release(p *chunkv1.Response) {
-	data, crcs := p.Data, p.Crcs
-	p.Reset()
+func release(p *response) {
+	data, crcs := p.data, p.crcs
+	*p = response{}
 	if cap(data) <= keepData {
-		p.Data, p.Crcs = data[:0], crcs[:0]
+		p.data, p.crcs = data[:0], crcs[:0]
 	}
 	responses.Put(p)
 }
@@ -39,14 +49,14 @@ type Stats struct {
 	ReadBytes, WrittenBytes atomic.Uint64
 }
 
-func (s *Stats) count(r *chunkv1.Request) {
-	switch r.GetOp() {
+func (s *Stats) count(r *request) {
+	switch r.op {
 	case chunkv1.Op_OP_READ:
 		s.Reads.Add(1)
-		s.ReadBytes.Add(uint64(r.GetLength()))
+		s.ReadBytes.Add(uint64(r.command.Length))
 	case chunkv1.Op_OP_WRITE:
 		s.Writes.Add(1)
-		s.WrittenBytes.Add(uint64(len(r.GetData())))
+		s.WrittenBytes.Add(uint64(len(r.data)))
 	default:
 		s.Others.Add(1)
 	}

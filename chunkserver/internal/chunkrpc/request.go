@@ -1,9 +1,11 @@
 package chunkrpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
@@ -13,32 +15,32 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// begin starts one request; its answer comes by session.answer, once.
-func (se *session) begin(r *chunkv1.Request, here bool) {
-	g := se.s.host.Group(layout.CopysetID(r.GetCopyset()))
+// begin starts one request; its answer comes by session.answer, once. r and its data are borrowed until it returns.
+func (se *session) begin(r *request, here bool) {
+	g := se.s.groups.find(r.copyset)
 	w := weight(r)
 	if g == nil {
-		se.answer(w, &chunkv1.Response{Id: r.GetId(), Status: chunkv1.Status_STATUS_NO_SUCH_COPYSET})
+		se.answer(w, refuse(r.id, chunkv1.Status_STATUS_NO_SUCH_COPYSET))
 		return
 	}
 	se.s.stats.count(r)
-	switch r.GetOp() {
+	switch r.op {
 	case chunkv1.Op_OP_READ, chunkv1.Op_OP_ALLOCATION:
 		se.read(g, r, w, here)
 		return
 	}
-	c, err := command(r)
-	if err != nil {
+	if err := r.mutation(); err != nil {
 		se.invalid(r, w, err)
 		return
 	}
-	m := &mutation{se: se, id: r.GetId(), weight: w}
-	if !partial(c) {
-		g.Propose(c, m)
+	m := mutations.Get().(*mutation)
+	*m = mutation{se: se, id: r.id, weight: w}
+	if !partial(&r.command) {
+		g.Propose(&r.command, m)
 		return
 	}
 	select {
-	case se.s.jobs <- &probe{m: m, g: g, c: c}:
+	case se.s.jobs <- &probe{m: m, g: g, c: r.own()}:
 	default:
 		m.Done(multiraft.Reply{Status: multiraft.Busy})
 	}
@@ -57,7 +59,7 @@ func partial(c *copyset.Command) bool {
 // be: what can not be repaired is an error of this command, where at apply it would hold up the whole copyset.
 type probe struct {
 	m *mutation
-	g *multiraft.Group
+	g group
 	c *copyset.Command
 }
 
@@ -69,7 +71,7 @@ func (p *probe) run(ctx context.Context) {
 			break // good, or what Propose and apply will meet too
 		}
 		rctx, cancel := context.WithTimeout(ctx, repairTimeout)
-		rerr := p.m.se.s.host.Repair(rctx, p.g, damaged)
+		rerr := p.m.se.s.groups.repair(rctx, p.g, damaged)
 		cancel()
 		if rerr != nil && try >= triesMax {
 			p.m.Done(multiraft.Reply{Status: multiraft.Damaged, Err: err})
@@ -79,8 +81,10 @@ func (p *probe) run(ctx context.Context) {
 	p.g.Propose(p.c, p.m)
 }
 
-func (se *session) invalid(r *chunkv1.Request, weight int, err error) {
-	se.answer(weight, &chunkv1.Response{Id: r.GetId(), Status: chunkv1.Status_STATUS_INVALID, Message: err.Error()})
+func (se *session) invalid(r *request, weight int, err error) {
+	p := refuse(r.id, chunkv1.Status_STATUS_INVALID)
+	p.say(err)
+	se.answer(weight, p)
 }
 
 // ops are the requests that become commands.
@@ -104,49 +108,48 @@ func op(o chunkv1.Op) (copyset.Op, bool) {
 	return 0, false
 }
 
-// command parses a mutation. Its payload and checksums lie in r.
-func command(r *chunkv1.Request) (*copyset.Command, error) {
-	o, ok := op(r.GetOp())
+// mutation checks the request and completes its command, whose payload and checksums lie where the request's do.
+func (r *request) mutation() error {
+	o, ok := op(r.op)
 	if !ok {
-		return nil, fmt.Errorf("op %d", r.GetOp())
+		return fmt.Errorf("op %d", r.op)
 	}
-	c := &copyset.Command{
-		Op: o, Chunk: layout.ChunkID{Volume: layout.VolumeID(r.GetVolume()), Index: r.GetChunk()},
-		Offset: r.GetOffset(), Length: r.GetLength(), Initiator: layout.InitiatorID(r.GetInitiator()),
-		Fence:    layout.Fence{Epoch: layout.Epoch(r.GetFence().GetEpoch()), Generation: layout.Generation(r.GetFence().GetGeneration())},
-		Access:   layout.AccessGeneration(r.GetAccessGeneration()),
-		Seq:      layout.Seq(r.GetSeq()),
-		LowWater: layout.Seq(r.GetLowWater()),
-		Payload:  r.GetData(),
-	}
+	c := &r.command
+	c.Op, c.Payload = o, r.data
 	switch o {
 	case copyset.OpWrite:
-		c.CRCs = r.GetCrcs()
-		if err := verify(c, r.GetData(), c.CRCs); err != nil {
-			return nil, err
+		c.CRCs = r.crcs
+		if err := verify(c, r.data, c.CRCs); err != nil {
+			return err
 		}
 	case copyset.OpCompareAndWrite:
-		if err := halves(c, r); err != nil {
-			return nil, err
+		if err := halves(c, r.crcs); err != nil {
+			return err
 		}
 	case copyset.OpRaise, copyset.OpRaiseAccess, copyset.OpDeleteVolume:
 		c.Offset, c.Length, c.Seq, c.LowWater = 0, 0, 0, 0
 	}
 	if c.Length > copyset.WriteMax && o == copyset.OpWrite {
-		return nil, fmt.Errorf("write of %d bytes", c.Length)
+		return fmt.Errorf("write of %d bytes", c.Length)
 	}
-	return c, c.Validate()
+	return c.Validate()
+}
+
+// own returns a copy of the command that shares nothing with the received bytes.
+func (r *request) own() *copyset.Command {
+	c := r.command
+	c.Payload, c.CRCs = bytes.Clone(c.Payload), slices.Clone(c.CRCs)
+	return &c
 }
 
 // halves checks the data of a compare and write. Checksums come for the whole blocks of both halves, or of the half that
 // is written, or not at all; those of the second half go on.
-func halves(c *copyset.Command, r *chunkv1.Request) error {
+func halves(c *copyset.Command, crcs []uint32) error {
 	n := int(c.Length)
 	if len(c.Payload) != 2*n {
 		return fmt.Errorf("compare and write of %d bytes with %d", n, len(c.Payload))
 	}
 	whole := copyset.WholeBlocks(c.Offset, c.Length)
-	crcs := r.GetCrcs()
 	if whole > 0 && len(crcs) == 2*whole {
 		if err := verify(c, c.Payload[:n], crcs[:whole]); err != nil {
 			return err
@@ -185,62 +188,66 @@ type mutation struct {
 	weight int
 }
 
+var mutations = sync.Pool{New: func() any { return new(mutation) }}
+
 // Done answers the request.
-func (m *mutation) Done(r multiraft.Reply) { m.se.answer(m.weight, reply(m.id, &r)) }
+func (m *mutation) Done(r multiraft.Reply) {
+	se, id, weight := m.se, m.id, m.weight
+	*m = mutation{}
+	mutations.Put(m) // Done comes once
+	se.answer(weight, reply(id, &r))
+}
 
 // reply makes the response of a mutation, or of a read that has no data.
-func reply(id uint64, r *multiraft.Reply) *chunkv1.Response {
+func reply(id uint64, r *multiraft.Reply) *response {
 	p := acquire()
-	p.Id = id
+	p.id = id
 	switch r.Status {
 	case multiraft.Done:
 		outcome(p, &r.Outcome)
 	case multiraft.NotLeader:
-		p.Status, p.Leader = chunkv1.Status_STATUS_NOT_LEADER, uint64(r.Leader)
+		p.status, p.leader = chunkv1.Status_STATUS_NOT_LEADER, r.Leader
 	case multiraft.NotReady, multiraft.Behind:
-		p.Status = chunkv1.Status_STATUS_NOT_READY
+		p.status = chunkv1.Status_STATUS_NOT_READY
 	case multiraft.Busy:
-		p.Status = chunkv1.Status_STATUS_BUSY
+		p.status = chunkv1.Status_STATUS_BUSY
 	case multiraft.NoSpace:
-		p.Status = chunkv1.Status_STATUS_NO_SPACE
+		p.status = chunkv1.Status_STATUS_NO_SPACE
 	case multiraft.Damaged:
-		p.Status = chunkv1.Status_STATUS_CHECKSUM
+		p.status = chunkv1.Status_STATUS_CHECKSUM
 	case multiraft.Invalid:
-		p.Status = chunkv1.Status_STATUS_INVALID
+		p.status = chunkv1.Status_STATUS_INVALID
 	default:
-		p.Status = chunkv1.Status_STATUS_IO
+		p.status = chunkv1.Status_STATUS_IO
 	}
 	if r.Err != nil {
-		p.Message = r.Err.Error()
+		p.say(r.Err)
 	}
 	return p
 }
 
-func outcome(p *chunkv1.Response, o *copyset.Outcome) {
+func outcome(p *response, o *copyset.Outcome) {
 	switch o.Code {
 	case copyset.OK:
-		p.Status = chunkv1.Status_STATUS_OK
+		p.status = chunkv1.Status_STATUS_OK
 	case copyset.StaleFence:
-		p.Status = chunkv1.Status_STATUS_STALE_FENCE
+		p.status = chunkv1.Status_STATUS_STALE_FENCE
 	case copyset.StaleAccess:
-		p.Status = chunkv1.Status_STATUS_STALE_ACCESS
+		p.status = chunkv1.Status_STATUS_STALE_ACCESS
 	case copyset.Miscompare:
-		p.Status = chunkv1.Status_STATUS_MISCOMPARE
+		p.status = chunkv1.Status_STATUS_MISCOMPARE
 	case copyset.Forgotten:
-		p.Status = chunkv1.Status_STATUS_FORGOTTEN
+		p.status = chunkv1.Status_STATUS_FORGOTTEN
 	default:
-		p.Status = chunkv1.Status_STATUS_INVALID
+		p.status = chunkv1.Status_STATUS_INVALID
 	}
-	if o.Fence != (layout.Fence{}) {
-		p.Fence = &chunkv1.Fence{Epoch: uint64(o.Fence.Epoch), Generation: uint64(o.Fence.Generation)}
-	}
-	p.AccessGeneration, p.Offset = uint64(o.Access), o.Offset
+	p.fence, p.access, p.offset = o.Fence, o.Access, o.Offset
 }
 
 // read is a read or a question for the allocation, until it is answered.
 type read struct {
 	se     *session
-	g      *multiraft.Group
+	g      group
 	access multiraft.Access
 	chunk  layout.ChunkID
 	off, n uint32
@@ -251,15 +258,12 @@ type read struct {
 }
 
 // read starts a read, here or on a reader.
-func (se *session) read(g *multiraft.Group, p *chunkv1.Request, weight int, here bool) {
+func (se *session) read(g group, p *request, weight int, here bool) {
+	c := &p.command
 	r := reads.Get().(*read)
 	*r = read{
-		se: se, g: g, id: p.GetId(), weight: weight, off: p.GetOffset(), n: p.GetLength(), alloc: p.GetOp() == chunkv1.Op_OP_ALLOCATION,
-		chunk: layout.ChunkID{Volume: layout.VolumeID(p.GetVolume()), Index: p.GetChunk()},
-		access: multiraft.Access{
-			Initiator: layout.InitiatorID(p.GetInitiator()), Access: layout.AccessGeneration(p.GetAccessGeneration()),
-			Fence: layout.Fence{Epoch: layout.Epoch(p.GetFence().GetEpoch()), Generation: layout.Generation(p.GetFence().GetGeneration())},
-		},
+		se: se, g: g, id: p.id, weight: weight, off: c.Offset, n: c.Length, alloc: p.op == chunkv1.Op_OP_ALLOCATION,
+		chunk: c.Chunk, access: multiraft.Access{Initiator: c.Initiator, Access: c.Access, Fence: c.Fence},
 	}
 	err := copyset.CheckRange(r.off, r.n)
 	switch {
@@ -290,7 +294,7 @@ func (r *read) queue() {
 	}
 }
 
-func (r *read) finish(p *chunkv1.Response) {
+func (r *read) finish(p *response) {
 	se, weight := r.se, r.weight
 	*r = read{}
 	reads.Put(r)
@@ -317,21 +321,17 @@ func (r *read) run(ctx context.Context) {
 }
 
 // once reads once.
-func (r *read) once() (*chunkv1.Response, multiraft.Reply) {
+func (r *read) once() (*response, multiraft.Reply) {
 	p := acquire()
 	var res multiraft.Reply
 	if r.alloc {
-		var runs []blockstore.Run
-		runs, res = r.g.Allocated(r.chunk, r.off, r.n, nil, &r.access)
-		for _, run := range runs {
-			p.Runs = append(p.Runs, &chunkv1.Run{Offset: run.Offset, Length: run.Length, Allocated: run.Allocated})
-		}
+		p.runs, res = r.g.Allocated(r.chunk, r.off, r.n, nil, &r.access)
 	} else {
-		p.Data = space(p.Data, int(r.n))
-		p.Crcs, res = r.g.Read(r.chunk, r.off, p.Data, p.Crcs[:0], &r.access)
+		p.data = space(p.data, int(r.n))
+		p.crcs, res = r.g.Read(r.chunk, r.off, p.data, p.crcs[:0], &r.access)
 	}
 	if res.Status == multiraft.Done && res.Outcome.Code == copyset.OK {
-		p.Id, p.Status = r.id, chunkv1.Status_STATUS_OK
+		p.id, p.status = r.id, chunkv1.Status_STATUS_OK
 		return p, res
 	}
 	release(p)
@@ -363,5 +363,5 @@ func (r *read) repair(ctx context.Context, err error) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
 	defer cancel()
-	return r.se.s.host.Repair(ctx, r.g, damaged) == nil
+	return r.se.s.groups.repair(ctx, r.g, damaged) == nil
 }

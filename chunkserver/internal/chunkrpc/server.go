@@ -3,6 +3,7 @@ package chunkrpc
 import (
 	"bytes"
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -11,8 +12,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -28,8 +31,11 @@ const (
 	// inflightMax and inflightBytes bound what one stream has between receiving and sending.
 	inflightMax   = 8192
 	inflightBytes = 128 << 20
-	// batchBytes is how many bytes of data go into one message of responses before the next is begun.
-	batchBytes = 1 << 20
+	// batchBytes bounds a message of several responses: more begin the next one. It is one of the sizes that grpc's
+	// buffers have, which are cleared as a whole for each message.
+	batchBytes = 32 << 10
+	// responseOverhead is about what a response's encoding has besides data and checksums, in bytes.
+	responseOverhead = 32
 	// readQueue bounds the jobs that wait for a reader.
 	readQueue = 16 << 10
 	// triesMax is how often one read is tried: first, after a raise, after a repair.
@@ -44,13 +50,43 @@ type Host interface {
 	Repair(ctx context.Context, g *multiraft.Group, e *blockstore.ChecksumError) error
 }
 
+// group is what a request needs of a copyset's peer; *multiraft.Group is one.
+type group interface {
+	Propose(c *copyset.Command, w multiraft.Waiter)
+	Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32, a *multiraft.Access) ([]uint32, multiraft.Reply)
+	Allocated(ch layout.ChunkID, off, length uint32, runs []blockstore.Run, a *multiraft.Access) ([]blockstore.Run, multiraft.Reply)
+	Probe(ch layout.ChunkID, off, length uint32, both bool) error
+	Leading() bool
+}
+
+// groups is Host as requests see it.
+type groups interface {
+	// find returns the peer of the copyset here, or nil.
+	find(id layout.CopysetID) group
+	repair(ctx context.Context, g group, e *blockstore.ChecksumError) error
+}
+
+// hosted is the groups of a Host.
+type hosted struct{ host Host }
+
+func (h hosted) find(id layout.CopysetID) group {
+	if g := h.host.Group(id); g != nil {
+		return g
+	}
+	return nil
+}
+
+func (h hosted) repair(ctx context.Context, g group, e *blockstore.ChecksumError) error {
+	return h.host.Repair(ctx, g.(*multiraft.Group), e) // find returns no other
+}
+
 // job is what waits for a reader.
 type job interface{ run(ctx context.Context) }
 
 // Server serves api/chunk/v1.
 type Server struct {
 	chunkv1.UnimplementedChunkServer
-	host    Host
+	groups  groups
 	cluster [16]byte
 	readers int
 	jobs    chan job
@@ -59,7 +95,7 @@ type Server struct {
 
 // New returns a Server with that many goroutines for reads. Its streams are served while Run runs.
 func New(host Host, cluster [16]byte, readers int) *Server {
-	return &Server{host: host, cluster: cluster, readers: readers, jobs: make(chan job, readQueue)}
+	return &Server{groups: hosted{host}, cluster: cluster, readers: readers, jobs: make(chan job, readQueue)}
 }
 
 // Run serves reads until ctx ends. The gRPC server is stopped before, so that nobody waits for them any more.
@@ -105,57 +141,93 @@ type session struct {
 	ctx context.Context
 	mu  struct {
 		sync.Mutex
-		queue    []*chunkv1.Response
+		queue    []*response
 		inflight int
 		bytes    int
 		waiting  bool
 		closed   bool
 	}
 	wake, room chan struct{}
-	spare      []*chunkv1.Response // owned by send
+	// Owned by receive.
+	batch batch
+	known bool // the client said that it is of this cluster
+	// Owned by send.
+	spare []*response
 }
 
 // receive takes batches until the stream ends.
-func (se *session) receive(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv1.Responses]) error {
-	first := true
+func (se *session) receive(stream grpc.ServerStream) error {
+	in := &incoming{se: se}
+	m := &frame.Message{Body: in}
 	for {
-		b, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(m); err != nil {
 			return nil //nolint:nilerr // the client is gone: nobody is left to answer
 		}
-		if first || len(b.GetCluster()) > 0 {
-			if !bytes.Equal(b.GetCluster(), se.s.cluster[:]) {
-				return status.Errorf(codes.FailedPrecondition, "chunkrpc: cluster %x, this is %x", b.GetCluster(), se.s.cluster)
-			}
-			first = false
-		}
-		reqs := b.GetRequests()
-		if !se.reserve(reqs) {
-			return nil
-		}
-		if b.GetVersion() != Version {
-			for _, r := range reqs {
-				se.answer(weight(r), &chunkv1.Response{Id: r.GetId(), Status: chunkv1.Status_STATUS_VERSION})
-			}
-			continue
-		}
-		last := lastRead(reqs)
-		for i, r := range reqs {
-			if i != last {
-				se.begin(r, false)
-			}
-		}
-		if last >= 0 {
-			se.begin(reqs[last], true)
+		if in.err != nil {
+			return in.err
 		}
 	}
 }
 
+// incoming takes the batches of a session.
+type incoming struct {
+	se *session
+	// err is why the stream ends. Parse does not return it, because grpc would make it another status.
+	err error
+}
+
+func (in *incoming) Size() int                  { return 0 }
+func (in *incoming) AppendTo(dst []byte) []byte { return dst }
+
+// Parse takes a batch: when it returns, each request is answered, or what it needs of b was copied.
+func (in *incoming) Parse(b []byte) error {
+	t := &in.se.batch
+	defer t.reset() // nothing may point to b any more
+	if err := t.parse(b); err != nil {
+		in.err = status.Errorf(codes.InvalidArgument, "chunkrpc: %v", err)
+		return nil
+	}
+	in.err = in.se.take(t)
+	return nil
+}
+
+// errEnded ends a stream whose context has ended.
+var errEnded = status.Error(codes.Canceled, "chunkrpc: the stream has ended")
+
+// take begins the requests of a batch.
+func (se *session) take(t *batch) error {
+	if !se.known || len(t.cluster) > 0 {
+		if !bytes.Equal(t.cluster, se.s.cluster[:]) {
+			return status.Errorf(codes.FailedPrecondition, "chunkrpc: cluster %x, this is %x", t.cluster, se.s.cluster)
+		}
+		se.known = true
+	}
+	if !se.reserve(t.reqs) {
+		return errEnded
+	}
+	if t.version != Version {
+		for i := range t.reqs {
+			se.answer(weight(&t.reqs[i]), refuse(t.reqs[i].id, chunkv1.Status_STATUS_VERSION))
+		}
+		return nil
+	}
+	last := lastRead(t.reqs)
+	for i := range t.reqs {
+		if i != last {
+			se.begin(&t.reqs[i], false)
+		}
+	}
+	if last >= 0 {
+		se.begin(&t.reqs[last], true)
+	}
+	return nil
+}
+
 // lastRead returns the index of the last read, or -1: it is served by the receiving goroutine, which has nothing better
 // to do, after the others are on their way.
-func lastRead(reqs []*chunkv1.Request) int {
+func lastRead(reqs []request) int {
 	for i := len(reqs) - 1; i >= 0; i-- {
-		if reqs[i].GetOp() == chunkv1.Op_OP_READ {
+		if reqs[i].op == chunkv1.Op_OP_READ {
 			return i
 		}
 	}
@@ -163,13 +235,13 @@ func lastRead(reqs []*chunkv1.Request) int {
 }
 
 // weight is what a request counts against inflightBytes.
-func weight(r *chunkv1.Request) int { return max(len(r.GetData()), int(min(r.GetLength(), ReadMax))) }
+func weight(r *request) int { return max(len(r.data), int(min(r.command.Length, ReadMax))) }
 
 // reserve waits until a batch fits. It returns false when the stream ends.
-func (se *session) reserve(reqs []*chunkv1.Request) bool {
+func (se *session) reserve(reqs []request) bool {
 	bytes := 0
-	for _, r := range reqs {
-		bytes += weight(r)
+	for i := range reqs {
+		bytes += weight(&reqs[i])
 	}
 	for {
 		se.mu.Lock()
@@ -190,7 +262,7 @@ func (se *session) reserve(reqs []*chunkv1.Request) bool {
 }
 
 // answer queues a response for a request of that weight. It does not block.
-func (se *session) answer(weight int, r *chunkv1.Response) {
+func (se *session) answer(weight int, r *response) {
 	se.mu.Lock()
 	first := len(se.mu.queue) == 0
 	if !se.mu.closed {
@@ -217,7 +289,9 @@ func signal(c chan struct{}) {
 }
 
 // send writes responses until the stream ends.
-func (se *session) send(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv1.Responses]) error {
+func (se *session) send(stream grpc.ServerStream) error {
+	out := &outgoing{}
+	m := &frame.Message{Body: out}
 	for {
 		se.mu.Lock()
 		q := se.mu.queue
@@ -227,6 +301,7 @@ func (se *session) send(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv
 			se.spare = q
 			select {
 			case <-se.wake:
+				runtime.Gosched() // whoever is about to answer another request does so first
 				continue
 			case <-se.ctx.Done():
 				se.mu.Lock()
@@ -237,7 +312,8 @@ func (se *session) send(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv
 		}
 		for rest := q; len(rest) > 0; {
 			n := fill(rest)
-			if err := stream.Send(&chunkv1.Responses{Version: Version, Responses: rest[:n]}); err != nil {
+			out.set(rest[:n])
+			if err := stream.SendMsg(m); err != nil {
 				return err
 			}
 			for _, r := range rest[:n] {
@@ -251,10 +327,10 @@ func (se *session) send(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv
 }
 
 // fill returns how many responses go into one message.
-func fill(q []*chunkv1.Response) int {
+func fill(q []*response) int {
 	size := 0
 	for i, r := range q {
-		if size += len(r.GetData()); size > batchBytes && i > 0 {
+		if size += len(r.data) + 4*len(r.crcs) + responseOverhead; size > batchBytes && i > 0 {
 			return i
 		}
 	}
