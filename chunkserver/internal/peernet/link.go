@@ -2,7 +2,6 @@ package peernet
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -10,10 +9,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -29,8 +28,7 @@ type link struct {
 		queue []multiraft.Message
 		bytes int
 	}
-	spare   []multiraft.Message // owned by run
-	scratch []byte              // owned by run: the encoded messages of a batch
+	spare []multiraft.Message // owned by run
 }
 
 // newLink starts a link, which closes conn in the end.
@@ -117,7 +115,7 @@ func (l *link) run(ctx context.Context) {
 func (l *link) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := raftv1.NewRaftClient(l.conn).Send(ctx)
+	stream, err := l.conn.NewStream(ctx, &raftv1.Raft_ServiceDesc.Streams[0], raftv1.Raft_Send_FullMethodName, grpc.ForceCodecV2(frame.NewCodec()))
 	if err != nil {
 		return err
 	}
@@ -136,9 +134,11 @@ func (l *link) session(ctx context.Context) error {
 }
 
 // transmit writes what waits until ctx ends.
-func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply]) error {
-	hello := &raftv1.Batch{Version: Version, Cluster: l.net.cfg.Cluster[:], From: uint64(l.net.cfg.Self), To: uint64(l.to)}
-	if err := stream.Send(hello); err != nil {
+func (l *link) transmit(ctx context.Context, stream grpc.ClientStream) error {
+	out := &outgoing{}
+	m := &frame.Message{Body: out}
+	out.hello(l.net.cfg.Cluster[:], l.net.cfg.Self, l.to)
+	if err := stream.SendMsg(m); err != nil {
 		return err
 	}
 	for {
@@ -152,7 +152,7 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[r
 			}
 			continue
 		}
-		err := l.send(stream, msgs)
+		err := send(stream, m, out, msgs)
 		clear(msgs)
 		l.spare = msgs
 		if err != nil {
@@ -161,33 +161,20 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStreamingClient[r
 	}
 }
 
-// scratchMax is the largest buffer that a link keeps for its next batch, in bytes.
-const scratchMax = 4 << 20
-
-// send writes messages as batches of about batchBytes.
-func (l *link) send(stream grpc.ClientStreamingClient[raftv1.Batch, raftv1.SendReply], msgs []multiraft.Message) error {
-	wire := make([]raftv1.Message, len(msgs))
-	b := &raftv1.Batch{Version: Version, Messages: make([]*raftv1.Message, 0, len(msgs))}
-	for i := range msgs {
-		start := len(l.scratch)
-		buf, err := proto.MarshalOptions{}.MarshalAppend(l.scratch, msgs[i].Raft)
+// send writes messages as batches of at most batchBytes, or of one message.
+func send(stream grpc.ClientStream, m *frame.Message, out *outgoing, msgs []multiraft.Message) error {
+	for i := 0; i < len(msgs); {
+		added, err := out.add(&msgs[i])
 		if err != nil {
-			return fmt.Errorf("peernet: %w", err)
-		}
-		l.scratch = buf
-		m := &wire[i]
-		m.Copyset, m.Raft, m.Stamp = uint64(msgs[i].Copyset), buf[start:len(buf):len(buf)], msgs[i].Stamp
-		b.Messages = append(b.Messages, m)
-		if len(buf) < batchBytes && i < len(msgs)-1 {
-			continue
-		}
-		if err := stream.Send(b); err != nil {
 			return err
 		}
-		b.Messages = b.Messages[:0] // encoded when Send returned
-		if l.scratch = buf[:0]; cap(buf) > scratchMax {
-			l.scratch = nil
+		if added {
+			i++
+			continue
+		}
+		if err := stream.SendMsg(m); err != nil {
+			return err
 		}
 	}
-	return nil
+	return stream.SendMsg(m)
 }

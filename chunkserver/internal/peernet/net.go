@@ -15,12 +15,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -31,8 +33,11 @@ const Version = 1
 const (
 	// MessageMax bounds one gRPC message, in bytes: what fits in one batch and the largest entry.
 	MessageMax = 64 << 20
-	// batchBytes is how many bytes of entries go into one message before the next is begun.
-	batchBytes = 1 << 20
+	// batchBytes bounds a message of several raft messages: more begin the next one. It is one of the sizes that grpc's
+	// buffers have, which are cleared as a whole each time that the pieces of a message are joined.
+	batchBytes = 32 << 10
+	// messagesMax bounds the raft messages of one batch.
+	messagesMax = 64 << 10
 	// queueMessages and queueBytes bound what waits for one stream.
 	queueMessages = 64 << 10
 	queueBytes    = 64 << 20
@@ -148,6 +153,7 @@ func (n *Net) dial(id layout.ChunkserverID, address string) (*peer, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithWriteBufferSize(bufferSize), grpc.WithReadBufferSize(bufferSize),
+		experimental.WithBufferPool(frame.Pool()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MessageMax), grpc.MaxCallSendMsgSize(MessageMax)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialMin, Multiplier: 2, Jitter: 0.2, MaxDelay: redialMax},

@@ -16,6 +16,7 @@ import (
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -66,35 +67,31 @@ func (s *Service) ReadBlocks(ctx context.Context, r *raftv1.ReadBlocksRequest) (
 
 // serve takes the batches of a stream, the first of which says where it comes from.
 func (n *Net) serve(stream grpc.ClientStreamingServer[raftv1.Batch, raftv1.SendReply]) error {
-	b, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	h, err := n.check(b.GetVersion(), b.GetCluster())
-	if err != nil {
-		return err
-	}
-	if b.GetTo() != uint64(n.cfg.Self) || b.GetFrom() == 0 {
-		return status.Errorf(codes.FailedPrecondition, "peernet: this is chunkserver %d, not %d", n.cfg.Self, b.GetTo())
-	}
-	from := layout.ChunkserverID(b.GetFrom())
-	var msgs []multiraft.Message
-	for {
-		msgs = msgs[:0]
-		for _, m := range b.GetMessages() {
-			r, err := decode(m.GetRaft())
-			if err != nil {
-				return status.Errorf(codes.InvalidArgument, "peernet: %v", err)
+	var h Host
+	var from layout.ChunkserverID
+	in := &incoming{take: func(in *incoming) (err error) {
+		if h == nil {
+			if h, err = n.check(in.version, in.cluster); err != nil {
+				return err
 			}
-			msgs = append(msgs, multiraft.Message{Copyset: layout.CopysetID(m.GetCopyset()), Raft: r, Stamp: m.GetStamp()})
+			if in.to != n.cfg.Self || in.from == 0 {
+				return status.Errorf(codes.FailedPrecondition, "peernet: this is chunkserver %d, not %d", n.cfg.Self, in.to)
+			}
+			from = in.from
 		}
-		h.Deliver(from, msgs)
-		clear(msgs)
-		if b, err = stream.Recv(); err != nil {
+		h.Deliver(from, in.messages)
+		return nil
+	}}
+	m := &frame.Message{Body: in}
+	for {
+		if err := stream.RecvMsg(m); err != nil {
 			if errors.Is(err, io.EOF) {
 				return stream.SendAndClose(&raftv1.SendReply{})
 			}
 			return err
+		}
+		if in.err != nil {
+			return in.err
 		}
 	}
 }

@@ -1,87 +1,484 @@
 package peernet
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// decode parses a raft message. The entries of a MsgApp are nearly all bytes that arrive, and the general decoder would
-// copy them once more: theirs lie in b, which belongs to the message from now on. Everything but entries goes through
-// the general decoder, so the result is the same.
-func decode(b []byte) (*raftpb.Message, error) {
-	m := &raftpb.Message{}
-	var entries []*raftpb.Entry
-	rest := make([]byte, 0, 64)
-	for p := b; len(p) > 0; {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		k := protowire.ConsumeFieldValue(num, typ, p[n:])
-		if k < 0 {
-			return nil, protowire.ParseError(k)
-		}
-		if num == fieldEntries && typ == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(p[n:])
-			e, err := decodeEntry(v)
-			if err != nil {
-				return nil, err
-			}
-			entries = append(entries, e)
-		} else {
-			rest = append(rest, p[:n+k]...)
-		}
-		p = p[n+k:]
+// The field numbers of api/raft/v1.
+const (
+	batchVersion  = 1
+	batchCluster  = 2
+	batchFrom     = 3
+	batchTo       = 4
+	batchMessages = 5
+
+	messageCopyset = 1
+	messageRaft    = 2
+	messageStamp   = 3
+)
+
+// The field numbers of raftpb.Message that steady replication uses, and of raftpb.Entry.
+const (
+	fieldMsgType    = 1
+	fieldTo         = 2
+	fieldFrom       = 3
+	fieldMsgTerm    = 4
+	fieldLogTerm    = 5
+	fieldMsgIndex   = 6
+	fieldEntries    = 7
+	fieldCommit     = 8
+	fieldReject     = 10
+	fieldRejectHint = 11
+	fieldVote       = 13
+
+	fieldType  = 1
+	fieldTerm  = 2
+	fieldIndex = 3
+	fieldData  = 4
+)
+
+// lendMin is from which size on an entry's data is sent where it lies, in bytes; smaller ones are cheaper to copy.
+const lendMin = 32 << 10
+
+// outgoing is a batch in the making. What it has encoded is in pieces: buffers of frame's pool, and data of entries,
+// which are never changed, between them. Lend hands them to grpc.
+type outgoing struct {
+	pieces mem.BufferSlice
+	buf    *[]byte // the piece that grows, nil for none
+	size   int     // of pieces
+	count  int     // of messages
+}
+
+func (o *outgoing) Size() int {
+	if o.buf == nil {
+		return o.size
 	}
-	if err := proto.Unmarshal(rest, m); err != nil {
+	return o.size + len(*o.buf)
+}
+
+func (o *outgoing) AppendTo(b []byte) []byte {
+	for _, p := range o.pieces {
+		b = append(b, p.ReadOnlyData()...)
+	}
+	if o.buf != nil {
+		b = append(b, *o.buf...)
+	}
+	return b
+}
+
+func (o *outgoing) Parse([]byte) error { return errors.New("peernet: a batch is sent on this stream") }
+
+// Lend hands the batch over; the next one begins empty.
+func (o *outgoing) Lend() mem.BufferSlice {
+	o.cut()
+	p := o.pieces
+	*o = outgoing{}
+	return p
+}
+
+// cut ends the piece that grows.
+func (o *outgoing) cut() {
+	if o.buf == nil {
+		return
+	}
+	if len(*o.buf) == 0 {
+		frame.Pool().Put(o.buf)
+	} else {
+		o.size += len(*o.buf)
+		o.pieces = append(o.pieces, mem.NewBuffer(o.buf, frame.Pool()))
+	}
+	o.buf = nil
+}
+
+// begin makes sure that a piece grows, with room for n bytes if it is a new one.
+func (o *outgoing) begin(n int) {
+	if o.buf == nil {
+		o.buf = frame.Pool().Get(max(n, batchBytes))
+		*o.buf = (*o.buf)[:0]
+		if o.size == 0 {
+			*o.buf = frame.AppendVarint(*o.buf, batchVersion, Version)
+		}
+	}
+}
+
+// hello makes the batch that a stream begins with.
+func (o *outgoing) hello(cluster []byte, from, to layout.ChunkserverID) {
+	o.begin(0)
+	b := append(frame.AppendPrefix(*o.buf, batchCluster, len(cluster)), cluster...)
+	b = frame.AppendVarint(b, batchFrom, uint64(from))
+	*o.buf = frame.AppendVarint(b, batchTo, uint64(to))
+}
+
+// add appends a message. It returns false when the batch is to be sent first.
+func (o *outgoing) add(m *multiraft.Message) (bool, error) {
+	plain := isPlain(m.Raft)
+	n := sizeRaft(m.Raft, plain)
+	outer := frame.SizeVarint(uint64(m.Copyset)) + frame.SizeBytes(n) + frame.SizeVarint(m.Stamp)
+	if o.count > 0 && o.Size()+frame.SizeBytes(outer) > batchBytes {
+		return false, nil
+	}
+	o.count++
+	o.begin(outer + overhead - lent(m.Raft))
+	b := frame.AppendPrefix(*o.buf, batchMessages, outer)
+	b = frame.AppendVarint(b, messageCopyset, uint64(m.Copyset))
+	b = frame.AppendVarint(b, messageStamp, m.Stamp)
+	b = frame.AppendPrefix(b, messageRaft, n)
+	if plain {
+		*o.buf = b
+		o.raft(m.Raft)
+		return true, nil
+	}
+	b, err := proto.MarshalOptions{}.MarshalAppend(b, m.Raft)
+	if err != nil {
+		return false, fmt.Errorf("peernet: %w", err)
+	}
+	*o.buf = b
+	return true, nil
+}
+
+// overhead is more than a batch has besides the content of a message: version, tag and length.
+const overhead = 32
+
+// lent is how many bytes of entries are sent where they lie.
+func lent(m *raftpb.Message) (n int) {
+	for _, e := range m.GetEntries() {
+		if len(e.GetData()) >= lendMin {
+			n += len(e.GetData())
+		}
+	}
+	return n
+}
+
+// isPlain tells whether a message has nothing but what sizeRaft and raft know, which is so but for votes in a
+// transfer and images.
+func isPlain(m *raftpb.Message) bool {
+	if m.Snapshot != nil || m.Context != nil || len(m.Responses) > 0 || len(m.ProtoReflect().GetUnknown()) > 0 {
+		return false
+	}
+	for _, e := range m.Entries {
+		if e == nil || len(e.ProtoReflect().GetUnknown()) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// sizeRaft returns the length of the message's encoding.
+func sizeRaft(m *raftpb.Message, plain bool) int {
+	if !plain {
+		return proto.Size(m)
+	}
+	n := sizeNumber(m.To) + sizeNumber(m.From) + sizeNumber(m.Term) + sizeNumber(m.LogTerm) + sizeNumber(m.Index) +
+		sizeNumber(m.Commit) + sizeNumber(m.Vote) + sizeNumber(m.RejectHint)
+	if m.Type != nil {
+		n += 1 + protowire.SizeVarint(uint64(*m.Type))
+	}
+	if m.Reject != nil {
+		n += 2
+	}
+	for _, e := range m.Entries {
+		n += frame.SizeBytes(sizeEntry(e))
+	}
+	return n
+}
+
+func sizeEntry(e *raftpb.Entry) int {
+	n := sizeNumber(e.Term) + sizeNumber(e.Index)
+	if e.Type != nil {
+		n += 1 + protowire.SizeVarint(uint64(*e.Type))
+	}
+	if e.Data != nil {
+		n += frame.SizeBytes(len(e.Data))
+	}
+	return n
+}
+
+// raft appends a plain message.
+func (o *outgoing) raft(m *raftpb.Message) {
+	b := *o.buf
+	if m.Type != nil {
+		b = appendNumber(b, fieldMsgType, uint64(*m.Type))
+	}
+	b = appendPointer(b, fieldTo, m.To)
+	b = appendPointer(b, fieldFrom, m.From)
+	b = appendPointer(b, fieldMsgTerm, m.Term)
+	b = appendPointer(b, fieldLogTerm, m.LogTerm)
+	b = appendPointer(b, fieldMsgIndex, m.Index)
+	b = appendPointer(b, fieldCommit, m.Commit)
+	if m.Reject != nil {
+		b = appendNumber(b, fieldReject, protowire.EncodeBool(*m.Reject))
+	}
+	b = appendPointer(b, fieldRejectHint, m.RejectHint)
+	b = appendPointer(b, fieldVote, m.Vote)
+	for _, e := range m.Entries {
+		b = frame.AppendPrefix(b, fieldEntries, sizeEntry(e))
+		if e.Type != nil {
+			b = appendNumber(b, fieldType, uint64(*e.Type))
+		}
+		b = appendPointer(b, fieldTerm, e.Term)
+		b = appendPointer(b, fieldIndex, e.Index)
+		if e.Data == nil {
+			continue
+		}
+		b = frame.AppendPrefix(b, fieldData, len(e.Data))
+		if len(e.Data) < lendMin {
+			b = append(b, e.Data...)
+			continue
+		}
+		*o.buf = b
+		o.cut()
+		o.size += len(e.Data)
+		o.pieces = append(o.pieces, mem.SliceBuffer(e.Data))
+		o.begin(0)
+		b = *o.buf
+	}
+	*o.buf = b
+}
+
+func sizeNumber(v *uint64) int {
+	if v == nil {
+		return 0
+	}
+	return 1 + protowire.SizeVarint(*v)
+}
+
+func appendNumber(b []byte, num protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(append(b, byte(num)<<3|byte(protowire.VarintType)), v)
+}
+
+func appendPointer(b []byte, num protowire.Number, v *uint64) []byte {
+	if v == nil {
+		return b
+	}
+	return appendNumber(b, num, *v)
+}
+
+// incoming is a received batch. It is used again for the next one; the raft messages are new each time and share
+// nothing with the received bytes.
+type incoming struct {
+	version  uint32
+	cluster  []byte // lies in the received bytes, until take returns
+	from, to layout.ChunkserverID
+	messages []multiraft.Message
+	take     func(*incoming) error
+	// err is why the stream ends. Parse does not return it, because grpc would make it another status.
+	err error
+}
+
+func (in *incoming) Size() int                  { return 0 }
+func (in *incoming) AppendTo(dst []byte) []byte { return dst }
+
+// Parse takes a batch.
+func (in *incoming) Parse(b []byte) error {
+	defer in.reset() // nothing may point to b any more
+	if err := in.parse(b); err != nil {
+		in.err = status.Errorf(codes.InvalidArgument, "peernet: %v", err)
+		return nil
+	}
+	in.err = in.take(in)
+	return nil
+}
+
+func (in *incoming) reset() {
+	clear(in.messages)
+	*in = incoming{messages: in.messages[:0], take: in.take, err: in.err}
+}
+
+func (in *incoming) parse(b []byte) error {
+	var f frame.Field
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return err
+		}
+		switch {
+		case f.Is(batchVersion, protowire.VarintType):
+			in.version = uint32(f.Number)
+		case f.Is(batchCluster, protowire.BytesType):
+			in.cluster = f.Bytes
+		case f.Is(batchFrom, protowire.VarintType):
+			in.from = layout.ChunkserverID(f.Number)
+		case f.Is(batchTo, protowire.VarintType):
+			in.to = layout.ChunkserverID(f.Number)
+		case f.Is(batchMessages, protowire.BytesType):
+			if len(in.messages) == messagesMax {
+				return fmt.Errorf("more than %d messages", messagesMax)
+			}
+			m, err := parseMessage(f.Bytes)
+			if err != nil {
+				return err
+			}
+			in.messages = append(in.messages, m)
+		}
+	}
+	return nil
+}
+
+func parseMessage(b []byte) (multiraft.Message, error) {
+	var m multiraft.Message
+	var f frame.Field
+	var raw []byte
+	for len(b) > 0 {
+		var err error
+		if b, err = f.Next(b); err != nil {
+			return m, err
+		}
+		switch {
+		case f.Is(messageCopyset, protowire.VarintType):
+			m.Copyset = layout.CopysetID(f.Number)
+		case f.Is(messageStamp, protowire.VarintType):
+			m.Stamp = f.Number
+		case f.Is(messageRaft, protowire.BytesType):
+			raw = f.Bytes
+		}
+	}
+	var err error
+	m.Raft, err = decode(raw)
+	return m, err
+}
+
+// numbers is what the pointers of a message point to.
+type numbers struct {
+	typ                                                      raftpb.MessageType
+	to, from, term, logTerm, index, commit, rejectHint, vote uint64
+	reject                                                   bool
+}
+
+// record is an entry and what it points to.
+type record struct {
+	entry       raftpb.Entry
+	term, index uint64
+	typ         raftpb.EntryType
+}
+
+// decode parses a raft message from bytes that are borrowed. The general decoder makes an object of each number; here
+// the numbers of a message are one object together with it, its entries a second one and their data a third, which
+// belongs to the message alone. The result is the same: what is not part of steady replication is left to the general
+// decoder.
+func decode(b []byte) (*raftpb.Message, error) {
+	entries, simple, err := survey(b)
+	if err != nil {
 		return nil, err
 	}
-	m.Entries = entries
+	if !simple {
+		m := &raftpb.Message{}
+		return m, proto.Unmarshal(b, m)
+	}
+	d := &struct {
+		m raftpb.Message
+		n numbers
+	}{}
+	m := &d.m
+	var list []record
+	if entries > 0 {
+		b = bytes.Clone(b)
+		list = make([]record, entries)
+		m.Entries = make([]*raftpb.Entry, 0, entries)
+	}
+	var f frame.Field
+	for len(b) > 0 {
+		if b, err = f.Next(b); err != nil {
+			return nil, err
+		}
+		if f.Num != fieldEntries {
+			d.n.set(m, f.Num, f.Number)
+			continue
+		}
+		r := &list[len(m.Entries)]
+		if err := r.decode(f.Bytes); err != nil {
+			return nil, err
+		}
+		m.Entries = append(m.Entries, &r.entry)
+	}
 	return m, nil
 }
 
-// The field numbers of raftpb.Message and raftpb.Entry.
-const (
-	fieldEntries = 7
-	fieldType    = 1
-	fieldTerm    = 2
-	fieldIndex   = 3
-	fieldData    = 4
-)
-
-func decodeEntry(b []byte) (*raftpb.Entry, error) {
-	e := &raftpb.Entry{}
-	for p := b; len(p) > 0; {
-		num, typ, n := protowire.ConsumeTag(p)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
+// survey counts the entries of a message, and tells whether it has nothing but entries and numbers that set knows.
+func survey(b []byte) (entries int, simple bool, err error) {
+	var f frame.Field
+	for len(b) > 0 {
+		if b, err = f.Next(b); err != nil {
+			return 0, false, err
 		}
-		p = p[n:]
 		switch {
-		case num == fieldData && typ == protowire.BytesType:
-			v, k := protowire.ConsumeBytes(p)
-			if k < 0 {
-				return nil, protowire.ParseError(k)
-			}
-			e.Data, p = v[:len(v):len(v)], p[k:]
-		case num >= fieldType && num <= fieldIndex && typ == protowire.VarintType:
-			v, k := protowire.ConsumeVarint(p)
-			if k < 0 {
-				return nil, protowire.ParseError(k)
-			}
-			switch num {
-			case fieldType:
-				e.Type = raftpb.EntryType(v).Enum()
-			case fieldTerm:
-				e.Term = &v
-			case fieldIndex:
-				e.Index = &v
-			}
-			p = p[k:]
-		default:
-			return e, proto.Unmarshal(b, e) // what a newer release may have added
+		case f.Is(fieldEntries, protowire.BytesType):
+			entries++
+		case f.Type != protowire.VarintType || !isNumber(f.Num):
+			return 0, false, nil
 		}
 	}
-	return e, nil
+	return entries, true, nil
+}
+
+// isNumber tells whether set knows the field.
+func isNumber(num protowire.Number) bool {
+	return num >= fieldMsgType && num <= fieldCommit && num != fieldEntries || num == fieldReject || num == fieldRejectHint || num == fieldVote
+}
+
+// set sets a number of m.
+func (n *numbers) set(m *raftpb.Message, num protowire.Number, v uint64) {
+	switch num {
+	case fieldMsgType:
+		n.typ, m.Type = raftpb.MessageType(int32(v)), &n.typ
+	case fieldTo:
+		n.to, m.To = v, &n.to
+	case fieldFrom:
+		n.from, m.From = v, &n.from
+	case fieldMsgTerm:
+		n.term, m.Term = v, &n.term
+	case fieldLogTerm:
+		n.logTerm, m.LogTerm = v, &n.logTerm
+	case fieldMsgIndex:
+		n.index, m.Index = v, &n.index
+	case fieldCommit:
+		n.commit, m.Commit = v, &n.commit
+	case fieldReject:
+		n.reject, m.Reject = v != 0, &n.reject
+	case fieldRejectHint:
+		n.rejectHint, m.RejectHint = v, &n.rejectHint
+	case fieldVote:
+		n.vote, m.Vote = v, &n.vote
+	}
+}
+
+// decode parses an entry, whose data lies in b from now on.
+func (r *record) decode(b []byte) error {
+	e := &r.entry
+	var f frame.Field
+	for p := b; len(p) > 0; {
+		var err error
+		if p, err = f.Next(p); err != nil {
+			return err
+		}
+		switch {
+		case f.Is(fieldData, protowire.BytesType):
+			e.Data = f.Bytes
+		case f.Is(fieldType, protowire.VarintType):
+			r.typ = raftpb.EntryType(int32(f.Number))
+			e.Type = &r.typ
+		case f.Is(fieldTerm, protowire.VarintType):
+			r.term = f.Number
+			e.Term = &r.term
+		case f.Is(fieldIndex, protowire.VarintType):
+			r.index = f.Number
+			e.Index = &r.index
+		default:
+			e.Reset()
+			return proto.Unmarshal(b, e) // what a newer release may have added
+		}
+	}
+	return nil
 }
