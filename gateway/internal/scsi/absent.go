@@ -6,7 +6,7 @@ package scsi
 func (n *Nexus) executeAbsent(c *Command) {
 	op, _ := allOperations.find(c.CDB)
 	if op == nil || len(c.CDB) < len(op.usage) || op.traits&ignoreUA == 0 {
-		c.check(senseData{code: LogicalUnitNotSupported}, false)
+		c.check(senseData{Code: LogicalUnitNotSupported}, false)
 		return
 	}
 	last := len(op.usage) - 1
@@ -25,9 +25,9 @@ func (n *Nexus) executeAbsent(c *Command) {
 	case op.opcode() == opReportLUNs && zero:
 		field, bad = n.replyLUNs(c)
 	default:
-		c.check(senseData{code: LogicalUnitNotSupported}, false)
+		c.check(senseData{Code: LogicalUnitNotSupported}, false)
 	}
 	if bad {
-		c.check(senseData{code: InvalidFieldInCDB, field: field}, false)
+		c.check(senseData{Code: InvalidFieldInCDB, Field: field}, false)
 	}
 }

@@ -1,6 +1,10 @@
 package scsi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sense"
+)
 
 // Command is one SCSI command and, after Nexus.Execute, its outcome. It is meant to be reused: Reset, fill in the
 // first part, Execute. A Command belongs to one goroutine at a time.
@@ -75,22 +79,14 @@ func (c *Command) SenseCode() SenseCode {
 	if c.senseLen == 0 {
 		return NoSense
 	}
-	return codeOf(c.sense[:c.senseLen])
-}
-
-// codeOf returns the code within sense data of either format.
-func codeOf(sense []byte) SenseCode {
-	if sense[0]&0x7F == 0x72 {
-		return Sense(sense[1], sense[2], sense[3])
-	}
-	return Sense(sense[2], sense[12], sense[13])
+	return sense.CodeOf(c.sense[:c.senseLen])
 }
 
 // Fail makes CHECK CONDITION with fixed format sense data the outcome. It is for failures of the transport, which
 // the caller finds before Execute.
 func (c *Command) Fail(code SenseCode) {
 	c.clearResult()
-	c.check(senseData{code: code}, false)
+	c.check(senseData{Code: code}, false)
 }
 
 func (c *Command) clearResult() {
@@ -110,9 +106,9 @@ const keyUnitAttention = 6
 // check ends the command with CHECK CONDITION. Data-in that was prepared is not sent.
 func (c *Command) check(d senseData, descriptor bool) {
 	c.Status = StatusCheckCondition
-	c.senseLen = d.put(c.sense[:], descriptor)
+	c.senseLen = d.Put(c.sense[:], descriptor)
 	c.DataIn = nil
-	c.noteAttention(d.code)
+	c.noteAttention(d.Code)
 }
 
 // alloc returns a buffer of n > 0 bytes for data-in.
@@ -127,7 +123,7 @@ func (c *Command) alloc(n int) []byte {
 // (SPC-4 4.2.5.6). data is copied.
 func (c *Command) reply(data []byte, allocation uint64) {
 	if c.CDB[0] == opRequestSense {
-		c.noteAttention(codeOf(data))
+		c.noteAttention(sense.CodeOf(data))
 	}
 	if uint64(len(data)) > allocation {
 		data = data[:allocation]

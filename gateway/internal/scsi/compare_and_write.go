@@ -21,7 +21,7 @@ func compareAndWrite(ctx context.Context, a *attachment, c *Command) {
 	half := int(a.bytes(e))
 	c.Transfer = uint64(2 * half)
 	if len(c.DataOut) != 2*half {
-		a.fail(c, senseData{code: InvalidFieldInCommandIU})
+		a.fail(c, senseData{Code: InvalidFieldInCommandIU})
 		return
 	}
 	if half == 0 {
@@ -32,6 +32,6 @@ func compareAndWrite(ctx context.Context, a *attachment, c *Command) {
 	case err != nil:
 		a.failBackend(ctx, c, err, true)
 	case at >= 0:
-		a.fail(c, senseData{code: MiscompareDuringVerify, info: uint64(at), hasInfo: true})
+		a.fail(c, senseData{Code: MiscompareDuringVerify, Info: uint64(at), HasInfo: true})
 	}
 }

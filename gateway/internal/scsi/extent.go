@@ -57,7 +57,7 @@ func (a *attachment) bytes(e extent) int64  { return int64(e.blocks << a.unit.sh
 func (a *attachment) parameterList(c *Command, n int) (list []byte, ok bool) {
 	c.Transfer = uint64(n)
 	if len(c.DataOut) < n {
-		a.fail(c, senseData{code: InvalidFieldInCommandIU})
+		a.fail(c, senseData{Code: InvalidFieldInCommandIU})
 		return nil, false
 	}
 	return c.DataOut[:n], true

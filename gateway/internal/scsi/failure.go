@@ -12,7 +12,7 @@ func (a *attachment) fail(c *Command, d senseData) {
 
 // refuse ends c with a field pointer, which is for ILLEGAL REQUEST only.
 func (a *attachment) refuse(c *Command, code SenseCode, field fieldPointer) {
-	a.fail(c, senseData{code: code, field: field})
+	a.fail(c, senseData{Code: code, Field: field})
 }
 
 // failBackend ends c because the Backend returned err. When ctx is done, c has no status.
@@ -27,23 +27,23 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 	case errors.Is(err, ErrReservationConflict):
 		c.Status = StatusReservationConflict
 	case errors.Is(err, ErrStaleEpoch):
-		a.fail(c, senseData{code: CommandsClearedByServer})
+		a.fail(c, senseData{Code: CommandsClearedByServer})
 	case errors.Is(err, ErrNoSpace):
-		a.fail(c, senseData{code: SpaceAllocationFailed})
+		a.fail(c, senseData{Code: SpaceAllocationFailed})
 	case errors.Is(err, ErrAccessRevoked):
-		a.fail(c, senseData{code: AccessDenied})
+		a.fail(c, senseData{Code: AccessDenied})
 	case errors.Is(err, ErrGone):
-		a.fail(c, senseData{code: LogicalUnitNotSupported})
+		a.fail(c, senseData{Code: LogicalUnitNotSupported})
 	case errors.Is(err, ErrMedium):
-		d := senseData{code: UnrecoveredReadError}
+		d := senseData{Code: UnrecoveredReadError}
 		if writing {
-			d.code = WriteError
+			d.Code = WriteError
 		}
 		if errors.As(err, &place) && place.Offset >= 0 {
-			d.info, d.hasInfo = uint64(place.Offset)>>a.unit.shift, true
+			d.Info, d.HasInfo = uint64(place.Offset)>>a.unit.shift, true
 		}
 		a.fail(c, d)
 	default:
-		a.fail(c, senseData{code: InternalTargetFailure})
+		a.fail(c, senseData{Code: InternalTargetFailure})
 	}
 }

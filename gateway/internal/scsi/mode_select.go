@@ -41,13 +41,13 @@ func (a *attachment) modeSelect(c *Command, n, header int, parse func([]byte) (d
 		return
 	}
 	if n < header {
-		a.fail(c, senseData{code: ParameterListLengthError})
+		a.fail(c, senseData{Code: ParameterListLengthError})
 		return
 	}
 	descriptor, long := parse(list)
 	at := header + descriptor
 	if at > n {
-		a.fail(c, senseData{code: ParameterListLengthError})
+		a.fail(c, senseData{Code: ParameterListLengthError})
 		return
 	}
 	if !a.sameDescriptor(list[header:at], long) {
@@ -86,7 +86,7 @@ func (a *attachment) sameDescriptor(d []byte, long bool) bool {
 func (a *attachment) samePage(c *Command, list []byte, at int) int {
 	page := list[at:]
 	if len(page) < 2 {
-		a.fail(c, senseData{code: ParameterListLengthError})
+		a.fail(c, senseData{Code: ParameterListLengthError})
 		return -1
 	}
 	var scratch [64]byte
@@ -99,7 +99,7 @@ func (a *attachment) samePage(c *Command, list []byte, at int) int {
 		a.refuse(c, InvalidFieldInParameters, dataField(at+1, 7))
 		return -1
 	case len(page) < len(current):
-		a.fail(c, senseData{code: ParameterListLengthError})
+		a.fail(c, senseData{Code: ParameterListLengthError})
 		return -1
 	}
 	if !bytes.Equal(page[2:len(current)], current[2:]) {

@@ -3,15 +3,12 @@ package scsi
 import (
 	"context"
 	"sync/atomic"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
 
 // TargetPort is the target's side of a nexus. It belongs to the portal, never to a volume.
-type TargetPort struct {
-	Name       string // SCSI name string of the port, e.g. "iqn.2026-11.dev.ashlar:demo,t,0x0001"; 1..248 bytes
-	RelativeID uint16 // relative target port identifier, 1..65535, unique among the ports of a volume
-	Group      uint16 // target port group, unique among the port groups of a volume
-	Protocol   byte   // protocol identifier (SPC-4 7.6.1); 5 is iSCSI
-}
+type TargetPort = vpd.Port
 
 // NexusConfig describes an I_T nexus, that is one session.
 type NexusConfig struct {
@@ -181,7 +178,7 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 		return err
 	}
 	if len(c.CDB) == 0 {
-		c.check(senseData{code: InvalidOperationCode}, false)
+		c.check(senseData{Code: InvalidOperationCode}, false)
 		return nil
 	}
 	a := n.lookup(c.LUN)

@@ -189,12 +189,12 @@ func (a *attachment) admit(c *Command) *operation {
 	}
 	if op.traits&ignoreUA == 0 {
 		if code, ok := a.attentions.take(); ok {
-			a.fail(c, senseData{code: code})
+			a.fail(c, senseData{Code: code})
 			return nil
 		}
 	}
 	if len(c.CDB) < len(op.usage) {
-		a.fail(c, senseData{code: InvalidFieldInCDB})
+		a.fail(c, senseData{Code: InvalidFieldInCDB})
 		return nil
 	}
 	last := len(op.usage) - 1
@@ -207,7 +207,7 @@ func (a *attachment) admit(c *Command) *operation {
 		return nil
 	}
 	if a.readOnly && op.traits&writes != 0 {
-		a.fail(c, senseData{code: WriteProtected})
+		a.fail(c, senseData{Code: WriteProtected})
 		return nil
 	}
 	return op

@@ -15,6 +15,6 @@ func requestSense(_ context.Context, a *attachment, c *Command) {
 // replySense sends code as data-in, in the format that the CDB's DESC bit asks for.
 func (c *Command) replySense(code SenseCode) {
 	var p [SenseMax]byte
-	n := senseData{code: code}.put(p[:], c.CDB[1]&0x01 != 0)
+	n := senseData{Code: code}.Put(p[:], c.CDB[1]&0x01 != 0)
 	c.reply(p[:n], uint64(c.CDB[4]))
 }

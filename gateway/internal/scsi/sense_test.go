@@ -5,63 +5,7 @@ import (
 	"testing"
 )
 
-func TestSenseFormats(t *testing.T) {
-	for _, test := range []struct {
-		name              string
-		d                 senseData
-		fixed, descriptor string
-	}{
-		{
-			"plain",
-			senseData{code: AttentionPowerOn},
-			"70 00 06 00000000 0A 00000000 2900 00 000000",
-			"72 06 2900 000000 00",
-		},
-		{
-			"field",
-			senseData{code: InvalidFieldInCDB, field: cdbField(2, 7)},
-			"70 00 05 00000000 0A 00000000 2400 00 CF0002",
-			"72 05 2400 000000 08 02 06 0000 CF0002 00",
-		},
-		{
-			"field without bit, in data",
-			senseData{code: InvalidFieldInParameters, field: dataField(0x123, -1)},
-			"70 00 05 00000000 0A 00000000 2600 00 800123",
-			"72 05 2600 000000 08 02 06 0000 800123 00",
-		},
-		{
-			"information",
-			senseData{code: MiscompareDuringVerify, info: 0x01020304, hasInfo: true},
-			"F0 00 0E 01020304 0A 00000000 1D00 00 000000",
-			"72 0E 1D00 000000 0C 00 0A 80 00 0000000001020304",
-		},
-		{
-			"long information and field",
-			senseData{code: UnrecoveredReadError, info: 0x0102030405, hasInfo: true, field: cdbField(1, 0)},
-			"70 00 03 00000000 0A 00000000 1100 00 C80001",
-			"72 03 1100 000000 14 00 0A 80 00 0000000102030405 02 06 0000 C80001 00",
-		},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			p := fill(SenseMax, 0xA5)
-			wantBytes(t, p[:test.d.put(p, false)], test.fixed)
-			wantBytes(t, p[:test.d.put(p, true)], test.descriptor)
-			for _, descriptor := range []bool{false, true} {
-				var c Command
-				c.check(test.d, descriptor)
-				if c.SenseCode() != test.d.code {
-					t.Errorf("comes back as %v", c.SenseCode())
-				}
-			}
-		})
-	}
-}
-
-func TestSenseCode(t *testing.T) {
-	code := Sense(0x15, 0x24, 0x01) // the key has 4 bits
-	if code.Key() != 5 || code.ASC() != 0x24 || code.ASCQ() != 1 || code.String() != "05/24/01" {
-		t.Error(code)
-	}
+func TestStatusNames(t *testing.T) {
 	for status, want := range map[Status]string{
 		0: "GOOD", 2: "CHECK CONDITION", 4: "CONDITION MET", 8: "BUSY", 0x18: "RESERVATION CONFLICT",
 		0x28: "TASK SET FULL", 0x40: "TASK ABORTED", 0x99: "status 99h",

@@ -6,16 +6,12 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
 
 // Identity is what a volume is known by; it is the same on every path and never changes.
-type Identity struct {
-	NAA      [16]byte // NAA IEEE Registered Extended designator: the first four bits are 6
-	Serial   string   // unit serial number, 1..32 printable ASCII characters
-	Vendor   string   // T10 vendor identification, 1..8 characters; DefaultVendor unless there is a reason
-	Product  string   // product identification, 1..16 characters, the first 8 unique to the volume (ESXi)
-	Revision string   // product revision level, 1..4 characters
-}
+type Identity = vpd.Identity
 
 // DefaultVendor is the T10 vendor identification of the product.
 const DefaultVendor = "ASHLAR"

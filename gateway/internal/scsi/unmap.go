@@ -28,7 +28,7 @@ func unmap(ctx context.Context, a *attachment, c *Command) {
 		return
 	}
 	if n < unmapHeader {
-		a.fail(c, senseData{code: ParameterListLengthError})
+		a.fail(c, senseData{Code: ParameterListLengthError})
 		return
 	}
 	length := min(int(binary.BigEndian.Uint16(list[2:])), n-unmapHeader)

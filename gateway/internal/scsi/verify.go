@@ -62,7 +62,7 @@ func (a *attachment) compare(ctx context.Context, c *Command, e extent, expect [
 			return
 		}
 		if at := mismatch(p, expect, done); at >= 0 {
-			a.fail(c, senseData{code: MiscompareDuringVerify, info: uint64(done) + uint64(at), hasInfo: true})
+			a.fail(c, senseData{Code: MiscompareDuringVerify, Info: uint64(done) + uint64(at), HasInfo: true})
 			return
 		}
 		done += int64(len(p))

@@ -23,7 +23,7 @@ func (a *attachment) write(ctx context.Context, c *Command, e extent) (stored []
 		data = data[:length]
 	}
 	if len(data)&(1<<a.unit.shift-1) != 0 {
-		a.fail(c, senseData{code: InvalidFieldInCommandIU})
+		a.fail(c, senseData{Code: InvalidFieldInCommandIU})
 		return nil, false
 	}
 	if len(data) == 0 {

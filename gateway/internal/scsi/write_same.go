@@ -17,15 +17,12 @@ func writeSame16(ctx context.Context, a *attachment, c *Command) {
 
 // writeSame writes one logical block of data-out to all of e; with NDOB (no data-out buffer) the block is zeroes.
 // With UNMAP a block of zeroes deallocates instead, which reads back the same; any other block is written, for the
-// initiator may rely on what it reads. A length of 0 means to the end, within MAXIMUM WRITE SAME LENGTH.
+// initiator may rely on what it reads. A length of 0 is refused, as WSNZ of the Block Limits page says.
 func (a *attachment) writeSame(ctx context.Context, c *Command, e extent, ndob bool) {
 	if !a.within(c, e) {
 		return
 	}
-	if e.blocks == 0 {
-		e.blocks = a.unit.Blocks() - e.lba
-	}
-	if e.blocks > uint64(a.unit.config.Limits.MaxWriteSame)>>a.unit.shift {
+	if e.blocks == 0 || e.blocks > uint64(a.unit.config.Limits.MaxWriteSame)>>a.unit.shift {
 		a.refuse(c, InvalidFieldInCDB, cdbField(e.length, -1))
 		return
 	}
@@ -33,7 +30,7 @@ func (a *attachment) writeSame(ctx context.Context, c *Command, e extent, ndob b
 	if !ndob {
 		c.Transfer = uint64(len(block))
 		if len(c.DataOut) != len(block) {
-			a.fail(c, senseData{code: InvalidFieldInCommandIU})
+			a.fail(c, senseData{Code: InvalidFieldInCommandIU})
 			return
 		}
 		block = c.DataOut
