@@ -26,6 +26,7 @@ var noIO = []string{"net", "os", "syscall", "golang.org/x/sys"}
 // say why in the commit.
 var table = []rule{
 	{from: "storage/layout", inside: none, only: "std", ban: noIO, why: "layout is arithmetic"},
+	{from: "storage/reservation", inside: none, only: "std", ban: noIO, why: "reservation is a pure function"},
 	{from: "storage/...", inside: []string{"storage/...", "api/..."}, why: "the library never knows a daemon"},
 
 	{from: "gateway/internal/pdu", inside: none, only: "std", ban: noIO, why: "pdu is a codec"},

@@ -1,0 +1,60 @@
+package reservation
+
+// Attention says by which unit attention a nexus is told (SPC-4 5.13.10, 5.13.11).
+type Attention byte
+
+// Attentions, with the additional sense code and qualifier that they are told by.
+const (
+	ReservationsPreempted  Attention = 1 // 2A/03: another nexus cleared all registrations
+	ReservationsReleased   Attention = 2 // 2A/04
+	RegistrationsPreempted Attention = 3 // 2A/05
+)
+
+// Event is what a change means for nexuses other than the one that made it.
+type Event struct {
+	// Version is that of the state that came with it.
+	Version   uint64    `json:"version"`
+	Attention Attention `json:"attention"`
+	// Abort: the commands of the nexuses are over.
+	Abort   bool    `json:"abort,omitempty"`
+	Nexuses []Nexus `json:"nexuses"`
+}
+
+// Bounds of the events that are kept for those who have not heard of them.
+const (
+	eventsMax       = 32
+	eventNexusesMax = 2 * RegistrationsMax
+)
+
+// tell adds an event of the version that next is about to get. The oldest ones go when there are too many.
+func (s *State) tell(a Attention, abort bool, to []Nexus) {
+	if len(to) == 0 {
+		return
+	}
+	events := append(append([]Event(nil), s.Events...), Event{Version: s.Version + 1, Attention: a, Abort: abort, Nexuses: to})
+	total := 0
+	first := len(events)
+	for first > 0 && len(events)-first < eventsMax {
+		total += len(events[first-1].Nexuses)
+		if total > eventNexusesMax && first < len(events) {
+			break
+		}
+		first--
+	}
+	s.Events = events[first:]
+}
+
+// Told calls f for what concerns a nexus in the events after version since, in order.
+func (s *State) Told(n Nexus, since uint64, f func(a Attention, abort bool)) {
+	for _, e := range s.Events {
+		if e.Version <= since {
+			continue
+		}
+		for _, to := range e.Nexuses {
+			if s.same(to, n) {
+				f(e.Attention, e.Abort)
+				break
+			}
+		}
+	}
+}
