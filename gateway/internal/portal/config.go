@@ -45,7 +45,10 @@ type Config struct {
 func Default() Config {
 	l := login.DefaultConfig()
 	l.FirstBurstLength = 64 << 10 // each command of a window reserves as much
-	l.ISCSIProtocolLevel = 1
+	l.MaxConnections = 4
+	l.TaskReporting = []login.TaskReporting{
+		login.TaskReportingRFC3720, login.TaskReportingResponseFence, login.TaskReportingFastAbort,
+	}
 	l.CommandWindow = session.WindowMin
 	return Config{
 		Addresses:          []string{"127.0.0.1:3260"},
@@ -85,7 +88,7 @@ func (c *Config) Validate() error {
 		{"Port.Group", int64(c.Port.Group), 1, 1<<16 - 1},
 		{"Port.RelativeID", int64(c.Port.RelativeID), 1, 1<<16 - 1},
 		{"Window", int64(c.Window), session.WindowMin, session.WindowMax},
-		{"Login.MaxConnections", int64(c.Login.MaxConnections), 1, 1},
+		{"Login.MaxConnections", int64(c.Login.MaxConnections), 1, session.ConnMax},
 		{"Login.ErrorRecoveryLevel", int64(c.Login.ErrorRecoveryLevel), 0, 0},
 		{"MemoryMax", c.MemoryMax, 4 * session.BufferMax, 1 << 50},
 		{"SessionMemoryMax", c.SessionMemoryMax, session.BufferMax, c.MemoryMax},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
@@ -33,6 +34,7 @@ type conn struct {
 	gone   chan struct{} // closed when the writer has returned
 	locked bool          // the reader holds runner.mu
 	pinged int64         // when the last ping was asked for, since the epoch; guarded by runner.mu
+	why    atomic.Pointer[error]
 	todo   session.Effects
 }
 
@@ -59,13 +61,11 @@ func (c *conn) serve() {
 		return
 	}
 	c.p.counters.loginsDone.Add(1)
-	c.log = c.log.With(zap.Uint16("session", uint16(r.place.TSIH())))
 	c.log.Info("logged in", zap.String("initiator", r.place.Initiator()), zap.String("target", r.place.Target()))
-	go r.keepGuarded()
 	go c.writeGuarded()
 	err = c.readGuarded()
 	c.leave(err)
-	c.log.Info("logged out", zap.NamedError("why", r.reason(err)))
+	c.log.Info("logged out", zap.NamedError("why", c.reason(err)))
 }
 
 // enter is the login phase, RFC 7143 section 6.3. It returns the session, to which the connection was added.
@@ -98,7 +98,8 @@ func (c *conn) enter() (r *runner, err error) {
 		}
 		responses, done, err := l.Receive(req)
 		if done != nil && err == nil {
-			if r, err = c.begin(env.Admitted(), done); err != nil {
+			if r, err = c.enterSession(env, done); err != nil {
+				r = nil
 				responses = []pdu.LoginResponse{login.Reject(&req, asStatus(err))}
 				done = nil
 			}
@@ -124,10 +125,16 @@ func asStatus(err error) *login.StatusError {
 	if s, ok := errors.AsType[*login.StatusError](err); ok {
 		return s
 	}
-	if errors.Is(err, session.ErrLimit) {
-		return &login.StatusError{Status: login.StatusOutOfResources, Detail: err.Error()}
+	status := login.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, session.ErrLimit):
+		status = login.StatusOutOfResources
+	case errors.Is(err, session.ErrConns):
+		status = login.StatusTooManyConnections
+	case errors.Is(err, session.ErrEnded):
+		status = login.StatusSessionDoesNotExist
 	}
-	return &login.StatusError{Status: login.StatusServiceUnavailable, Detail: err.Error()}
+	return &login.StatusError{Status: status, Detail: err.Error()}
 }
 
 // readLogin reads a Login Request. Its text is in data until the next call.
@@ -284,22 +291,24 @@ func (c *conn) leave(err error) {
 		c.engine.Lost()
 	}
 	r.unlock()
-	if flush {
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		<-c.gone // the writer has closed its side, and the initiator had its time
+	} else if flush {
 		// The writer sends what waits and closes its side. The initiator may be in the middle of sending; what it sends
 		// is thrown away for a while, for a reset would take the last answer from it.
 		<-c.gone
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
-		r.mu.Lock()
-		if !r.broken {
-			c.engine.Lost()
-		}
-		r.unlock()
 	}
+	r.mu.Lock()
+	if !r.broken {
+		c.engine.Lost()
+	}
+	r.unlock()
 	_ = c.nc.Close()
 	c.signal()
 	<-c.gone
-	r.connLeft()
+	r.connLeft(c)
 }
 
 // writeGuarded is the writer.
@@ -318,7 +327,7 @@ func (c *conn) writeGuarded() {
 // write sends what the engine has, until the connection is to be closed.
 func (c *conn) write() {
 	for {
-		closed := c.take()
+		closed, dropped := c.take()
 		if len(c.out.pdus) > 0 {
 			if err := c.out.send(); err != nil {
 				_ = c.nc.Close() // the reader sees it, and ends the connection
@@ -327,8 +336,13 @@ func (c *conn) write() {
 			}
 			continue
 		}
-		if closed {
+		switch {
+		case dropped:
+			_ = c.nc.Close()
+			return
+		case closed: // the reader may not know, if it was another connection that ended this one
 			_ = c.nc.CloseWrite()
+			_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 			return
 		}
 		<-c.wake
@@ -338,7 +352,7 @@ func (c *conn) write() {
 // await takes and gives up what the engine sends until it knows that the connection is lost.
 func (c *conn) await() {
 	for {
-		closed := c.take()
+		closed, _ := c.take()
 		if n := len(c.out.pdus); n > 0 {
 			c.out.release()
 			continue
@@ -350,8 +364,9 @@ func (c *conn) await() {
 	}
 }
 
-// take gets a batch from the engine and reports whether the connection is to be closed when there is none.
-func (c *conn) take() (closed bool) {
+// take gets a batch from the engine and reports whether the connection is to be closed when there is none, and whether at
+// once.
+func (c *conn) take() (closed, dropped bool) {
 	r := c.r
 	r.mu.Lock()
 	locked := true
@@ -363,7 +378,7 @@ func (c *conn) take() (closed bool) {
 	closed = true
 	if !r.broken {
 		c.out.pdus = c.engine.Take(c.out.pdus[:0], batchBytes)
-		closed = c.engine.Closed()
+		closed, dropped = c.engine.Closed(), c.engine.Dropped()
 		r.engine.Effects(&c.out.todo)
 	}
 	locked = false
@@ -373,7 +388,7 @@ func (c *conn) take() (closed bool) {
 	case c.room <- struct{}{}:
 	default:
 	}
-	return closed
+	return closed, dropped
 }
 
 // signal has the writer look.
@@ -384,7 +399,11 @@ func (c *conn) signal() {
 	}
 }
 
-func (c *conn) panicked(where string, v any) {
-	c.p.counters.panics.Add(1)
-	c.log.Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
+func (c *conn) panicked(where string, v any) { c.p.panicked(c.log, where, v) }
+
+func (r *runner) panicked(where string, v any) { r.p.panicked(r.log, where, v) }
+
+func (p *Portal) panicked(log *zap.Logger, where string, v any) {
+	p.counters.panics.Add(1)
+	log.Error("panic", zap.String("in", where), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
 }

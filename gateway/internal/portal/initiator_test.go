@@ -19,6 +19,8 @@ type initiator struct {
 	cmdSN  pdu.CmdSN
 	stat   pdu.StatSN
 	itt    pdu.ITT
+	tsih   pdu.TSIH // of the session; 0 before the login of its first connection
+	cid    pdu.CID
 	digest bool
 }
 
@@ -56,6 +58,7 @@ func (i *initiator) login(name string, isid byte, more ...string) error {
 	text := loginKeys(name, testTarget, more...)
 	req := pdu.LoginRequest{
 		Transit: true, CSG: pdu.StageOperational, NSG: pdu.StageFullFeature, ISID: pdu.ISID{0x80, 5: isid}, ITT: 1,
+		TSIH: i.tsih, CID: i.cid,
 		InitiatorSNs: pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: i.stat}, Data: text,
 	}
 	for {
@@ -73,6 +76,7 @@ func (i *initiator) login(name string, isid byte, more ...string) error {
 			return fmt.Errorf("login status %02x%02x", r.StatusClass, r.StatusDetail)
 		}
 		if r.Transit {
+			i.tsih = r.TSIH
 			return nil
 		}
 		req.Data, req.ExpStatSN = nil, i.stat

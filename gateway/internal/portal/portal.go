@@ -186,6 +186,18 @@ func (p *Portal) drop(r *runner) {
 	delete(p.mu.runners, r)
 }
 
+// runnerOf returns the session at place, or nil.
+func (p *Portal) runnerOf(place *target.Session) *runner {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for r := range p.mu.runners {
+		if r.place == place {
+			return r
+		}
+	}
+	return nil
+}
+
 func (p *Portal) runners() []*runner {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -455,7 +455,7 @@ func TestConfig(t *testing.T) {
 		"group":    func(c *Config) { c.Port.Group = 0 },
 		"window":   func(c *Config) { c.Window = 1 },
 		"memory":   func(c *Config) { c.MemoryMax = 1 << 20 },
-		"conns":    func(c *Config) { c.Login.MaxConnections = 4 },
+		"conns":    func(c *Config) { c.Login.MaxConnections = 9 },
 		"recovery": func(c *Config) { c.Login.ErrorRecoveryLevel = 1 },
 	} {
 		c := Default()

@@ -3,11 +3,13 @@ package portal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/gateway/internal/target"
@@ -21,11 +23,13 @@ const idleMax = 64
 type runner struct {
 	p     *Portal
 	place *target.Session
+	log   *zap.Logger
 
-	mu     sync.Mutex // the engine's mutex; guards engine, and conn's engine
+	mu     sync.Mutex // the engine's mutex; guards engine, the conns' engines, and what follows
 	engine *session.Session
-	broken bool // guarded by mu: the engine panicked and is not asked for more
-	conn   *conn
+	broken bool      // the engine panicked and is not asked for more
+	conns  []*conn   // whose goroutines are not done
+	dropBy time.Time // when a session that was dropped is ended; zero if it was not
 
 	kick chan struct{} // cap 1: there is something in posted
 	over chan struct{} // closed when the session has ended
@@ -40,13 +44,22 @@ type runner struct {
 		sync.Mutex
 		close  error
 		aborts []scsi.LUN
+		gone   []scsi.LUN
 		memory bool
 	}
 }
 
 var _ target.Control = (*runner)(nil)
 
-// begin makes the session that a login was admitted for, after the one that it replaces has ended.
+// enterSession makes the session that a login was admitted for, or adds the connection to the one that it named.
+func (c *conn) enterSession(env *target.Env, done *login.Result) (*runner, error) {
+	if place := env.Joined(); place != nil {
+		return c.join(place, done)
+	}
+	return c.begin(env.Admitted(), done)
+}
+
+// begin makes a session, after the one that it replaces has ended.
 func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error) {
 	if old := place.Replaced(); old != nil {
 		old.Close(target.ErrReinstated)
@@ -57,7 +70,7 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 		}
 	}
 	r := &runner{
-		p: c.p, place: place, conn: c,
+		p: c.p, place: place, log: c.p.log.With(zap.Uint16("session", uint16(place.TSIH()))),
 		kick: make(chan struct{}, 1), over: make(chan struct{}), kept: make(chan struct{}), quit: make(chan struct{}),
 		work: make(chan *session.Task, idleMax),
 	}
@@ -72,30 +85,59 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 	if err != nil {
 		return nil, err
 	}
-	if c.engine, err = r.engine.AddConn(done); err != nil {
+	if err := c.attach(r, done); err != nil {
 		r.engine.End()
 		return nil, err
 	}
-	c.r = r
+	if !c.p.keep(r) {
+		r.engine.End()
+		return nil, errClosing
+	}
+	go r.keepGuarded()
+	return r, nil
+}
+
+// join adds the connection to the session at place, in which it may take the place of another.
+func (c *conn) join(place *target.Session, done *login.Result) (*runner, error) {
+	r := c.p.runnerOf(place)
+	if r == nil {
+		return nil, session.ErrEnded
+	}
+	r.mu.Lock()
+	err := session.ErrEnded
+	if !r.broken && len(r.conns) > 0 {
+		err = c.attach(r, done)
+	}
+	r.unlock()
+	return r, err
+}
+
+// attach adds the connection to the engine of r, whose mutex is held, or which nobody else knows yet.
+func (c *conn) attach(r *runner, done *login.Result) error {
+	engine, err := r.engine.AddConn(done)
+	if err != nil {
+		return err
+	}
+	engine.Owner = c
+	c.engine, c.r = engine, r
+	c.log = r.log.With(zap.Stringer("peer", c.nc.RemoteAddr()))
+	r.conns = append(r.conns, c)
 	c.out = newOutput(c.nc, &c.p.counters)
 	c.out.headerDigest = done.Params.HeaderDigest == login.DigestCRC32C
 	c.out.dataDigest = done.Params.DataDigest == login.DigestCRC32C
 	c.in.limits.MaxData = int(done.Params.TargetMaxRecvDataSegmentLength)
 	c.in.limits.HeaderDigest, c.in.limits.DataDigest = c.out.headerDigest, c.out.dataDigest
-	if !c.p.keep(r) {
-		r.engine.End()
-		return nil, errClosing
-	}
-	return r, nil
+	return nil
 }
 
-// abandon ends a session whose first connection was lost before its login was answered.
+// abandon takes out a connection that was lost before its login was answered.
 func (r *runner) abandon(c *conn) {
 	r.mu.Lock()
-	r.engine.End()
-	r.mu.Unlock()
-	r.p.drop(r)
-	r.place.End()
+	if !r.broken {
+		c.engine.Lost()
+	}
+	r.unlock()
+	r.connLeft(c)
 }
 
 // Close implements target.Control.
@@ -116,6 +158,21 @@ func (r *runner) AbortUnit(lun scsi.LUN) {
 	r.wakeKeeper()
 }
 
+// RemoveUnit implements target.Control.
+func (r *runner) RemoveUnit(lun scsi.LUN) {
+	r.posted.Lock()
+	r.posted.gone = append(r.posted.gone, lun)
+	r.posted.Unlock()
+	r.wakeKeeper()
+}
+
+// Numbers implements target.Control.
+func (r *runner) Numbers() (exp, last pdu.CmdSN) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.engine.Numbers()
+}
+
 // memory is session.Config.Wake.
 func (r *runner) memory() {
 	r.posted.Lock()
@@ -131,12 +188,15 @@ func (r *runner) wakeKeeper() {
 	}
 }
 
-// reason returns why the session ended: what the table said, or err.
-func (r *runner) reason(err error) error {
-	r.posted.Lock()
-	defer r.posted.Unlock()
-	if r.posted.close != nil {
-		return r.posted.close
+// reason returns why the connection ended: what the table said, or the keeper, or err.
+func (c *conn) reason(err error) error {
+	c.r.posted.Lock()
+	defer c.r.posted.Unlock()
+	if c.r.posted.close != nil {
+		return c.r.posted.close
+	}
+	if why := c.why.Load(); why != nil {
+		return *why
 	}
 	return err
 }
@@ -165,9 +225,9 @@ func (r *runner) do(e *session.Effects) {
 		e.Start[i] = nil
 		r.start(t)
 	}
-	if len(e.Write) > 0 {
-		clear(e.Write)
-		r.conn.signal() // sessions have one connection, Config.Validate sees to it
+	for i, c := range e.Write {
+		e.Write[i] = nil
+		c.Owner.(*conn).signal()
 	}
 }
 
@@ -220,7 +280,7 @@ func (r *runner) excess() bool {
 func (r *runner) run(t *session.Task) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.conn.panicked("task", v)
+			r.panicked("task", v)
 			t.Fail(session.ErrBroken)
 			r.Close(fmt.Errorf("panic: %v", v))
 		}
@@ -234,7 +294,7 @@ func (r *runner) complete(t *session.Task, todo *session.Effects) {
 	locked := true
 	defer func() {
 		if v := recover(); v != nil {
-			r.conn.panicked("complete", v)
+			r.panicked("complete", v)
 			r.breakLocked(locked)
 		}
 	}()
@@ -255,24 +315,33 @@ func (r *runner) breakLocked(locked bool) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			r.conn.panicked("end", v)
+			r.panicked("end", v)
 		}
+		conns := slices.Clone(r.conns)
 		r.mu.Unlock()
 		r.Close(session.ErrBroken)
-		r.conn.signal()
-		_ = r.conn.nc.Close()
+		for _, c := range conns {
+			c.signal()
+			_ = c.nc.Close()
+		}
 	}()
 	r.broken = true
 	r.engine.End()
 }
 
-// connLeft ends the session when its connection is gone: first what others wait for, then what may take long.
-func (r *runner) connLeft() {
+// connLeft takes out a connection that is gone. With the last one the session ends: first what others wait for, then what
+// may take long.
+func (r *runner) connLeft(c *conn) {
 	r.mu.Lock()
-	if !r.broken {
+	r.conns = slices.DeleteFunc(r.conns, func(o *conn) bool { return o == c })
+	last := len(r.conns) == 0
+	if last && !r.broken {
 		r.engine.End()
 	}
 	r.unlock()
+	if !last {
+		return
+	}
 	r.place.End()
 	close(r.over)
 	<-r.kept
@@ -295,7 +364,7 @@ func (r *runner) settle() {
 			break
 		}
 		if first {
-			r.conn.log.Debug("waiting for cancelled tasks", zap.Int("tasks", n))
+			r.log.Debug("waiting for cancelled tasks", zap.Int("tasks", n))
 		}
 		time.Sleep(settleTick)
 	}
@@ -309,7 +378,7 @@ func (r *runner) keepGuarded() {
 	defer close(r.kept)
 	defer func() {
 		if v := recover(); v != nil {
-			r.conn.panicked("keeper", v)
+			r.panicked("keeper", v)
 			r.breakLocked(false)
 		}
 	}()
@@ -338,8 +407,8 @@ func (r *runner) keep() {
 // handlePosted does what was posted.
 func (r *runner) handlePosted() {
 	r.posted.Lock()
-	end, memory, aborts := r.posted.close, r.posted.memory, r.posted.aborts
-	r.posted.memory, r.posted.aborts = false, nil
+	end, memory, aborts, gone := r.posted.close, r.posted.memory, r.posted.aborts, r.posted.gone
+	r.posted.memory, r.posted.aborts, r.posted.gone = false, nil, nil
 	r.posted.Unlock()
 	r.mu.Lock()
 	if r.broken {
@@ -349,26 +418,66 @@ func (r *runner) handlePosted() {
 	for _, lun := range aborts {
 		r.engine.AbortUnit(lun)
 	}
+	for _, lun := range gone {
+		r.engine.RemoveUnit(lun)
+	}
 	if memory {
 		r.engine.Memory()
 	}
-	if end != nil {
+	var conns []*conn
+	switch {
+	case end == nil:
+	case told(end):
+		r.engine.Drop()
+		if r.dropBy.IsZero() {
+			r.dropBy = time.Now().Add(dropGrace)
+		}
+	default:
+		r.engine.End()
+		conns = slices.Clone(r.conns)
+	}
+	r.unlock()
+	for _, c := range conns {
+		_ = c.nc.Close()
+	}
+}
+
+// dropGrace is how long an initiator has to take the news that its session is dropped.
+const dropGrace = time.Second
+
+// told tells whether an initiator is told that its session is dropped for the reason why. It is not when something waits
+// for the end.
+func told(why error) bool {
+	return errors.Is(why, errClosing) || errors.Is(why, target.ErrDenied) || errors.Is(why, target.ErrRemoved) ||
+		errors.Is(why, target.ErrReset)
+}
+
+// checkTime looks after the session's connections, and ends one that was dropped and is still there.
+func (r *runner) checkTime() {
+	r.mu.Lock()
+	conns := slices.Clone(r.conns)
+	late := !r.dropBy.IsZero() && time.Now().After(r.dropBy)
+	if late && !r.broken {
 		r.engine.End()
 	}
 	r.unlock()
-	if end != nil {
-		_ = r.conn.nc.Close()
+	for _, c := range conns {
+		if late {
+			_ = c.nc.Close()
+		} else {
+			c.checkTime()
+		}
 	}
 }
 
 // checkTime pings an initiator that is silent, and drops one that does not answer or does not take what is sent. As long
 // as a write waits for the initiator to take bytes, its silence is no sign: only SendTimeout counts.
-func (r *runner) checkTime() {
-	c, cfg, now := r.conn, &r.p.cfg, sinceEpoch()
+func (c *conn) checkTime() {
+	cfg, now := &c.p.cfg, sinceEpoch()
 	if since := c.out.since.Load(); since != 0 {
 		if now-since > int64(cfg.SendTimeout) {
-			r.p.counters.sendTimeouts.Add(1)
-			r.Close(fmt.Errorf("portal: nothing taken for %v", cfg.SendTimeout))
+			c.p.counters.sendTimeouts.Add(1)
+			c.kill(fmt.Errorf("portal: nothing taken for %v", cfg.SendTimeout))
 		}
 		return
 	}
@@ -376,17 +485,27 @@ func (r *runner) checkTime() {
 		return
 	}
 	last := c.in.last.Load()
-	r.mu.Lock()
+	c.r.mu.Lock()
+	silent := false
 	switch {
-	case r.broken:
+	case c.r.broken:
 	case !c.engine.Pinging():
 		if now-last >= int64(cfg.PingInterval) {
 			c.engine.Ping()
 			c.pinged = now
 		}
-	case now-max(last, c.pinged) >= int64(cfg.PingTimeout):
-		r.p.counters.pingTimeouts.Add(1)
-		r.Close(fmt.Errorf("portal: no answer to a ping for %v", cfg.PingTimeout))
+	default:
+		silent = now-max(last, c.pinged) >= int64(cfg.PingTimeout)
 	}
-	r.unlock()
+	c.r.unlock()
+	if silent {
+		c.p.counters.pingTimeouts.Add(1)
+		c.kill(fmt.Errorf("portal: no answer to a ping for %v", cfg.PingTimeout))
+	}
+}
+
+// kill ends the connection for the reason why. Its reader sees it.
+func (c *conn) kill(why error) {
+	c.why.CompareAndSwap(nil, &why)
+	_ = c.nc.Close()
 }

@@ -10,6 +10,9 @@ import (
 
 // Conn is one connection of a Session. Its methods are called with the session's mutex held.
 type Conn struct {
+	// Owner is for the owner of the socket, who sets it once, before anything is received.
+	Owner any
+
 	s       *Session
 	cid     pdu.CID
 	maxSend int // the initiator's MaxRecvDataSegmentLength, bytes
@@ -359,8 +362,17 @@ func (c *Conn) Lost() {
 	c.remove()
 }
 
-// remove takes the connection out of the session.
+// remove takes the connection out of the session, which ends with its last one.
 func (c *Conn) remove() {
+	c.detach()
+	if s := c.s; len(s.conns) == 0 && !s.ended {
+		s.finish()
+	}
+}
+
+// detach aborts the connection's tasks and takes it out of the session. Commands that were sent on it and did not arrive
+// leave a gap in the numbers, which the initiator fills on another connection (RFC 7143 section 4.2.2.1).
+func (c *Conn) detach() {
 	s := c.s
 	s.abortWhere(func(t *Task) bool { return t.conn == c })
 	c.drop()
@@ -370,10 +382,8 @@ func (c *Conn) remove() {
 			kept = append(kept, o)
 		}
 	}
+	clear(s.conns[len(kept):])
 	s.conns = kept
-	if len(s.conns) == 0 && !s.ended {
-		s.finish()
-	}
 }
 
 // Closed reports that everything was taken and the connection is to be closed.
@@ -381,6 +391,9 @@ func (c *Conn) Closed() bool { return c.closing && len(c.out) == 0 }
 
 // Closing reports that nothing is accepted any more.
 func (c *Conn) Closing() bool { return c.closing }
+
+// Dropped reports that the connection is not part of the session any more and is to be closed at once.
+func (c *Conn) Dropped() bool { return c.lost }
 
 // CID returns the connection's number.
 func (c *Conn) CID() pdu.CID { return c.cid }

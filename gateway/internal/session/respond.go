@@ -140,6 +140,9 @@ func (c *Conn) stampData(p *PDU) {
 
 // takeResponse makes the SCSI Response of t.
 func (c *Conn) takeResponse(t *Task, p *PDU) {
+	if t.cmd.Status != scsi.StatusGood && t.cmd.Status != scsi.StatusConditionMet {
+		c.s.stats.Failed++
+	}
 	r := pdu.SCSIResponse{
 		Response: pdu.ResponseCompleted, Status: uint8(t.cmd.Status), ITT: t.itt, Residual: t.residual(),
 		ExpDataSN: c.cut.dataSN + pdu.DataSN(t.out.r2tSN),

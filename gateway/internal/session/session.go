@@ -18,8 +18,8 @@ const (
 	WindowMin = 16
 	// immediateMax bounds the SCSI commands for immediate delivery, which have no place in the window.
 	immediateMax = 8
-	// connMax bounds the connections of one session.
-	connMax = 8
+	// ConnMax bounds the connections of one session, whatever was negotiated.
+	ConnMax = 8
 	// r2tMax bounds the R2Ts outstanding for one command, whatever was negotiated.
 	r2tMax = 8
 	// deferredMax bounds the task management functions that wait for commands before them.
@@ -67,6 +67,7 @@ type Config struct {
 // Stats count what happened in a session since its start.
 type Stats struct {
 	Commands   uint64 // SCSI commands accepted
+	Failed     uint64 // ... that ended with another status than GOOD and CONDITION MET
 	ReadBytes  uint64 // data-in queued to be sent, bytes
 	WriteBytes uint64 // data-out received, bytes
 	R2Ts       uint64
@@ -171,6 +172,9 @@ func (s *Session) reserve() error {
 // Window returns the most commands that the session may have outstanding; it may be less than was configured.
 func (s *Session) Window() int { return s.cfg.Window }
 
+// Numbers returns the next CmdSN that the session expects and the last that may be sent.
+func (s *Session) Numbers() (exp, last pdu.CmdSN) { return s.order.exp, s.order.max }
+
 // Stats returns the counters.
 func (s *Session) Stats() Stats { return s.stats }
 
@@ -183,17 +187,27 @@ func (s *Session) Effects(e *Effects) {
 	}
 }
 
-// ErrConns says that the session has as many connections as it may.
-var ErrConns = errors.New("session: too many connections")
+// Why AddConn fails.
+var (
+	// ErrConns says that the session has as many connections as were negotiated.
+	ErrConns = errors.New("session: too many connections")
+	// ErrEnded says that the session is over, or about to be.
+	ErrEnded = errors.New("session: has ended")
+)
 
 // AddConn adds the connection that has finished the login r. The MaxCmdSN that r promised was no more than the session
-// has given by now; a window of WindowMin at login is always right.
+// has given by now; a window of WindowMin at login is always right. If the session has a connection of the same CID, the
+// new one takes its place: the old one is dropped, and its tasks are aborted (RFC 7143 section 6.3.4).
 func (s *Session) AddConn(r *login.Result) (*Conn, error) {
-	if s.ended {
-		return nil, errors.New("session: has ended")
+	if s.ended || s.quiet {
+		return nil, ErrEnded
 	}
-	if len(s.conns) >= connMax {
+	old := s.conn(r.CID)
+	if old == nil && len(s.conns) >= min(ConnMax, int(s.params.MaxConnections)) {
 		return nil, ErrConns
+	}
+	if old != nil {
+		old.detach()
 	}
 	c := &Conn{
 		s: s, cid: r.CID, maxSend: int(r.Params.InitiatorMaxRecvDataSegmentLength),

@@ -18,6 +18,7 @@ type Env struct {
 	r        *Registry
 	port     Port
 	admitted *Session
+	joined   *Session
 }
 
 // NewEnv returns the surroundings of a login on a connection that came in at port.
@@ -25,6 +26,9 @@ func (r *Registry) NewEnv(port Port) *Env { return &Env{r: r, port: port} }
 
 // Admitted returns the session that the login made; nil if it made none. It belongs to the caller, who ends it.
 func (e *Env) Admitted() *Session { return e.admitted }
+
+// Joined returns the session that the login adds a connection to; nil if it adds none. It belongs to its own owner.
+func (e *Env) Joined() *Session { return e.joined }
 
 // LookupTarget implements login.Env.
 func (e *Env) LookupTarget(initiator, name string) login.TargetInfo {
@@ -61,7 +65,7 @@ func (e *Env) LookupDiscovery(initiator string) login.DiscoveryInfo {
 // Admit implements login.Env: it finds a place for the session in the table.
 func (e *Env) Admit(a login.Admission) (login.Grant, error) {
 	if a.TSIH != 0 {
-		return login.Grant{}, e.r.rejoin(a)
+		return e.join(a)
 	}
 	s, err := e.r.add(a, e.port)
 	if err != nil {
@@ -75,32 +79,33 @@ func refuse(status login.Status, format string, args ...any) error {
 	return &login.StatusError{Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
-// rejoin answers a login to a session that should exist. Sessions have one connection (MaxConnections is 1). A
-// connection that comes again with the CID of the one that is there has lost it; at ErrorRecoveryLevel 0 nothing can be
-// saved from it, so the session is closed, and the initiator begins a new one.
-func (r *Registry) rejoin(a login.Admission) error {
+// join finds the session that a login wants to add a connection to, or to have one reinstated in (RFC 7143 sections 6.3.3
+// and 6.3.4). Whether there is room for it is decided when it is added.
+func (e *Env) join(a login.Admission) (login.Grant, error) {
+	r := e.r
 	r.mu.Lock()
 	s := r.mu.sessions[a.TSIH]
-	if s != nil && (s.initiator != a.InitiatorName || s.target != a.TargetName || s.isid != a.ISID) {
-		s = nil
-	}
 	r.mu.Unlock()
-	switch {
-	case s == nil:
-		return refuse(login.StatusSessionDoesNotExist, "TSIH %d", a.TSIH)
-	case s.cid == a.CID:
-		s.Close(ErrReinstated)
-		return refuse(login.StatusSessionDoesNotExist, "TSIH %d: connection %d came again", a.TSIH, a.CID)
+	if s == nil || s.kind != a.Type || s.initiator != a.InitiatorName || s.target != a.TargetName || s.isid != a.ISID ||
+		s.port.Group != e.port.Group {
+		return login.Grant{}, refuse(login.StatusSessionDoesNotExist, "TSIH %d", a.TSIH)
 	}
-	return refuse(login.StatusTooManyConnections, "TSIH %d has a connection", a.TSIH)
+	control := s.control()
+	if control == nil {
+		return login.Grant{}, refuse(login.StatusSessionDoesNotExist, "TSIH %d begins or ends", a.TSIH)
+	}
+	e.joined = s
+	g := login.Grant{TSIH: s.tsih}
+	g.ExpCmdSN, g.MaxCmdSN = control.Numbers()
+	return g, nil
 }
 
 // add makes a session. If one of the same name is there, the new one takes its place in the table, and Replaced returns
 // it: it has to be closed before the login is answered.
 func (r *Registry) add(a login.Admission, port Port) (*Session, error) {
 	s := &Session{
-		r: r, kind: a.Type, initiator: a.InitiatorName, target: a.TargetName, isid: a.ISID, cid: a.CID, port: port,
-		done: make(chan struct{}),
+		r: r, kind: a.Type, initiator: a.InitiatorName, target: a.TargetName, isid: a.ISID, port: port,
+		level: a.Params.ISCSIProtocolLevel, done: make(chan struct{}),
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -94,7 +94,7 @@ var (
 )
 
 // Apply takes c over. Logins see it from now on; live sessions are told what changed: new and lost LUNs (unit attention
-// 3F/0E, and their tasks on lost ones are aborted), grown volumes (2A/09). Sessions of initiators that c does not allow,
+// 3F/0E, and their tasks on lost ones end), grown volumes (2A/09). Sessions of initiators that c does not allow,
 // and of targets that it does not have, are closed. An error says what of c can not be: then nothing changed, except
 // that an error which is an ErrShrink leaves out only that.
 func (r *Registry) Apply(c Config) error {
@@ -184,7 +184,7 @@ func (r *Registry) remapLocked(key mapKey, m *sharedMap, next *snapshot) []func(
 		}
 		for _, s := range r.mu.sessions {
 			if s.key() == key {
-				todo = append(todo, func() { s.abortUnit(scsi.FlatLUN(was.LUN)) })
+				todo = append(todo, func() { s.removeUnit(scsi.FlatLUN(was.LUN)) })
 			}
 		}
 	}

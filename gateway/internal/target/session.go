@@ -14,8 +14,13 @@ import (
 type Control interface {
 	// Close ends the session soon: tasks are aborted and fenced, connections closed. why is for the log.
 	Close(why error)
-	// AbortUnit aborts the session's tasks on lun soon.
+	// AbortUnit aborts the session's tasks on lun soon, because another session reset the logical unit.
 	AbortUnit(lun scsi.LUN)
+	// RemoveUnit ends the session's tasks on lun soon, because it is no longer mapped.
+	RemoveUnit(lun scsi.LUN)
+	// Numbers returns the session's ExpCmdSN and MaxCmdSN, for a connection more. It may wait for what the session does
+	// just now, not for a medium or a peer.
+	Numbers() (exp, last pdu.CmdSN)
 }
 
 // Session is a place in the session table, from the moment at which a login was admitted to End. It is what package
@@ -26,7 +31,7 @@ type Session struct {
 	initiator string
 	target    string
 	isid      pdu.ISID
-	cid       pdu.CID
+	level     uint8 // iSCSIProtocolLevel
 	tsih      pdu.TSIH
 	port      Port
 	replaced  *Session
@@ -97,10 +102,20 @@ func (s *Session) Attach(control Control) (*scsi.Nexus, error) {
 			Protocol:   protocolISCSI,
 		},
 		Attention:      attention,
-		TaskManagement: scsi.TaskAbort | scsi.TaskAbortSet | scsi.TaskClearSet | scsi.TaskUnitReset | scsi.TaskTargetReset,
+		TaskManagement: s.taskManagement(),
 		Aborted:        s.wasReset,
 	}, s.r.useMap(s.key()))
 	return s.nexus, nil
+}
+
+// taskManagement returns the task management functions that the session has: those of RFC 7143, and from
+// iSCSIProtocolLevel 2 on those of RFC 7144.
+func (s *Session) taskManagement() scsi.TaskManagement {
+	m := scsi.TaskAbort | scsi.TaskAbortSet | scsi.TaskClearSet | scsi.TaskUnitReset | scsi.TaskTargetReset
+	if s.level >= 2 {
+		m |= scsi.TaskQuery | scsi.TaskQuerySet | scsi.TaskQueryAsync | scsi.TaskNexusReset
+	}
+	return m
 }
 
 // protocolISCSI is the protocol identifier of iSCSI (SPC-4 table 444).
@@ -187,13 +202,17 @@ func (s *Session) judge(c *snapshot) error {
 	return nil
 }
 
-// abortUnit aborts the tasks on lun.
-func (s *Session) abortUnit(lun scsi.LUN) {
+// control returns the session's Control, or nil if it has none.
+func (s *Session) control() Control {
 	s.mu.Lock()
-	control := s.mu.control
-	s.mu.Unlock()
-	if control != nil {
-		control.AbortUnit(lun)
+	defer s.mu.Unlock()
+	return s.mu.control
+}
+
+// removeUnit ends the tasks on lun.
+func (s *Session) removeUnit(lun scsi.LUN) {
+	if c := s.control(); c != nil {
+		c.RemoveUnit(lun)
 	}
 }
 
@@ -201,7 +220,9 @@ func (s *Session) abortUnit(lun scsi.LUN) {
 // so that none of it takes effect after the reset was answered; its tasks end soon.
 func (s *Session) wasReset(lun scsi.LUN) {
 	s.Abort(lun)
-	s.abortUnit(lun)
+	if c := s.control(); c != nil {
+		c.AbortUnit(lun)
+	}
 }
 
 // volume returns the volume at lun now.

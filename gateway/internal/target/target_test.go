@@ -68,10 +68,15 @@ func (m *mediums) Acknowledged(v uint64, i string) {
 type control struct {
 	closed []error
 	aborts []scsi.LUN
+	gone   []scsi.LUN
 }
 
 func (c *control) Close(why error)        { c.closed = append(c.closed, why) }
 func (c *control) AbortUnit(lun scsi.LUN) { c.aborts = append(c.aborts, lun) }
+
+func (c *control) RemoveUnit(lun scsi.LUN) { c.gone = append(c.gone, lun) }
+
+func (c *control) Numbers() (exp, last pdu.CmdSN) { return 100, 127 }
 
 func unit(id byte, size int64) scsi.UnitConfig {
 	return scsi.UnitConfig{
@@ -262,26 +267,36 @@ func TestMediumsInUse(t *testing.T) {
 	want("a login that came to nothing", map[nothing]int{})
 }
 
-func TestRejoin(t *testing.T) {
+func TestJoin(t *testing.T) {
 	r, _ := newRegistry(t, roomy)
 	s, c := admit(t, r, host1, nameA, 1)
-	join := func(tsih pdu.TSIH, cid pdu.CID, initiator string) login.Status {
-		_, err := r.NewEnv(Port{Group: 1}).Admit(login.Admission{
-			InitiatorName: initiator, TargetName: nameA, ISID: pdu.ISID{5: 1}, TSIH: tsih, CID: cid,
-		})
-		return status(err)
+	join := func(tsih pdu.TSIH, initiator string, isid byte, group uint16) (*Session, login.Grant, login.Status) {
+		e := r.NewEnv(Port{Group: group})
+		g, err := e.Admit(login.Admission{InitiatorName: initiator, TargetName: nameA, ISID: pdu.ISID{5: isid}, TSIH: tsih, CID: 4})
+		if e.Admitted() != nil {
+			t.Error("a connection more is a new session")
+		}
+		return e.Joined(), g, status(err)
 	}
-	if got := join(s.TSIH()+1, 3, host1); got != login.StatusSessionDoesNotExist {
-		t.Errorf("unknown TSIH: %v", got)
+	for _, bad := range []struct {
+		tsih      pdu.TSIH
+		initiator string
+		isid      byte
+		group     uint16
+	}{{s.TSIH() + 1, host1, 1, 1}, {s.TSIH(), host2, 1, 1}, {s.TSIH(), host1, 2, 1}, {s.TSIH(), host1, 1, 2}} {
+		if j, _, got := join(bad.tsih, bad.initiator, bad.isid, bad.group); j != nil || got != login.StatusSessionDoesNotExist {
+			t.Errorf("%+v: %v", bad, got)
+		}
 	}
-	if got := join(s.TSIH(), 3, host2); got != login.StatusSessionDoesNotExist || len(c.closed) != 0 {
-		t.Errorf("another initiator: %v", got)
+	if j, g, got := join(s.TSIH(), host1, 1, 1); j != s || got != 0 || g != (login.Grant{TSIH: s.TSIH(), ExpCmdSN: 100, MaxCmdSN: 127}) {
+		t.Errorf("%+v %v", g, got)
 	}
-	if got := join(s.TSIH(), 4, host1); got != login.StatusTooManyConnections {
-		t.Errorf("another connection: %v", got)
+	if len(c.closed) != 0 {
+		t.Errorf("closed %v", c.closed)
 	}
-	if got := join(s.TSIH(), 3, host1); got != login.StatusSessionDoesNotExist || len(c.closed) != 1 {
-		t.Errorf("the same connection: %v, closed %v", got, c.closed)
+	s.End()
+	if j, _, got := join(s.TSIH(), host1, 1, 1); j != nil || got != login.StatusSessionDoesNotExist {
+		t.Errorf("after the end: %v", got)
 	}
 }
 
@@ -323,8 +338,8 @@ func TestApply(t *testing.T) {
 	if r.Unit(1) != before || before.Blocks() != 4096 {
 		t.Error("a grown volume is not the same unit")
 	}
-	if !slices.Equal(ca.aborts, []scsi.LUN{scsi.FlatLUN(1)}) || len(ca.closed) != 0 || len(cb.aborts) != 0 {
-		t.Errorf("aborts %v and %v, closed %v", ca.aborts, cb.aborts, ca.closed)
+	if !slices.Equal(ca.gone, []scsi.LUN{scsi.FlatLUN(1)}) || len(ca.aborts)+len(ca.closed) != 0 || len(cb.gone) != 0 {
+		t.Errorf("gone %v and %v, aborts %v, closed %v", ca.gone, cb.gone, ca.aborts, ca.closed)
 	}
 	if a.nexus.Present(scsi.FlatLUN(1)) || !a.nexus.Present(scsi.FlatLUN(0)) {
 		t.Error("the LUNs are not what they should be")

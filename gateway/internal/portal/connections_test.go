@@ -1,0 +1,208 @@
+package portal
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
+)
+
+// more logs in with a connection more for the session of i.
+func (i *initiator) more(p *Portal, cid pdu.CID) (*initiator, error) {
+	i.t.Helper()
+	j := dial(i.t, p)
+	j.tsih, j.cid, j.cmdSN = i.tsih, cid, i.cmdSN
+	j.itt = pdu.ITT(cid) << 20
+	return j, j.login(testInitiator, 1)
+}
+
+// several returns a session with n connections.
+func several(t *testing.T, p *Portal, n int) []*initiator {
+	t.Helper()
+	i := dial(t, p)
+	if err := i.login(testInitiator, 1, "MaxConnections=8"); err != nil {
+		t.Fatal(err)
+	}
+	i.ready()
+	all := []*initiator{i}
+	for cid := 1; cid < n; cid++ {
+		j, err := i.more(p, pdu.CID(cid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, j)
+	}
+	return all
+}
+
+// read1 reads a block of 512 bytes with the command number sn.
+func (i *initiator) read1(sn pdu.CmdSN, lba uint32) {
+	i.cmdSN = sn
+	i.rw(0x28, lba, 512, nil)
+}
+
+// TestConnections spreads commands over the connections of a session: one order of commands, answers where they were
+// asked for.
+func TestConnections(t *testing.T) {
+	p, r, _ := testServer(t, nil)
+	all := several(t, p, 4)
+	a, b := all[0], all[1]
+	if _, err := a.more(p, 9); err == nil || !strings.Contains(err.Error(), "0206") {
+		t.Errorf("a fifth connection: %v", err)
+	}
+	stray := &initiator{t: t, tsih: a.tsih + 1}
+	if _, err := stray.more(p, 1); err == nil || !strings.Contains(err.Error(), "020a") {
+		t.Errorf("a session that is not there: %v", err)
+	}
+	if n := len(r.Sessions()); n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+	sn, data := a.cmdSN, random(512)
+	b.cmdSN = sn + 1
+	b.rw(0x28, 0, 512, nil) // waits for the write before it
+	a.rw(0x2a, 0, 512, data)
+	a.must(pdu.OpSCSIResponse)
+	if got := b.readData(); !bytes.Equal(got, data) {
+		t.Error("the later command on the other connection read something else")
+	}
+	for n, i := range all {
+		i.read1(sn+2+pdu.CmdSN(n), 0)
+		i.readData()
+	}
+	// A connection can be logged out on another one.
+	h := pdu.LogoutRequest{Immediate: true, Reason: pdu.LogoutCloseConnection, CID: 2, ITT: 77, InitiatorSNs: pdu.InitiatorSNs{CmdSN: sn + 6}}
+	a.write(h.AppendHeader(nil, 0), nil)
+	if x := a.must(pdu.OpLogoutResponse); x.Header[2] != 0 {
+		t.Errorf("logout: %d", x.Header[2])
+	}
+	all[2].closed()
+	all[3].read1(sn+6, 0)
+	all[3].readData()
+	a.cmdSN = sn + 7
+	a.logout()
+	b.closed()
+	all[3].closed()
+	eventually(t, "the session ends", func() bool { return len(r.Sessions()) == 0 && p.Stats().Conns == 0 })
+}
+
+// TestConnectionLost loses a connection with a write in flight, which is fenced. The session goes on, and so it does when
+// the initiator brings a connection again that the target still has.
+func TestConnectionLost(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprint("again ", again), func(t *testing.T) {
+			p, r, m := testServer(t, nil)
+			all := several(t, p, 2)
+			a, b := all[0], all[1]
+			sn := a.cmdSN
+			gate := make(chan struct{})
+			m.disks[testVolume].hold.Store(&gate)
+			b.cmdSN = sn
+			b.rw(0x2a, 0, 512, random(512))
+			eventually(t, "write", func() bool { return m.disks[testVolume].calls.Load() == 1 })
+			if again {
+				a.cmdSN = sn + 1
+				c, err := a.more(p, b.cid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.closed()
+				b = c
+			} else {
+				_ = b.nc.Close()
+			}
+			eventually(t, "the write is fenced", func() bool { return len(m.noted()) == 1 })
+			m.disks[testVolume].hold.Store(nil)
+			a.read1(sn+1, 0)
+			a.readData()
+			if again {
+				b.read1(sn+2, 0)
+				b.readData()
+			} else {
+				eventually(t, "the connection is gone", func() bool { return p.Stats().Conns == 1 })
+			}
+			if n := len(r.Sessions()); n != 1 {
+				t.Errorf("%d sessions", n)
+			}
+		})
+	}
+}
+
+// TestOneConnectionAgain brings the only connection of a session again: the session goes on.
+func TestOneConnectionAgain(t *testing.T) {
+	p, r, _ := testServer(t, nil)
+	a := dial(t, p)
+	if err := a.login(testInitiator, 1); err != nil { // MaxConnections is 1
+		t.Fatal(err)
+	}
+	a.ready()
+	if _, err := a.more(p, 1); err == nil || !strings.Contains(err.Error(), "0206") {
+		t.Errorf("a second connection: %v", err)
+	}
+	b, err := a.more(p, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.closed()
+	b.read1(b.cmdSN, 0) // no unit attention
+	b.readData()
+	b.logout()
+	eventually(t, "the session ends", func() bool { return len(r.Sessions()) == 0 })
+}
+
+// TestConnectionStorm has the connections of a session work at the same time; one is lost and brought again all the time.
+// Run it with -race.
+func TestConnectionStorm(t *testing.T) {
+	p, r, _ := testServer(t, func(c *Config) { c.PingInterval = 0 })
+	all := several(t, p, 4)
+	var mu sync.Mutex // the numbers of the session, in the order of sending on each connection
+	next := all[0].cmdSN
+	send := func(i *initiator, op byte, lba uint32, data []byte) {
+		mu.Lock()
+		i.cmdSN = next
+		next++
+		mu.Unlock()
+		if op == 0x28 {
+			i.rw(op, lba, len(data), nil)
+		} else {
+			i.rw(op, lba, len(data), data)
+		}
+	}
+	var done sync.WaitGroup
+	for n, i := range all {
+		done.Go(func() {
+			for round := range 40 {
+				lba := uint32(n)*4096 + uint32(round)*16
+				data := bytes.Repeat([]byte{byte(n*40 + round + 1)}, 8192)
+				send(i, 0x2a, lba, data)
+				if a := i.must(pdu.OpSCSIResponse); a.Header[3] != 0 {
+					t.Errorf("status %#x", a.Header[3])
+				}
+				send(i, 0x28, lba, data)
+				if got := i.readData(); !bytes.Equal(got, data) {
+					t.Errorf("connection %d, round %d: read something else", n, round)
+				}
+				if n == 3 {
+					if round%2 == 0 {
+						_ = i.nc.Close()
+					}
+					j, err := i.more(p, i.cid)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					i = j
+				}
+			}
+		})
+	}
+	done.Wait()
+	if s := p.Stats(); s.Panics != 0 || s.ProtocolErrors != 0 || len(r.Sessions()) != 1 {
+		t.Errorf("%+v", s)
+	}
+	all[0].cmdSN = next
+	all[0].logout()
+	eventually(t, "the session ends", func() bool { return p.Stats().Conns == 0 && p.Stats().MemoryUsed == 0 })
+}
