@@ -171,7 +171,7 @@ func (h *Handle) begin(ctx context.Context, p *piece, op chunkclient.Op, e layou
 		}
 		p.request.Seq = seq
 	}
-	if err := h.stamp(&p.request); err != nil {
+	if err := h.stamp(ctx, &p.request); err != nil {
 		h.settlePiece(p)
 		return err
 	}
@@ -179,10 +179,14 @@ func (h *Handle) begin(ctx context.Context, p *piece, op chunkclient.Op, e layou
 	return nil
 }
 
-// stamp puts the handle's present fencing numbers into a request; it is done anew before each repetition.
-func (h *Handle) stamp(r *chunkclient.Request) error {
+// stamp puts the handle's present fencing numbers into a request; it is done anew before each repetition. An operation
+// that was cancelled before Fence was called gets none, so Fence reaches all of it.
+func (h *Handle) stamp(ctx context.Context, r *chunkclient.Request) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if ctx.Err() != nil && h.mu.dead == nil {
+		return context.Cause(ctx)
+	}
 	r.Initiator, r.Fence, r.AccessGeneration = h.mu.id, h.mu.fence, h.mu.access
 	r.LowWater = h.mu.window.low
 	return h.mu.dead
@@ -197,16 +201,17 @@ func (h *Handle) settlePiece(p *piece) {
 // finish waits for one piece and judges its answer, repeating it under newer fencing numbers where that is right.
 func (h *Handle) finish(ctx context.Context, p *piece) (chunkclient.Response, error) {
 	defer h.settlePiece(p)
+	again := func(r *chunkclient.Request) error { return h.stamp(ctx, r) }
 	for {
-		resp, err := p.attempt.End(ctx, h.lost, h.stamp)
+		resp, err := p.attempt.End(ctx, h.lost, again)
 		if err != nil {
 			return resp, h.cause(err)
 		}
-		again, err := h.judge(ctx, p, &resp)
-		if !again {
+		repeat, err := h.judge(ctx, p, &resp)
+		if !repeat {
 			return resp, err
 		}
-		if err := h.stamp(&p.request); err != nil {
+		if err := h.stamp(ctx, &p.request); err != nil {
 			return resp, err
 		}
 		h.client.doer.Begin(&p.attempt, &p.request, p.buf)

@@ -334,8 +334,9 @@ func (s *Session) abortWhere(match func(*Task) bool) int {
 			continue
 		}
 		n++
-		if t.stage == stageRunning && t.class.Writes {
-			if !slices.Contains(fences, t.cmd.LUN) {
+		if t.stage == stageRunning {
+			t.cancel() // before the fence, which reaches what was cancelled by then
+			if t.class.Writes && !slices.Contains(fences, t.cmd.LUN) {
 				fences = append(fences, t.cmd.LUN)
 			}
 		}
