@@ -6,7 +6,7 @@
 STATIC_BUDGET ?= 4m
 UNIT_BUDGET   ?= 8m
 SIM_BUDGET    ?= 2m
-FAULT_BUDGET  ?= 5m
+FAULT_BUDGET  ?= 6m
 E2E_BUDGET    ?= 5m
 
 SHELL   := /bin/bash
