@@ -43,6 +43,10 @@ var table = []rule{
 		only: "std", ban: noIO, why: "login is a pure state machine",
 	},
 	{
+		from: "gateway/internal/backoff", inside: none,
+		only: "std", ban: noIO, why: "backoff counts and has no clock",
+	},
+	{
 		from:   "gateway/internal/session",
 		inside: []string{"gateway/internal/pdu", "gateway/internal/login", "gateway/internal/scsi"},
 		only:   "std", ban: noIO, why: "session knows no socket, file or clock",

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/sha3"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -16,14 +15,10 @@ import (
 	"strings"
 )
 
-// Limits of CHAP secrets.
+// Limits of CHAP.
 const (
 	// MaxSecrets is how many secrets of one user may be valid at a time.
 	MaxSecrets = 2
-	// SecretLenMin is the least length of a secret, in bytes: 96 bits without IPsec (RFC 7143 section 9.2.1).
-	SecretLenMin = 12
-	// SecretLenMax is the greatest, in bytes: Windows takes no more.
-	SecretLenMax = 16
 	// challengeLenMin is the shortest challenge that the target makes, in bytes.
 	challengeLenMin = 16
 )
@@ -65,66 +60,31 @@ func CHAPResponse(a CHAPAlgorithm, id uint8, secret Secret, challenge []byte) []
 	return h.Sum(nil)
 }
 
-// CheckSecret reports, in words for an administrator, why s is not acceptable as a CHAP secret.
-func CheckSecret(s Secret) error {
-	if len(s) < SecretLenMin || len(s) > SecretLenMax {
-		return fmt.Errorf("a CHAP secret must have %d to %d bytes, this one has %d", SecretLenMin, SecretLenMax, len(s))
-	}
-	return nil
-}
-
-// Check reports, in words for an administrator, why a is not acceptable.
-func (a Auth) Check() error {
-	if a.Initiator == nil {
-		if a.Mutual != nil {
-			return errors.New("mutual CHAP needs CHAP for the initiator")
-		}
-		return nil
-	}
-	if n := len(a.Initiator.Secrets); n < 1 || n > MaxSecrets {
-		return fmt.Errorf("a CHAP user must have 1 to %d secrets, this one has %d", MaxSecrets, n)
-	}
-	if n := len(a.Initiator.User); n < 1 || n > MaxValueLen {
-		return fmt.Errorf("a CHAP user name must have 1 to %d bytes, this one has %d", MaxValueLen, n)
-	}
-	for _, s := range a.Initiator.Secrets {
-		if err := CheckSecret(s); err != nil {
-			return err
-		}
-		if a.Mutual != nil && bytes.Equal(s, a.Mutual.Secret) {
-			return errors.New("the secrets of the two directions must differ")
-		}
-	}
-	if a.Mutual == nil {
-		return nil
-	}
-	if n := len(a.Mutual.User); n < 1 || n > MaxValueLen {
-		return fmt.Errorf("a CHAP user name must have 1 to %d bytes, this one has %d", MaxValueLen, n)
-	}
-	return CheckSecret(a.Mutual.Secret)
-}
-
 // chap is one run of CHAP. It is made when CHAP_A arrived.
 type chap struct {
 	algorithm CHAPAlgorithm
 	id        uint8
 	challenge []byte
+	all       *Challenges // of all connections; may be nil
 }
 
 // startCHAP picks the first algorithm of the initiator's list that is allowed and makes a challenge as long as the
 // algorithm's hash.
-func startCHAP(list string, allowed []CHAPAlgorithm, rand io.Reader) (*chap, error) {
+func startCHAP(list string, cfg *Config, rand io.Reader) (*chap, error) {
 	for item := range strings.SplitSeq(list, ",") {
 		n, ok := parseNumber(item, 0, 255)
-		if !ok || !slices.Contains(allowed, CHAPAlgorithm(n)) {
+		if !ok || !slices.Contains(cfg.CHAPAlgorithms, CHAPAlgorithm(n)) {
 			continue
 		}
-		c := &chap{algorithm: CHAPAlgorithm(n)}
+		c := &chap{algorithm: CHAPAlgorithm(n), all: cfg.Challenges}
 		random := make([]byte, 1+max(challengeLenMin, c.algorithm.newHash().Size()))
 		if _, err := io.ReadFull(rand, random); err != nil {
 			return nil, failf(StatusTargetError, "no random bytes: %v", err)
 		}
 		c.id, c.challenge = random[0], random[1:]
+		if !c.all.made(c.challenge) {
+			return nil, failf(StatusTargetError, "the random generator made a challenge twice")
+		}
 		return c, nil
 	}
 	return nil, failf(StatusAuthenticationFailure, "no acceptable algorithm in CHAP_A=%q", list)
@@ -139,26 +99,42 @@ func (c *chap) offer() []Pair {
 	}
 }
 
-// verify checks name and response of the initiator, in a time that depends on neither, and returns the response.
-func (c *chap) verify(want *Credentials, name, value string) ([]byte, error) {
+// verified is a proof that was found right.
+type verified struct {
+	auth     *Auth // which asks for it
+	proof    Proof
+	response []byte
+}
+
+// verify checks name and response of the initiator against all of auths, in a time that depends only on how many those are.
+func (c *chap) verify(auths []Auth, name, value string) (verified, error) {
 	size := c.algorithm.newHash().Size()
 	resp, err := decodeBinary(value, size)
 	if err != nil || len(resp) != size {
-		return nil, failf(StatusAuthenticationFailure, "malformed CHAP_R of %d characters", len(value))
+		return verified{}, failf(StatusAuthenticationFailure, "malformed CHAP_R of %d characters", len(value))
 	}
-	valid := 0
-	for _, s := range want.Secrets {
-		valid |= subtle.ConstantTimeCompare(resp, CHAPResponse(c.algorithm, c.id, s, c.challenge))
-	}
-	gotName, wantName := sha256.Sum256([]byte(name)), sha256.Sum256([]byte(want.User))
-	sameName := subtle.ConstantTimeCompare(gotName[:], wantName[:])
-	if sameName&valid != 1 {
-		if sameName != 1 {
-			return nil, failf(StatusAuthenticationFailure, "unknown CHAP user %q", name)
+	found := verified{response: resp}
+	known := 0
+	gotName := sha256.Sum256([]byte(name))
+	for i := range auths {
+		want := auths[i].Initiator
+		wantName := sha256.Sum256([]byte(want.User))
+		sameName := subtle.ConstantTimeCompare(gotName[:], wantName[:])
+		known |= sameName
+		for _, s := range want.Secrets {
+			valid := subtle.ConstantTimeCompare(resp, CHAPResponse(c.algorithm, c.id, s, c.challenge))
+			if valid&sameName == 1 && found.auth == nil {
+				found.auth, found.proof = &auths[i], newProof(want.User, s)
+			}
 		}
-		return nil, failf(StatusAuthenticationFailure, "wrong secret of CHAP user %q", name)
 	}
-	return resp, nil
+	switch {
+	case found.auth != nil:
+		return found, nil
+	case known == 0:
+		return verified{}, failf(StatusAuthenticationFailure, "unknown CHAP user %q", name)
+	}
+	return verified{}, failf(StatusAuthenticationFailure, "wrong secret of CHAP user %q", name)
 }
 
 // answer proves the target to the initiator. theirs is the response that verify returned.
@@ -174,8 +150,8 @@ func (c *chap) answer(auth *Auth, theirs []byte, idValue, challengeValue string)
 	if err != nil {
 		return nil, failf(StatusAuthenticationFailure, "CHAP_C: %v", err)
 	}
-	if bytes.Equal(challenge, c.challenge) {
-		return nil, failf(StatusAuthenticationFailure, "the initiator reflects the challenge")
+	if bytes.Equal(challenge, c.challenge) || c.all.has(challenge) {
+		return nil, failf(StatusAuthenticationFailure, "the initiator reflects a challenge of the target")
 	}
 	for _, s := range auth.Initiator.Secrets {
 		if subtle.ConstantTimeCompare(s, auth.Mutual.Secret) == 1 {

@@ -45,6 +45,8 @@ type Config struct {
 	// CommandWindow is how many commands a new session may have under way, 1 to 65536: MaxCmdSN of the login responses
 	// is ExpCmdSN + CommandWindow - 1.
 	CommandWindow uint32
+	// Challenges remembers the challenges of all connections; nil: only those of the same connection are recognized.
+	Challenges *Challenges
 	// Rand makes CHAP identifiers and challenges; it must be a cryptographic generator. Nil is crypto/rand.Reader.
 	Rand io.Reader
 }

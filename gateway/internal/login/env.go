@@ -9,6 +9,11 @@ type Env interface {
 	LookupTarget(initiator, target string) TargetInfo
 	// LookupDiscovery tells whether and how initiator may open a discovery session.
 	LookupDiscovery(initiator string) DiscoveryInfo
+	// Permit is asked before CHAP begins. An error that is a *StatusError ends the login with it, any other with
+	// StatusTargetError: it is how those are held off who failed too often.
+	Permit(initiator string) error
+	// Authenticated tells how a CHAP that was permitted ended, if the initiator gave all that it takes.
+	Authenticated(initiator string, ok bool)
 	// Admit decides on the session when everything else of the login succeeded, just before the final response. An
 	// error that is a *StatusError ends the login with it, any other with StatusTargetError. If the login reinstates
 	// a session (same initiator, ISID and portal group), Admit only notes it: whoever called Receive holds the final
@@ -28,11 +33,16 @@ type TargetInfo struct {
 	Auth           Auth
 }
 
-// DiscoveryInfo is what a login needs to know for a discovery session.
+// DiscoveryInfo is what a login needs to know for a discovery session. What the session lists is what the initiator may
+// use with what it has proven (Proof).
 type DiscoveryInfo struct {
-	Allowed bool // else StatusAuthorizationFailure
-	Auth    Auth
+	Allowed bool   // else StatusAuthorizationFailure
+	Open    bool   // no proof is needed
+	Auths   []Auth // the proofs that are taken; each has an Initiator; at most MaxDiscoveryAuths
 }
+
+// MaxDiscoveryAuths bounds the different proofs that one initiator may give in a discovery session.
+const MaxDiscoveryAuths = 64
 
 // Redirect is where a target moved.
 type Redirect struct {
@@ -99,6 +109,7 @@ type Result struct {
 	TargetName     string // empty for discovery
 	PortalGroupTag uint16
 	User           string // the CHAP user; empty if there was no authentication
+	Proof          Proof  // what the user has proven
 	ISID           pdu.ISID
 	TSIH           pdu.TSIH
 	CID            pdu.CID

@@ -18,6 +18,8 @@ type TargetRecord struct {
 	Name string
 	// Addresses are as TargetAddress wants them, with the portal group tag: "10.0.0.1:3260,1".
 	Addresses []string
+	// Auth is what the target asks of the initiator.
+	Auth Auth
 }
 
 // TargetLister tells which targets an initiator may see. It answers at once from memory.
@@ -33,6 +35,7 @@ type Exchange struct {
 	kind      SessionType
 	initiator string
 	target    string
+	proof     Proof
 	sendMax   int // the initiator's MaxRecvDataSegmentLength
 
 	active bool
@@ -47,7 +50,7 @@ type Exchange struct {
 // NewExchange returns the text negotiation that follows the login r.
 func NewExchange(r *Result, lister TargetLister) *Exchange {
 	return &Exchange{
-		lister: lister, kind: r.Type, initiator: r.InitiatorName, target: r.TargetName,
+		lister: lister, kind: r.Type, initiator: r.InitiatorName, target: r.TargetName, proof: r.Proof,
 		sendMax: int(r.Params.InitiatorMaxRecvDataSegmentLength), ttt: pdu.ReservedTag,
 	}
 }
@@ -156,7 +159,8 @@ func (x *Exchange) answer(pairs []Pair) error {
 }
 
 // sendTargets answers SendTargets, RFC 7143 appendix C: All in a discovery session, nothing (the session's own target)
-// in a normal one, and a target's name in both. It returns false if the value is to be rejected.
+// in a normal one, and a target's name in both. A discovery session hears only of targets that take what its login has
+// proven. It returns false if the value is to be rejected.
 func (x *Exchange) sendTargets(value string) bool {
 	name := ""
 	switch {
@@ -175,6 +179,9 @@ func (x *Exchange) sendTargets(value string) bool {
 		}
 	}
 	for _, t := range x.lister.Targets(x.initiator, name) {
+		if x.kind == SessionDiscovery && !x.proof.Satisfies(t.Auth) {
+			continue
+		}
 		if !x.addTarget(t) {
 			x.omit++
 		}

@@ -17,7 +17,7 @@ type testLister int
 func (n testLister) Targets(initiator, name string) []TargetRecord {
 	var out []TargetRecord
 	for i := range int(n) {
-		r := TargetRecord{fmt.Sprintf("iqn.2026-11.dev.ashlar:t%d", i), []string{"10.0.0.1:3260,1", "[fd00::1]:3260,1"}}
+		r := TargetRecord{Name: fmt.Sprintf("iqn.2026-11.dev.ashlar:t%d", i), Addresses: []string{"10.0.0.1:3260,1", "[fd00::1]:3260,1"}}
 		if initiator == hostName && (name == "" || name == r.Name) {
 			out = append(out, r)
 		}

@@ -116,7 +116,8 @@ func FuzzLogin(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		env := newTestEnv()
-		env.target.Auth, env.discovery.Auth = mutual, mutual
+		env.target.Auth = mutual
+		env.discoverWith(mutual)
 		h := newHost(t, DefaultConfig(), env)
 		proved := false
 		for part := range bytes.SplitSeq(script, []byte("|")) {

@@ -19,7 +19,7 @@ func (l *Login) identify(pairs []Pair) (greeting, rest []Pair, err error) {
 	if err := l.identity(given); err != nil {
 		return nil, nil, err
 	}
-	l.security = security{cfg: &l.cfg, rand: l.rand}
+	l.security = security{cfg: &l.cfg, rand: l.rand, env: l.env, initiator: l.initiator}
 	l.keys.discovery = l.kind == SessionDiscovery
 	if l.kind == SessionDiscovery {
 		err = l.findDiscovery()
@@ -65,7 +65,7 @@ func (l *Login) findDiscovery() error {
 	if !info.Allowed {
 		return failf(StatusAuthorizationFailure, "%s may not discover", l.initiator)
 	}
-	l.security.auth = info.Auth
+	l.security.open, l.security.auths = info.Open, info.Auths
 	return nil
 }
 
@@ -87,7 +87,12 @@ func (l *Login) findTarget() ([]Pair, error) {
 	case info.Unavailable:
 		return nil, failf(StatusServiceUnavailable, "%s is not available now", l.target)
 	}
-	l.portal, l.security.auth = info.PortalGroupTag, info.Auth
+	l.portal = info.PortalGroupTag
+	if info.Auth.Initiator == nil {
+		l.security.open = true
+	} else {
+		l.security.auths = []Auth{info.Auth}
+	}
 	greeting := []Pair{{keyTargetPortalGroupTag, strconv.Itoa(int(info.PortalGroupTag))}}
 	if info.Alias != "" {
 		greeting = append(greeting, Pair{keyTargetAlias, info.Alias})

@@ -266,7 +266,7 @@ func (l *Login) admit() (*Result, error) {
 	}
 	r := &Result{
 		Type: l.kind, InitiatorName: l.initiator, InitiatorAlias: l.keys.alias, TargetName: l.target,
-		PortalGroupTag: l.portal, User: l.security.user, ISID: f.ISID, TSIH: grant.TSIH, CID: f.CID,
+		PortalGroupTag: l.portal, User: l.security.user, Proof: l.security.proof, ISID: f.ISID, TSIH: grant.TSIH, CID: f.CID,
 		Leading: f.TSIH == 0, Params: params, StatSN: l.statSN,
 		ExpCmdSN: f.CmdSN, MaxCmdSN: f.CmdSN.Add(l.cfg.CommandWindow - 1),
 	}

@@ -17,12 +17,16 @@ const (
 
 // security is SecurityNegotiation after the targets and the initiator's rights are known.
 type security struct {
-	auth Auth
-	cfg  *Config
-	rand io.Reader
-	step authStep
-	chap *chap  // from awaitCHAPN on
-	user string // who authenticated
+	open      bool   // None will do
+	auths     []Auth // what else will do; each has an Initiator
+	cfg       *Config
+	rand      io.Reader
+	env       Env
+	initiator string
+	step      authStep
+	chap      *chap  // from awaitCHAPN on
+	user      string // who authenticated
+	proof     Proof  // how
 }
 
 // securityKeys are the values of the security keys of one list.
@@ -57,7 +61,10 @@ func (s *security) receive(keys securityKeys, transit bool) ([]Pair, error) {
 		if err := keys.only(keyCHAPA); err != nil {
 			return nil, err
 		}
-		c, err := startCHAP(keys[keyCHAPA], s.cfg.CHAPAlgorithms, s.rand)
+		if err := s.env.Permit(s.initiator); err != nil {
+			return nil, err
+		}
+		c, err := startCHAP(keys[keyCHAPA], s.cfg, s.rand)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +79,8 @@ func (s *security) receive(keys securityKeys, transit bool) ([]Pair, error) {
 	return nil, nil
 }
 
-// chooseMethod answers AuthMethod. An initiator with credentials must use CHAP; one without gets None.
+// chooseMethod answers AuthMethod with the first offer that will do: CHAP if there are credentials for the initiator, None
+// if none are needed.
 func (s *security) chooseMethod(keys securityKeys, transit bool) ([]Pair, error) {
 	offered, ok := keys[keyAuthMethod]
 	if !ok {
@@ -87,22 +95,27 @@ func (s *security) chooseMethod(keys securityKeys, transit bool) ([]Pair, error)
 	if err := keys.only(keyAuthMethod); err != nil {
 		return nil, err
 	}
-	want, next := valueNone, authDone
-	if s.auth.Initiator != nil {
-		want, next = valueCHAP, awaitCHAPA
-	}
 	for method := range strings.SplitSeq(offered, ",") {
-		if method == want {
-			s.step = next
-			return []Pair{{keyAuthMethod, want}}, nil
+		switch {
+		case method == valueNone && s.open:
+			s.step = authDone
+		case method == valueCHAP && len(s.auths) > 0:
+			s.step = awaitCHAPA
+		default:
+			continue
 		}
+		return []Pair{{keyAuthMethod, method}}, nil
+	}
+	want := valueCHAP
+	if s.open {
+		want = valueNone
 	}
 	return nil, failf(StatusAuthenticationFailure, "AuthMethod=%q where %s is needed", offered, want)
 }
 
 // withoutMethod is for an initiator that goes on without AuthMethod, whose default is None.
 func (s *security) withoutMethod() error {
-	if s.auth.Initiator != nil {
+	if !s.open {
 		return failf(StatusAuthenticationFailure, "the initiator must authenticate and does not")
 	}
 	s.step = authDone
@@ -118,16 +131,15 @@ func (s *security) finishCHAP(keys securityKeys) ([]Pair, error) {
 	if hasID != hasChallenge {
 		return nil, failf(StatusMissingParameter, "one of CHAP_I and CHAP_C is missing")
 	}
-	response, err := s.chap.verify(s.auth.Initiator, keys[keyCHAPN], keys[keyCHAPR])
+	var out []Pair
+	found, err := s.chap.verify(s.auths, keys[keyCHAPN], keys[keyCHAPR])
+	if err == nil && hasID {
+		out, err = s.chap.answer(found.auth, found.response, id, challenge)
+	}
+	s.env.Authenticated(s.initiator, err == nil)
 	if err != nil {
 		return nil, err
 	}
-	var out []Pair
-	if hasID {
-		if out, err = s.chap.answer(&s.auth, response, id, challenge); err != nil {
-			return nil, err
-		}
-	}
-	s.user, s.step = s.auth.Initiator.User, authDone
+	s.user, s.proof, s.step = found.auth.Initiator.User, found.proof, authDone
 	return out, nil
 }

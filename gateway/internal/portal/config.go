@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/backoff"
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/gateway/internal/target"
@@ -27,8 +28,10 @@ type Config struct {
 	MemoryMax, SessionMemoryMax int64
 
 	// ConnsMax bounds all connections, ConnsPerAddressMax those of one IP address, and LoginsMax those of both that have
-	// not finished their login.
-	ConnsMax, ConnsPerAddressMax, LoginsMax int
+	// not finished their login, LoginsPerAddressMax of one IP address.
+	ConnsMax, ConnsPerAddressMax, LoginsMax, LoginsPerAddressMax int
+	// Backoff is how those are held off who fail to authenticate.
+	Backoff backoff.Config
 
 	// LoginTimeout bounds the login phase of a connection.
 	LoginTimeout time.Duration
@@ -51,20 +54,22 @@ func Default() Config {
 	}
 	l.CommandWindow = session.WindowMin
 	return Config{
-		Addresses:          []string{"127.0.0.1:3260"},
-		Port:               target.Port{Group: 1, RelativeID: 1},
-		Login:              l,
-		Window:             128,
-		MemoryMax:          1 << 30,
-		SessionMemoryMax:   128 << 20,
-		ConnsMax:           4096,
-		ConnsPerAddressMax: 512,
-		LoginsMax:          1024,
-		LoginTimeout:       15 * time.Second,
-		PingInterval:       5 * time.Second,
-		PingTimeout:        5 * time.Second,
-		SendTimeout:        30 * time.Second,
-		ReplaceTimeout:     5 * time.Second,
+		Addresses:           []string{"127.0.0.1:3260"},
+		Port:                target.Port{Group: 1, RelativeID: 1},
+		Login:               l,
+		Window:              128,
+		MemoryMax:           1 << 30,
+		SessionMemoryMax:    128 << 20,
+		ConnsMax:            4096,
+		ConnsPerAddressMax:  512,
+		LoginsMax:           1024,
+		LoginsPerAddressMax: 256,
+		Backoff:             backoff.Default(),
+		LoginTimeout:        15 * time.Second,
+		PingInterval:        5 * time.Second,
+		PingTimeout:         5 * time.Second,
+		SendTimeout:         30 * time.Second,
+		ReplaceTimeout:      5 * time.Second,
 	}
 }
 
@@ -81,6 +86,9 @@ func (c *Config) Validate() error {
 	if err := c.Login.Validate(); err != nil {
 		return err
 	}
+	if err := c.Backoff.Validate(); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name      string
 		v, lo, hi int64
@@ -95,6 +103,7 @@ func (c *Config) Validate() error {
 		{"ConnsMax", int64(c.ConnsMax), 1, 1 << 16},
 		{"ConnsPerAddressMax", int64(c.ConnsPerAddressMax), 1, 1 << 16},
 		{"LoginsMax", int64(c.LoginsMax), 1, 1 << 16},
+		{"LoginsPerAddressMax", int64(c.LoginsPerAddressMax), 1, 1 << 16},
 		{"LoginTimeout", int64(c.LoginTimeout), int64(time.Millisecond), int64(time.Hour)},
 		{"PingInterval", int64(c.PingInterval), 0, int64(time.Hour)},
 		{"PingTimeout", int64(c.PingTimeout), int64(time.Millisecond), int64(time.Hour)},

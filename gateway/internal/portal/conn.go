@@ -80,7 +80,7 @@ func (c *conn) enter() (r *runner, err error) {
 		return nil, err
 	}
 	c.in.limits = pdu.Limits{MaxData: login.DefaultMaxRecvDataSegmentLength}
-	env := c.p.registry.NewEnv(c.p.cfg.Port)
+	env := newLoginEnv(c)
 	l := login.NewLogin(c.p.cfg.Login, env)
 	defer func() {
 		if place := env.Admitted(); r == nil && place != nil {
@@ -98,7 +98,7 @@ func (c *conn) enter() (r *runner, err error) {
 		}
 		responses, done, err := l.Receive(req)
 		if done != nil && err == nil {
-			if r, err = c.enterSession(env, done); err != nil {
+			if r, err = c.enterSession(env.Env, done); err != nil {
 				r = nil
 				responses = []pdu.LoginResponse{login.Reject(&req, asStatus(err))}
 				done = nil

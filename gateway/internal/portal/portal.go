@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/backoff"
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/gateway/internal/target"
 	"go.uber.org/zap"
@@ -22,6 +24,7 @@ type Portal struct {
 	log       *zap.Logger
 	listeners []net.Listener
 	counters  counters
+	backoff   *backoff.Table
 	served    sync.WaitGroup // serve of each connection
 	stopped   chan struct{}  // closed by shut
 
@@ -29,11 +32,14 @@ type Portal struct {
 		sync.Mutex
 		closing bool
 		conns   map[*conn]struct{}
-		hosts   map[string]int // connections by IP address
-		logins  int            // connections that have not finished their login
+		hosts   map[string]hostCount // by IP address
+		logins  int                  // connections that have not finished their login
 		runners map[*runner]struct{}
 	}
 }
+
+// hostCount counts the connections of an IP address, and those of them that have not finished their login.
+type hostCount struct{ conns, logins int }
 
 // New listens on the addresses of cfg, which must be valid. Nothing is accepted before Run.
 func New(cfg Config, registry *target.Registry, log *zap.Logger) (*Portal, error) {
@@ -41,9 +47,13 @@ func New(cfg Config, registry *target.Registry, log *zap.Logger) (*Portal, error
 		return nil, err
 	}
 	cfg.Login.CommandWindow = session.WindowMin
-	p := &Portal{cfg: cfg, registry: registry, pool: session.NewPool(cfg.MemoryMax), log: log, stopped: make(chan struct{})}
+	cfg.Login.Challenges = login.NewChallenges()
+	p := &Portal{
+		cfg: cfg, registry: registry, pool: session.NewPool(cfg.MemoryMax), log: log, stopped: make(chan struct{}),
+		backoff: backoff.New(cfg.Backoff),
+	}
 	p.mu.conns = map[*conn]struct{}{}
-	p.mu.hosts = map[string]int{}
+	p.mu.hosts = map[string]hostCount{}
 	p.mu.runners = map[*runner]struct{}{}
 	for _, a := range cfg.Addresses {
 		l, err := net.Listen("tcp", a)
@@ -128,13 +138,14 @@ func (p *Portal) admit(nc *net.TCPConn) *conn {
 	host := hostOf(nc)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.closing || len(p.mu.conns) >= p.cfg.ConnsMax || p.mu.hosts[host] >= p.cfg.ConnsPerAddressMax ||
-		p.mu.logins >= p.cfg.LoginsMax {
+	n := p.mu.hosts[host]
+	if p.mu.closing || len(p.mu.conns) >= p.cfg.ConnsMax || n.conns >= p.cfg.ConnsPerAddressMax ||
+		p.mu.logins >= p.cfg.LoginsMax || n.logins >= p.cfg.LoginsPerAddressMax {
 		return nil
 	}
 	c := newConn(p, nc, host)
 	p.mu.conns[c] = struct{}{}
-	p.mu.hosts[host]++
+	p.mu.hosts[host] = hostCount{n.conns + 1, n.logins + 1}
 	p.mu.logins++
 	p.served.Add(1)
 	return c
@@ -154,6 +165,9 @@ func (p *Portal) loginOver(c *conn) {
 	if c.inLogin {
 		c.inLogin = false
 		p.mu.logins--
+		n := p.mu.hosts[c.host]
+		n.logins--
+		p.mu.hosts[c.host] = n
 	}
 }
 
@@ -163,8 +177,11 @@ func (p *Portal) forget(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.mu.conns, c)
-	if p.mu.hosts[c.host]--; p.mu.hosts[c.host] == 0 {
+	n := p.mu.hosts[c.host]
+	if n.conns--; n.conns == 0 {
 		delete(p.mu.hosts, c.host)
+	} else {
+		p.mu.hosts[c.host] = n
 	}
 }
 

@@ -15,6 +15,7 @@ type Stats struct {
 	Accepted, Refused          uint64
 	LoginsDone, LoginsFailed   uint64
 	LoginTimeouts              uint64
+	AuthFailed, HeldOff        uint64 // CHAP that failed; that was refused because too much failed before
 	PingTimeouts, SendTimeouts uint64
 	ProtocolErrors             uint64
 	Panics                     uint64
@@ -29,6 +30,7 @@ type Stats struct {
 type counters struct {
 	accepted, refused, loginsDone, loginsFailed, loginTimeouts atomic.Uint64
 	pingTimeouts, sendTimeouts, protocolErrors, panics         atomic.Uint64
+	authFailed, heldOff                                        atomic.Uint64
 	bytesIn, bytesOut, reads, writes, workers, tasks           atomic.Uint64
 
 	mu struct {
@@ -68,6 +70,7 @@ func (p *Portal) Stats() Stats {
 		Sessions: len(runners), MemoryWaiters: p.pool.Waiting(),
 		Accepted: c.accepted.Load(), Refused: c.refused.Load(),
 		LoginsDone: c.loginsDone.Load(), LoginsFailed: c.loginsFailed.Load(), LoginTimeouts: c.loginTimeouts.Load(),
+		AuthFailed: c.authFailed.Load(), HeldOff: c.heldOff.Load(),
 		PingTimeouts: c.pingTimeouts.Load(), SendTimeouts: c.sendTimeouts.Load(),
 		ProtocolErrors: c.protocolErrors.Load(), Panics: c.panics.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Reads: c.reads.Load(), Writes: c.writes.Load(),

@@ -1,7 +1,9 @@
 package target
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -13,7 +15,8 @@ type Port struct {
 	RelativeID uint16 // relative target port identifier, 1..65535
 }
 
-// Env is the surroundings of one login. It implements login.Env.
+// Env is the surroundings of one login. It implements what login.Env asks of the exports and the session table; who failed
+// too often is the portal's business.
 type Env struct {
 	r        *Registry
 	port     Port
@@ -45,21 +48,31 @@ func (e *Env) LookupTarget(initiator, name string) login.TargetInfo {
 	}
 }
 
-// LookupDiscovery implements login.Env. Discovery is for initiators that may use a target; it asks for the proof that the
-// first such target asks for, unless one of them asks for none.
+// LookupDiscovery implements login.Env. Discovery is for initiators that may use a target, and takes each proof that one of
+// those asks for; the session will list the targets which that proof opens.
 func (e *Env) LookupDiscovery(initiator string) login.DiscoveryInfo {
 	var info login.DiscoveryInfo
 	for _, t := range e.r.now.Load().sorted {
 		auth, ok := t.find(initiator)
 		switch {
 		case !ok:
+			continue
 		case auth.Initiator == nil:
-			return login.DiscoveryInfo{Allowed: true, Auth: auth}
-		case !info.Allowed:
-			info = login.DiscoveryInfo{Allowed: true, Auth: auth}
+			info.Open = true
+		case len(info.Auths) < login.MaxDiscoveryAuths && !slices.ContainsFunc(info.Auths, sameProof(auth)):
+			info.Auths = append(info.Auths, auth)
 		}
+		info.Allowed = true
 	}
 	return info
+}
+
+// sameProof compares what is asked of the initiator.
+func sameProof(a login.Auth) func(login.Auth) bool {
+	return func(b login.Auth) bool {
+		return a.Initiator.User == b.Initiator.User && slices.EqualFunc(a.Initiator.Secrets, b.Initiator.Secrets,
+			func(x, y login.Secret) bool { return bytes.Equal(x, y) })
+	}
 }
 
 // Admit implements login.Env: it finds a place for the session in the table.

@@ -218,10 +218,11 @@ func (r *Registry) Targets(initiator, name string) []login.TargetRecord {
 		if name != "" && t.name != name {
 			continue
 		}
-		if _, ok := t.find(initiator); !ok {
+		auth, ok := t.find(initiator)
+		if !ok {
 			continue
 		}
-		rec := login.TargetRecord{Name: t.name}
+		rec := login.TargetRecord{Name: t.name, Auth: auth}
 		for _, p := range s.portals {
 			rec.Addresses = append(rec.Addresses, fmt.Sprintf("%s,%d", p.Address, p.Group))
 		}

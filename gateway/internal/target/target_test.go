@@ -181,7 +181,7 @@ func TestLookup(t *testing.T) {
 	if i := e.LookupTarget(host1, moved.Targets[0].Name); i.Redirect == nil || i.Redirect.Address != "10.0.0.9:3260" {
 		t.Errorf("%+v", i)
 	}
-	if d := e.LookupDiscovery(host2); !d.Allowed || d.Auth.Initiator != nil {
+	if d := e.LookupDiscovery(host2); !d.Allowed || !d.Open || len(d.Auths) != 0 {
 		t.Errorf("%+v", d)
 	}
 	c := config()
@@ -189,7 +189,7 @@ func TestLookup(t *testing.T) {
 	if err := r.Apply(c); err != nil {
 		t.Fatal(err)
 	}
-	if d := e.LookupDiscovery(host1); !d.Allowed || d.Auth.Initiator == nil {
+	if d := e.LookupDiscovery(host1); !d.Allowed || d.Open || len(d.Auths) != 1 {
 		t.Errorf("%+v", d)
 	}
 	if d := e.LookupDiscovery(host2); d.Allowed {
