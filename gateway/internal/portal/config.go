@@ -40,6 +40,8 @@ type Config struct {
 	PingInterval, PingTimeout time.Duration
 	// SendTimeout is how long a write to a connection may take without the peer taking all of it.
 	SendTimeout time.Duration
+	// FinishTimeout bounds the wait for commands in flight when the portal is drained.
+	FinishTimeout time.Duration
 	// ReplaceTimeout bounds the wait for an old session to end when its initiator logs in again.
 	ReplaceTimeout time.Duration
 }
@@ -69,6 +71,7 @@ func Default() Config {
 		PingInterval:        5 * time.Second,
 		PingTimeout:         5 * time.Second,
 		SendTimeout:         30 * time.Second,
+		FinishTimeout:       3 * time.Second,
 		ReplaceTimeout:      5 * time.Second,
 	}
 }
@@ -108,6 +111,7 @@ func (c *Config) Validate() error {
 		{"PingInterval", int64(c.PingInterval), 0, int64(time.Hour)},
 		{"PingTimeout", int64(c.PingTimeout), int64(time.Millisecond), int64(time.Hour)},
 		{"SendTimeout", int64(c.SendTimeout), int64(time.Millisecond), int64(time.Hour)},
+		{"FinishTimeout", int64(c.FinishTimeout), 0, int64(time.Hour)},
 		{"ReplaceTimeout", int64(c.ReplaceTimeout), int64(time.Millisecond), int64(time.Hour)},
 	} {
 		if f.v < f.lo || f.v > f.hi {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +31,8 @@ type Portal struct {
 
 	mu struct {
 		sync.Mutex
-		closing bool
+		draining, closing bool
+
 		conns   map[*conn]struct{}
 		hosts   map[string]hostCount // by IP address
 		logins  int                  // connections that have not finished their login
@@ -185,11 +187,11 @@ func (p *Portal) forget(c *conn) {
 	}
 }
 
-// keep adds a session, or returns false when the portal is closing.
+// keep adds a session, or returns false when the portal is drained or closing.
 func (p *Portal) keep(r *runner) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.closing {
+	if p.mu.closing || p.mu.draining {
 		return false
 	}
 	p.mu.runners[r] = struct{}{}
@@ -257,9 +259,14 @@ func (p *Portal) shut() {
 	}
 }
 
-// Drain stops accepting, asks all initiators to log out, and waits until they did or ctx is done. Close follows.
+// Drain prepares the end. It stops accepting and asks all initiators to log out, which they have time for until ctx is done.
+// Those that are there still get no further command done, and the commands in flight have FinishTimeout to be finished and
+// answered. Close follows, and tells those that their sessions are dropped.
 func (p *Portal) Drain(ctx context.Context) {
 	p.closeListeners()
+	p.mu.Lock()
+	p.mu.draining = true
+	p.mu.Unlock()
 	seconds := uint16(1)
 	if until, ok := ctx.Deadline(); ok {
 		seconds = uint16(min(max(time.Until(until)/time.Second, 1), 3600))
@@ -267,15 +274,29 @@ func (p *Portal) Drain(ctx context.Context) {
 	for _, r := range p.runners() {
 		r.requestLogout(seconds)
 	}
+	if p.await(ctx, (*runner).present) {
+		return
+	}
+	for _, r := range p.runners() {
+		r.quiesce()
+	}
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.FinishTimeout)
+	defer cancel()
+	p.await(finish, (*runner).busy)
+}
+
+// await waits until no session is what is asked, and returns false if ctx is done before.
+func (p *Portal) await(ctx context.Context, is func(*runner) bool) bool {
 	tick := time.NewTicker(drainTick)
 	defer tick.Stop()
-	for len(p.runners()) > 0 {
+	for slices.ContainsFunc(p.runners(), is) {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-tick.C:
 		}
 	}
+	return true
 }
 
 // drainTick is how often Drain looks whether all have left.

@@ -444,6 +444,61 @@ func TestDrainAndClose(t *testing.T) {
 	}
 }
 
+// TestDrainFinishes stops under an initiator that does not log out: what is in flight is answered whole, what it sends then
+// is not done, and it is told before the connection closes.
+func TestDrainFinishes(t *testing.T) {
+	for _, stalled := range []bool{false, true} {
+		t.Run(fmt.Sprint("stalled ", stalled), func(t *testing.T) {
+			p, _, m := testServer(t, func(c *Config) {
+				if c.FinishTimeout = 5 * time.Second; stalled {
+					c.FinishTimeout = 300 * time.Millisecond
+				}
+			})
+			i := dial(t, p)
+			if err := i.login(testInitiator, 1); err != nil {
+				t.Fatal(err)
+			}
+			i.ready()
+			gate := make(chan struct{})
+			m.disks[testVolume].hold.Store(&gate)
+			itt := i.rw(0x2a, 0, 512, random(512))
+			eventually(t, "write", func() bool { return m.disks[testVolume].calls.Load() == 1 })
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			drained := make(chan struct{})
+			go func() {
+				p.Drain(ctx)
+				close(drained)
+			}()
+			if a := i.must(pdu.OpAsyncMessage); a.Header[36] != byte(pdu.AsyncLogout) {
+				t.Errorf("event %d", a.Header[36])
+			}
+			<-ctx.Done()
+			time.Sleep(50 * time.Millisecond)
+			i.rw(0x2a, 8, 512, random(512)) // too late
+			if !stalled {
+				close(gate)
+				if a := i.must(pdu.OpSCSIResponse); a.ITT() != itt || a.Header[3] != 0 {
+					t.Errorf("answer to %v: status %#x", a.ITT(), a.Header[3])
+				}
+			}
+			<-drained
+			closing, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := p.Close(closing); err != nil {
+				t.Error(err)
+			}
+			if a := i.must(pdu.OpAsyncMessage); a.Header[36] != byte(pdu.AsyncDropSession) {
+				t.Errorf("event %d", a.Header[36])
+			}
+			i.closed()
+			if n, fenced := m.disks[testVolume].calls.Load(), len(m.noted()); n != 1 || (fenced == 1) != stalled {
+				t.Errorf("%d writes reached the medium, %d aborts", n, fenced)
+			}
+		})
+	}
+}
+
 func TestConfig(t *testing.T) {
 	c := Default()
 	if err := c.Validate(); err != nil {

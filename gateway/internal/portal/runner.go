@@ -209,6 +209,25 @@ func (r *runner) requestLogout(seconds uint16) {
 	r.unlock()
 }
 
+// quiesce lets no further command in.
+func (r *runner) quiesce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.broken {
+		r.engine.Quiesce()
+	}
+}
+
+// busy tells whether commands are in flight.
+func (r *runner) busy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.broken && r.engine.Busy() > 0
+}
+
+// present is true of each session that has not ended.
+func (*runner) present() bool { return true }
+
 // unlock gives the mutex back and does what the engine wants done.
 func (r *runner) unlock() {
 	var todo session.Effects
