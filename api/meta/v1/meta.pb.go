@@ -4405,13 +4405,15 @@ func (x *WatchExportsRequest) GetGateway() uint64 {
 type Exports struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// revision rises with each change; a gateway ignores a lower one.
-	Revision      int64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	ClusterId     []byte                `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Targets       []*Target             `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
-	Volumes       []*Volume             `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	Copysets      []*Copyset            `protobuf:"bytes,5,rep,name=copysets,proto3" json:"copysets,omitempty"`
-	Chunkservers  []*ChunkserverAddress `protobuf:"bytes,6,rep,name=chunkservers,proto3" json:"chunkservers,omitempty"`
-	Gateways      []*Gateway            `protobuf:"bytes,7,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Revision     int64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	ClusterId    []byte                `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Targets      []*Target             `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	Volumes      []*Volume             `protobuf:"bytes,4,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Copysets     []*Copyset            `protobuf:"bytes,5,rep,name=copysets,proto3" json:"copysets,omitempty"`
+	Chunkservers []*ChunkserverAddress `protobuf:"bytes,6,rep,name=chunkservers,proto3" json:"chunkservers,omitempty"`
+	Gateways     []*Gateway            `protobuf:"bytes,7,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// reservations are those of the volumes that ever had any.
+	Reservations  []*VolumeReservations `protobuf:"bytes,8,rep,name=reservations,proto3" json:"reservations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4491,6 +4493,13 @@ func (x *Exports) GetChunkservers() []*ChunkserverAddress {
 func (x *Exports) GetGateways() []*Gateway {
 	if x != nil {
 		return x.Gateways
+	}
+	return nil
+}
+
+func (x *Exports) GetReservations() []*VolumeReservations {
+	if x != nil {
+		return x.Reservations
 	}
 	return nil
 }
@@ -4628,7 +4637,7 @@ var File_api_meta_v1_meta_proto protoreflect.FileDescriptor
 
 const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/meta/v1/meta.proto\x12\x0eashlar.meta.v1\"#\n" +
+	"\x16api/meta/v1/meta.proto\x12\x0eashlar.meta.v1\x1a\x1dapi/meta/v1/reservation.proto\"#\n" +
 	"\tNotActive\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\tR\x06active\"\xe7\x04\n" +
 	"\x06Volume\x12\x0e\n" +
@@ -4962,7 +4971,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\"/\n" +
 	"\x13WatchExportsRequest\x12\x18\n" +
-	"\agateway\x18\x01 \x01(\x04R\agateway\"\xda\x02\n" +
+	"\agateway\x18\x01 \x01(\x04R\agateway\"\xa2\x03\n" +
 	"\aExports\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1d\n" +
 	"\n" +
@@ -4971,7 +4980,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\avolumes\x18\x04 \x03(\v2\x16.ashlar.meta.v1.VolumeR\avolumes\x123\n" +
 	"\bcopysets\x18\x05 \x03(\v2\x17.ashlar.meta.v1.CopysetR\bcopysets\x12F\n" +
 	"\fchunkservers\x18\x06 \x03(\v2\".ashlar.meta.v1.ChunkserverAddressR\fchunkservers\x123\n" +
-	"\bgateways\x18\a \x03(\v2\x17.ashlar.meta.v1.GatewayR\bgateways\"q\n" +
+	"\bgateways\x18\a \x03(\v2\x17.ashlar.meta.v1.GatewayR\bgateways\x12F\n" +
+	"\freservations\x18\b \x03(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"q\n" +
 	"\rAttachRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12\x1c\n" +
@@ -5017,14 +5027,16 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x10DrainChunkserver\x12'.ashlar.meta.v1.DrainChunkserverRequest\x1a\x1b.ashlar.meta.v1.Chunkserver\x12V\n" +
 	"\fListCopysets\x12#.ashlar.meta.v1.ListCopysetsRequest\x1a!.ashlar.meta.v1.ListCopysetsReply\x12J\n" +
 	"\vShowCopyset\x12\".ashlar.meta.v1.ShowCopysetRequest\x1a\x17.ashlar.meta.v1.Copyset\x12J\n" +
-	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xbe\x04\n" +
+	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xe8\x05\n" +
 	"\x04Node\x12k\n" +
 	"\x13RegisterChunkserver\x12*.ashlar.meta.v1.RegisterChunkserverRequest\x1a(.ashlar.meta.v1.RegisterChunkserverReply\x12n\n" +
 	"\x14ChunkserverHeartbeat\x12+.ashlar.meta.v1.ChunkserverHeartbeatRequest\x1a).ashlar.meta.v1.ChunkserverHeartbeatReply\x12_\n" +
 	"\x0fRegisterGateway\x12&.ashlar.meta.v1.RegisterGatewayRequest\x1a$.ashlar.meta.v1.RegisterGatewayReply\x12b\n" +
 	"\x10GatewayHeartbeat\x12'.ashlar.meta.v1.GatewayHeartbeatRequest\x1a%.ashlar.meta.v1.GatewayHeartbeatReply\x12N\n" +
 	"\fWatchExports\x12#.ashlar.meta.v1.WatchExportsRequest\x1a\x17.ashlar.meta.v1.Exports0\x01\x12D\n" +
-	"\x06Attach\x12\x1d.ashlar.meta.v1.AttachRequest\x1a\x1b.ashlar.meta.v1.AttachReplyB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
+	"\x06Attach\x12\x1d.ashlar.meta.v1.AttachRequest\x1a\x1b.ashlar.meta.v1.AttachReply\x12G\n" +
+	"\aReserve\x12\x1e.ashlar.meta.v1.ReserveRequest\x1a\x1c.ashlar.meta.v1.ReserveReply\x12_\n" +
+	"\x10ShowReservations\x12'.ashlar.meta.v1.ShowReservationsRequest\x1a\".ashlar.meta.v1.VolumeReservationsB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
 
 var (
 	file_api_meta_v1_meta_proto_rawDescOnce sync.Once
@@ -5109,6 +5121,10 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*Exports)(nil),                     // 65: ashlar.meta.v1.Exports
 	(*AttachRequest)(nil),               // 66: ashlar.meta.v1.AttachRequest
 	(*AttachReply)(nil),                 // 67: ashlar.meta.v1.AttachReply
+	(*VolumeReservations)(nil),          // 68: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 69: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 70: ashlar.meta.v1.ShowReservationsRequest
+	(*ReserveReply)(nil),                // 71: ashlar.meta.v1.ReserveReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
@@ -5149,65 +5165,70 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	32, // 35: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
 	53, // 36: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
 	46, // 37: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	8,  // 38: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 39: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 40: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 41: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 42: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 43: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 44: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 45: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 46: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 47: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 48: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 49: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 50: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 51: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	43, // 52: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	34, // 53: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	36, // 54: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	38, // 55: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	39, // 56: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	41, // 57: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	42, // 58: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	47, // 59: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	49, // 60: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	60, // 61: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	62, // 62: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	64, // 63: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	66, // 64: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	5,  // 65: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 66: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 67: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 68: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 69: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 70: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 71: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 72: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 73: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 74: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 75: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 76: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 77: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 78: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 79: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 80: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 81: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 82: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 83: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 84: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 85: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	48, // 86: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	52, // 87: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	61, // 88: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	63, // 89: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	65, // 90: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	67, // 91: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	65, // [65:92] is the sub-list for method output_type
-	38, // [38:65] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	68, // 38: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 39: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 40: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 41: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 42: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 43: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 44: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 45: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 46: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 47: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 48: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 49: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 50: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 51: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 52: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	43, // 53: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	34, // 54: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	36, // 55: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	38, // 56: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	39, // 57: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	41, // 58: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	42, // 59: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	47, // 60: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	49, // 61: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	60, // 62: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	62, // 63: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	64, // 64: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	66, // 65: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	69, // 66: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	70, // 67: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	5,  // 68: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 69: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 70: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 71: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 72: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 73: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 74: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 75: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 76: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 77: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 78: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 79: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 80: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 81: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 82: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 83: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 84: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 85: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 86: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 87: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 88: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	48, // 89: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	52, // 90: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	61, // 91: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	63, // 92: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	65, // 93: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	67, // 94: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	71, // 95: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	68, // 96: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	68, // [68:97] is the sub-list for method output_type
+	39, // [39:68] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -5215,6 +5236,7 @@ func file_api_meta_v1_meta_proto_init() {
 	if File_api_meta_v1_meta_proto != nil {
 		return
 	}
+	file_api_meta_v1_reservation_proto_init()
 	file_api_meta_v1_meta_proto_msgTypes[50].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),

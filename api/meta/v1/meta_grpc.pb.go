@@ -903,6 +903,8 @@ const (
 	Node_GatewayHeartbeat_FullMethodName     = "/ashlar.meta.v1.Node/GatewayHeartbeat"
 	Node_WatchExports_FullMethodName         = "/ashlar.meta.v1.Node/WatchExports"
 	Node_Attach_FullMethodName               = "/ashlar.meta.v1.Node/Attach"
+	Node_Reserve_FullMethodName              = "/ashlar.meta.v1.Node/Reserve"
+	Node_ShowReservations_FullMethodName     = "/ashlar.meta.v1.Node/ShowReservations"
 )
 
 // NodeClient is the client API for Node service.
@@ -920,6 +922,11 @@ type NodeClient interface {
 	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
 	// that owns the path already, with the epoch that it says it had, keeps that one.
 	Attach(ctx context.Context, in *AttachRequest, opts ...grpc.CallOption) (*AttachReply, error)
+	// Reserve judges one change of a volume's reservations. When it is answered the change is stored, and what it took away is
+	// refused by the volume's copysets. A repetition with the same request id gets the answer of the first.
+	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveReply, error)
+	// ShowReservations returns the reservations of a volume as they are.
+	ShowReservations(ctx context.Context, in *ShowReservationsRequest, opts ...grpc.CallOption) (*VolumeReservations, error)
 }
 
 type nodeClient struct {
@@ -999,6 +1006,26 @@ func (c *nodeClient) Attach(ctx context.Context, in *AttachRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *nodeClient) Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReserveReply)
+	err := c.cc.Invoke(ctx, Node_Reserve_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) ShowReservations(ctx context.Context, in *ShowReservationsRequest, opts ...grpc.CallOption) (*VolumeReservations, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VolumeReservations)
+	err := c.cc.Invoke(ctx, Node_ShowReservations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServer is the server API for Node service.
 // All implementations must embed UnimplementedNodeServer
 // for forward compatibility.
@@ -1014,6 +1041,11 @@ type NodeServer interface {
 	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
 	// that owns the path already, with the epoch that it says it had, keeps that one.
 	Attach(context.Context, *AttachRequest) (*AttachReply, error)
+	// Reserve judges one change of a volume's reservations. When it is answered the change is stored, and what it took away is
+	// refused by the volume's copysets. A repetition with the same request id gets the answer of the first.
+	Reserve(context.Context, *ReserveRequest) (*ReserveReply, error)
+	// ShowReservations returns the reservations of a volume as they are.
+	ShowReservations(context.Context, *ShowReservationsRequest) (*VolumeReservations, error)
 	mustEmbedUnimplementedNodeServer()
 }
 
@@ -1041,6 +1073,12 @@ func (UnimplementedNodeServer) WatchExports(*WatchExportsRequest, grpc.ServerStr
 }
 func (UnimplementedNodeServer) Attach(context.Context, *AttachRequest) (*AttachReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedNodeServer) Reserve(context.Context, *ReserveRequest) (*ReserveReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reserve not implemented")
+}
+func (UnimplementedNodeServer) ShowReservations(context.Context, *ShowReservationsRequest) (*VolumeReservations, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowReservations not implemented")
 }
 func (UnimplementedNodeServer) mustEmbedUnimplementedNodeServer() {}
 func (UnimplementedNodeServer) testEmbeddedByValue()              {}
@@ -1164,6 +1202,42 @@ func _Node_Attach_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Node_Reserve_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReserveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).Reserve(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_Reserve_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).Reserve(ctx, req.(*ReserveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_ShowReservations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowReservationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).ShowReservations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_ShowReservations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).ShowReservations(ctx, req.(*ShowReservationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Node_ServiceDesc is the grpc.ServiceDesc for Node service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1190,6 +1264,14 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Attach",
 			Handler:    _Node_Attach_Handler,
+		},
+		{
+			MethodName: "Reserve",
+			Handler:    _Node_Reserve_Handler,
+		},
+		{
+			MethodName: "ShowReservations",
+			Handler:    _Node_ShowReservations_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -123,6 +123,11 @@ func (e *Exports) build(t *topology.Topology, n *namespace.Namespace) *metav1.Ex
 			}
 		}
 	}
+	for _, r := range n.AllReservations() {
+		if len(p.names.Mapped[r.Volume]) > 0 {
+			x.Reservations = append(x.Reservations, reservations(r))
+		}
+	}
 	for _, c := range p.cluster.Copysets {
 		if used[c.Record.ID] {
 			x.Copysets = append(x.Copysets, where(c))

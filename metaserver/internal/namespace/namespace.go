@@ -22,6 +22,8 @@ const (
 	targetTable     = "target"
 	initiatorTable  = "initiator"
 	attachmentTable = "attachment"
+
+	reservationTable = "reservation"
 )
 
 // Raiser tells copysets that access to a volume was taken away. Both calls are idempotent and return when a quorum of
@@ -80,6 +82,8 @@ type Namespace struct {
 		targets     map[string]*TargetRecord
 		initiators  map[string]layout.InitiatorID
 		attachments map[layout.VolumeID]map[layout.InitiatorID]*Attachment
+		// reservations are those of the volumes that ever had any.
+		reservations map[layout.VolumeID]*reservationRecord
 		// pairs counts the attachments, attached those of each initiator.
 		pairs    int
 		attached map[layout.InitiatorID]int
@@ -132,6 +136,9 @@ func (n *Namespace) load(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := n.loadReservations(ctx); err != nil {
 		return err
 	}
 	err = metastore.LoadAll(ctx, s, targetTable, func(_ string, v *TargetRecord) error {

@@ -201,7 +201,7 @@ func (n *Namespace) tell(ctx context.Context, id layout.VolumeID) bool {
 // an initiator that has no other attachment is forgotten with it.
 func (n *Namespace) forget(x *tx, v *VolumeRecord) bool {
 	for id, a := range n.mu.attachments[v.ID] {
-		if x.batch.Len() >= metastore.BatchMax-3 {
+		if x.batch.Len() >= metastore.BatchMax-4 {
 			n.putVolume(x, v)
 			return true
 		}
@@ -212,9 +212,13 @@ func (n *Namespace) forget(x *tx, v *VolumeRecord) bool {
 		x.apply = append(x.apply, func() { n.forgetAttachmentLocked(a) })
 	}
 	x.batch.Delete(volumeTable, key(uint64(v.ID)))
+	if n.mu.reservations[v.ID] != nil {
+		x.batch.Delete(reservationTable, key(uint64(v.ID)))
+	}
 	x.apply = append(x.apply, func() {
 		delete(n.mu.volumes, v.ID)
 		delete(n.mu.attachments, v.ID)
+		delete(n.mu.reservations, v.ID)
 		if r := n.mu.raising[v.ID]; r != nil {
 			close(r.done)
 			delete(n.mu.raising, v.ID)

@@ -1,0 +1,126 @@
+package metarpc
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
+)
+
+// requestLen is the length of a reservation request's name, in bytes.
+const requestLen = 16
+
+// Reserve implements metav1.NodeServer.
+func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.ReserveReply, error) {
+	t := termOf(ctx)
+	if t.Topology.GatewayName(m.GetGateway()) == "" {
+		return nil, refuse.As(refuse.NotFound, "gateway %d is not registered: register first", m.GetGateway())
+	}
+	r, err := reserveRequest(m)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range t.Topology.View().Gateways {
+		r.Ports = append(r.Ports, g.RelativePort)
+	}
+	now, status, err := t.Namespace.Reserve(ctx, layout.VolumeID(m.GetVolume()), r, hex.EncodeToString(m.GetRequest()))
+	if err != nil {
+		return nil, err
+	}
+	return &metav1.ReserveReply{Status: uint32(status), Reservations: reservations(now)}, nil
+}
+
+// ShowReservations implements metav1.NodeServer.
+func (n *node) ShowReservations(ctx context.Context, m *metav1.ShowReservationsRequest) (*metav1.VolumeReservations, error) {
+	now, err := termOf(ctx).Namespace.VolumeReservations(layout.VolumeID(m.GetVolume()))
+	if err != nil {
+		return nil, err
+	}
+	return reservations(now), nil
+}
+
+// reserveRequest takes a request from its message, without the target ports.
+func reserveRequest(m *metav1.ReserveRequest) (*reservation.Request, error) {
+	if len(m.GetRequest()) != requestLen {
+		return nil, refuse.As(refuse.Invalid, "the name of a reservation request has %d bytes, not %d", requestLen, len(m.GetRequest()))
+	}
+	if m.GetAction() > 0xFF || m.GetScope() > 0xFF || m.GetType() > 0xFF {
+		return nil, refuse.As(refuse.Invalid, "action, scope or type of a reservation request is more than a byte")
+	}
+	r := &reservation.Request{
+		Action: reservation.Action(m.GetAction()), Scope: byte(m.GetScope()), Type: reservation.Type(m.GetType()),
+		Key: reservation.Key(m.GetKey()), ServiceKey: reservation.Key(m.GetServiceKey()), APTPL: m.GetAptpl(),
+		AllPorts: m.GetAllPorts(), SpecIPT: m.GetSpecIPt(), Unregister: m.GetUnregister(), Since: m.GetSince(),
+	}
+	var err error
+	if r.Nexus, err = nexus(m.GetNexus()); err != nil {
+		return nil, err
+	}
+	for _, i := range m.GetInitiators() {
+		x, err := nexus(i)
+		if err != nil {
+			return nil, err
+		}
+		r.Initiators = append(r.Initiators, x)
+	}
+	if m.GetDestination() != nil {
+		if r.Destination, err = nexus(m.GetDestination()); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// nexus takes a nexus from its message.
+func nexus(m *metav1.Nexus) (reservation.Nexus, error) {
+	x := reservation.Nexus{Initiator: strings.ToLower(m.GetInitiator()), Port: uint16(m.GetPort()), AnyISID: len(m.GetIsid()) == 0}
+	if _, err := namespace.InitiatorName(x.Initiator); err != nil {
+		return x, err
+	}
+	if m.GetPort() == 0 || m.GetPort() > 0xFFFF {
+		return x, refuse.As(refuse.Invalid, "%d is not a relative target port identifier", m.GetPort())
+	}
+	if !x.AnyISID && copy(x.ISID[:], m.GetIsid()) != len(m.GetIsid()) || !x.AnyISID && len(m.GetIsid()) != len(x.ISID) {
+		return x, refuse.As(refuse.Invalid, "an ISID has %d bytes, not %d", len(x.ISID), len(m.GetIsid()))
+	}
+	return x, nil
+}
+
+// reservations makes the message of a volume's reservations.
+func reservations(r namespace.Reservations) *metav1.VolumeReservations {
+	s := r.State
+	out := &metav1.VolumeReservations{
+		Volume: uint64(r.Volume), AccessGeneration: uint64(r.Access), Version: s.Version, Generation: s.Generation,
+		Type: uint32(s.Type), Aptpl: s.APTPL, IgnoreIsid: s.IgnoreISID,
+	}
+	for _, g := range s.Registrations {
+		out.Registrations = append(out.Registrations, &metav1.Registration{Nexus: nexusMessage(g.Nexus), Key: uint64(g.Key)})
+	}
+	if s.Holder.Initiator != "" {
+		out.Holder = nexusMessage(s.Holder)
+	}
+	if s.Legacy != nil {
+		out.Legacy, out.LegacySince = nexusMessage(s.Legacy.Nexus), s.Legacy.Since
+	}
+	for _, e := range s.Events {
+		m := &metav1.ReservationEvent{Version: e.Version, Attention: uint32(e.Attention), Abort: e.Abort}
+		for _, x := range e.Nexuses {
+			m.Nexuses = append(m.Nexuses, nexusMessage(x))
+		}
+		out.Events = append(out.Events, m)
+	}
+	return out
+}
+
+func nexusMessage(x reservation.Nexus) *metav1.Nexus {
+	m := &metav1.Nexus{Initiator: x.Initiator, Port: uint32(x.Port)}
+	if !x.AnyISID {
+		m.Isid = x.ISID[:]
+	}
+	return m
+}
