@@ -111,6 +111,9 @@ func newUnit(v *metav1.Volume) scsi.UnitConfig {
 		Capacity: int64(v.GetSize()), BlockLength: int(v.GetLogicalBlock()), Limits: scsi.DefaultLimits(),
 	}
 	copy(u.Identity.NAA[:], v.GetNaa())
+	// An atomic write stays within one stripe unit, and so within one chunk.
+	unit := int64(v.GetStripeUnit())
+	u.Limits.MaxAtomic = min(u.Limits.MaxAtomic, unit&-unit)
 	return u
 }
 

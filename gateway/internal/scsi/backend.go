@@ -22,14 +22,15 @@ type Backend interface {
 	Read(ctx context.Context, p []byte, off int64) error
 
 	// Write stores p at off; the bytes are on stable storage when it returns nil. A write of a part of a
-	// ProvisioningBlock keeps the rest of it, also against concurrent writes of that rest.
+	// ProvisioningBlock keeps the rest of it, also against concurrent writes of that rest. One unit of
+	// Limits.MaxAtomic is written whole or not at all.
 	Write(ctx context.Context, p []byte, off int64) error
 
 	// Unmap deallocates; off and length are multiples of ProvisioningBlock. The range reads as zeroes afterwards.
 	Unmap(ctx context.Context, off, length int64) error
 
 	// CompareAndWrite atomically compares the medium at off with compare and, when equal, replaces it with write,
-	// which has the same length (one logical block). It returns -1 when it wrote and else the index of the first
+	// which has the same length; neither goes beyond one ProvisioningBlock. It returns -1 when it wrote and else the index of the first
 	// byte that differs, having written nothing. An outcome is exact also when the operation was retried below.
 	CompareAndWrite(ctx context.Context, off int64, compare, write []byte) (mismatch int, err error)
 

@@ -24,10 +24,8 @@
 //	READ(10)   28 | RDPROTECT DPO FUA RARC FUA_NV . | LBA(4) | GROUP | LENGTH(2) | CONTROL
 //	READ(16)   88 | RDPROTECT DPO FUA RARC FUA_NV . | LBA(8) | LENGTH(4) | GROUP | CONTROL
 //
-// Sense data (SPC-4 4.5) comes in two forms, chosen by the logical unit's D_SENSE:
-//
-//	fixed       70 | 00 | KEY | INFORMATION(4) | 0A | 0(4) | ASC ASCQ | 00 | SKS(3)
-//	descriptor  72 | KEY | ASC ASCQ | 0(3) | LENGTH | { 00 0A 80 00 INFORMATION(8) } { 02 06 0 0 SKS(3) 0 }
+// What only encodes or parses is a package of its own below this one: sense (sense data, in the format that D_SENSE
+// asks for), vpd (INQUIRY data), mode (mode pages), logpage (log pages), opcodes (the report of the table).
 //
 // A file holds one command or one family that shares its code and is named after it; operations.go is the table
 // of all of them. What the table does not list answers ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE at once.

@@ -3,11 +3,13 @@ package scsi
 import (
 	"context"
 	"errors"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 )
 
 // fail ends c with CHECK CONDITION, in the format that the logical unit's D_SENSE asks for.
 func (a *attachment) fail(c *Command, d senseData) {
-	c.check(d, a.unit.config.DescriptorSense)
+	c.check(d, mode.Settings(a.unit.settings.Load())&mode.DescriptorSense != 0)
 }
 
 // refuse ends c with a field pointer, which is for ILLEGAL REQUEST only.

@@ -28,7 +28,7 @@ func FuzzCDB(f *testing.F) {
 		if kind&1 != 0 {
 			config = testConfig(9, 4096)
 		}
-		config.Limits.MaxTransfer, config.Limits.MaxWriteSame = 16384, 16384
+		config.Limits.MaxTransfer, config.Limits.MaxWriteSame, config.Limits.MaxAtomic = 16384, 16384, 4096
 		config.DescriptorSense = kind&2 != 0
 		r := newRig(t, config, func(m *Mapping) { m.ReadOnly = kind&4 != 0 })
 		lun := FlatLUN(uint16(kind >> 3 & 1))
@@ -87,9 +87,10 @@ func allocationLength(cdb []byte) (uint64, bool) {
 		return uint64(cdb[4]), true
 	case "INQUIRY":
 		return uint64(binary.BigEndian.Uint16(cdb[3:])), true
-	case "MODE SENSE(10)":
+	case "MODE SENSE(10)", "LOG SENSE", "READ DEFECT DATA(10)":
 		return uint64(binary.BigEndian.Uint16(cdb[7:])), true
-	case "REPORT LUNS", "REPORT SUPPORTED OPERATION CODES", "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS":
+	case "REPORT LUNS", "REPORT SUPPORTED OPERATION CODES", "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+		"READ DEFECT DATA(12)":
 		return uint64(binary.BigEndian.Uint32(cdb[6:])), true
 	case "READ CAPACITY(16)", "GET LBA STATUS":
 		return uint64(binary.BigEndian.Uint32(cdb[10:])), true

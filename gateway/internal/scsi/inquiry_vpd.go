@@ -42,11 +42,12 @@ const thresholdSet = 24
 // the unit of UNMAP.
 func (u *LogicalUnit) blockLimits() vpd.BlockLimits {
 	l := u.config.Limits
-	granularity := uint32(ProvisioningBlock >> u.shift)
+	granularity, atomic := uint32(ProvisioningBlock>>u.shift), uint32(l.MaxAtomic>>u.shift)
 	return vpd.BlockLimits{
 		CompareAndWrite: compareAndWriteMax, Granularity: uint16(granularity),
 		Transfer: uint32(l.MaxTransfer >> u.shift), OptimalTransfer: uint32(l.OptimalTransfer >> u.shift),
 		Unmap: uint32(l.MaxUnmap >> u.shift), UnmapDescriptors: uint32(l.MaxUnmapDescriptors), UnmapGranularity: granularity,
 		WriteSame: uint64(l.MaxWriteSame >> u.shift),
+		Atomic:    atomic, AtomicAlignment: atomic, AtomicGranularity: atomic,
 	}
 }

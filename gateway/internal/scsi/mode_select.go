@@ -1,14 +1,16 @@
 package scsi
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"math"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 )
 
-// MODE SELECT(6), MODE SELECT(10) (SPC-4 6.11, 6.12). No parameter can be changed, so a list that says what is
-// already so succeeds and any other one is refused whole. SP (save pages) needs pages that can be saved.
+// MODE SELECT(6), MODE SELECT(10) (SPC-4 6.11, 6.12). Package mode says what can be changed; a list that asks for
+// anything else is refused whole. SP (save pages) needs pages that can be saved. What changes is told to all other nexuses
+// by the unit attention 2A/01.
 
 func modeSelect6(_ context.Context, a *attachment, c *Command) {
 	const header = 4
@@ -54,11 +56,45 @@ func (a *attachment) modeSelect(c *Command, n, header int, parse func([]byte) (d
 		a.refuse(c, InvalidFieldInParameters, dataField(header, -1))
 		return
 	}
-	for at < n {
-		if at = a.samePage(c, list, at); at < 0 {
-			return
-		}
+	fault := a.unit.selectModes(a.nexus, list[at:])
+	switch {
+	case fault == nil:
+	case fault.Cut:
+		a.fail(c, senseData{Code: ParameterListLengthError})
+	default:
+		a.refuse(c, InvalidFieldInParameters, dataField(at+fault.At, fault.Bit))
 	}
+}
+
+// selectModes takes over the settings that pages ask for by the nexus by, and tells the others if any changed.
+func (u *LogicalUnit) selectModes(by *Nexus, pages []byte) *mode.Fault {
+	u.mu.Lock()
+	unit := u.modes()
+	next, fault := unit.Select(pages)
+	if fault == nil {
+		u.settings.Store(uint32(next))
+	}
+	u.mu.Unlock()
+	if fault == nil && next != unit.Now {
+		u.Attention(AttentionModeChanged, by)
+	}
+	return fault
+}
+
+// modes returns the logical unit as its mode pages describe it now.
+func (u *LogicalUnit) modes() mode.Unit {
+	return mode.Unit{
+		Now: mode.Settings(u.settings.Load()), Default: u.defaultModes(),
+		ImplicitALUA: u.config.TPGS&1 != 0, SenseMax: SenseMax,
+	}
+}
+
+// defaultModes are the settings that a logical unit begins with and that a reset takes it back to.
+func (u *LogicalUnit) defaultModes() mode.Settings {
+	if u.config.DescriptorSense {
+		return mode.DescriptorSense
+	}
+	return 0
 }
 
 // sameDescriptor tells whether a block descriptor asks for what is so. A number of blocks of 0 or all ones means "as
@@ -79,36 +115,4 @@ func (a *attachment) sameDescriptor(d []byte, long bool) bool {
 		return false
 	}
 	return length == uint64(a.unit.BlockLength()) && (blocks == 0 || blocks == all || blocks == a.unit.Blocks())
-}
-
-// samePage compares the page at list[at:] with the current one and returns where the next one begins, or -1 when it
-// ended c.
-func (a *attachment) samePage(c *Command, list []byte, at int) int {
-	page := list[at:]
-	if len(page) < 2 {
-		a.fail(c, senseData{Code: ParameterListLengthError})
-		return -1
-	}
-	var scratch [64]byte
-	current := a.unit.appendModePage(scratch[:0], page[0]&0x3F, false)
-	switch subpage := page[0]&0x40 != 0; {
-	case subpage || len(current) == 0:
-		a.refuse(c, InvalidFieldInParameters, dataField(at, 5))
-		return -1
-	case page[1] != current[1]:
-		a.refuse(c, InvalidFieldInParameters, dataField(at+1, 7))
-		return -1
-	case len(page) < len(current):
-		a.fail(c, senseData{Code: ParameterListLengthError})
-		return -1
-	}
-	if !bytes.Equal(page[2:len(current)], current[2:]) {
-		i := 2
-		for page[i] == current[i] {
-			i++
-		}
-		a.refuse(c, InvalidFieldInParameters, dataField(at+i, -1))
-		return -1
-	}
-	return at + len(current)
 }

@@ -3,6 +3,9 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"math"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 )
 
 // MODE SENSE(6), MODE SENSE(10) (SPC-4 6.13, 6.14): a header, a block descriptor unless DBD, and pages.
@@ -42,40 +45,47 @@ func modeSense10(_ context.Context, a *attachment, c *Command) {
 	c.reply(p, uint64(c.u16(7)))
 }
 
+// Device specific parameter of the mode parameter header (SBC-3 6.4.1).
+const (
+	modeWriteProtected = 0x80 // WP
+	modeDPOFUA         = 0x10 // DPO and FUA are accepted
+)
+
 // modeParameter is the device specific parameter of the header.
 func (a *attachment) modeParameter() byte {
-	if a.readOnly {
+	if a.readOnly || a.unit.modes().Now&mode.WriteProtect != 0 {
 		return modeDPOFUA | modeWriteProtected
 	}
 	return modeDPOFUA
 }
 
-// Page control values (SPC-4 6.13.1).
-const (
-	pageControlChangeable = 1
-	pageControlSaved      = 3
-)
-
 // appendModePages appends the pages that the CDB asks for; ok is false when it ended c.
 func (a *attachment) appendModePages(c *Command, p []byte) (pages []byte, ok bool) {
-	control, page, subpage := c.CDB[2]>>6, c.CDB[2]&0x3F, c.CDB[3]
-	if control == pageControlSaved {
+	values, page, subpage := mode.Values(c.CDB[2]>>6), c.CDB[2]&0x3F, c.CDB[3]
+	if values == mode.Saved {
 		a.refuse(c, SavingNotSupported, cdbField(2, 7))
 		return nil, false
 	}
-	if subpage != 0 && subpage != subpageAll {
-		a.refuse(c, InvalidFieldInCDB, cdbField(3, 7))
-		return nil, false
-	}
-	before := len(p)
-	for _, have := range modePages {
-		if page == pageAll || page == have {
-			p = a.unit.appendModePage(p, have, control == pageControlChangeable)
-		}
-	}
-	if len(p) == before {
+	if !mode.Known(page) {
 		a.refuse(c, InvalidFieldInCDB, cdbField(2, 5))
 		return nil, false
 	}
+	before := len(p)
+	if p = a.unit.modes().Append(p, page, subpage, values); len(p) == before {
+		a.refuse(c, InvalidFieldInCDB, cdbField(3, 7))
+		return nil, false
+	}
 	return p, true
+}
+
+// appendBlockDescriptor appends the short (8 bytes) or long (16 bytes) LBA mode parameter block descriptor
+// (SBC-3 6.4.2). A capacity that the short one can not hold is FFFFFFFFh.
+func (u *LogicalUnit) appendBlockDescriptor(p []byte, long bool) []byte {
+	if long {
+		p = binary.BigEndian.AppendUint64(p, u.Blocks())
+		p = append(p, 0, 0, 0, 0)
+	} else {
+		p = binary.BigEndian.AppendUint32(p, uint32(min(u.Blocks(), math.MaxUint32)))
+	}
+	return binary.BigEndian.AppendUint32(p, uint32(u.BlockLength()))
 }

@@ -9,11 +9,15 @@ import (
 var (
 	caching    = "08 12" + strings.Repeat("00", 18)
 	control    = "0A 0A 20 10 00 00 00 00 FFFF 0000"
+	extension  = "4A 01 001C 00 00 1C" + strings.Repeat("00", 25)
 	power      = "1A 26" + strings.Repeat("00", 38)
 	exceptions = "1C 0A 08 00 00000000 00000000"
-	allModes   = caching + control + power + exceptions
+	firstModes = caching + control + power + exceptions // subpage 00h
+	allModes   = caching + control + extension + power + exceptions
 
-	nothing = strings.NewReplacer("20 10", "00 00", "FFFF", "0000", "0A 08", "0A 00").Replace(allModes)
+	// changeable are D_SENSE and SWP.
+	changeable = strings.NewReplacer("0A 0A 20 10 00", "0A 0A 04 00 08", "FFFF", "0000", "0A 08", "0A 00", "00 00 1C", "00 00 00").
+			Replace(allModes)
 )
 
 const descriptor512 = "00002005 00000200"
@@ -21,19 +25,22 @@ const descriptor512 = "00002005 00000200"
 func TestModeSense(t *testing.T) {
 	r := disk512(t)
 	for _, test := range []struct{ cdb, want string }{
-		{"1A 00 3F 00 FF 00", "5F 00 10 08" + descriptor512 + allModes},
-		{"1A 08 3F 00 FF 00", "57 00 10 00" + allModes},
-		{"1A 08 3F FF FF 00", "57 00 10 00" + allModes},
-		{"1A 08 BF 00 FF 00", "57 00 10 00" + allModes}, // default values
-		{"1A 08 7F 00 FF 00", "57 00 10 00" + nothing},  // changeable values
+		{"1A 00 3F 00 FF 00", "5F 00 10 08" + descriptor512 + firstModes},
+		{"1A 08 3F 00 FF 00", "57 00 10 00" + firstModes},
+		{"1A 08 3F FF FF 00", "77 00 10 00" + allModes},
+		{"1A 08 BF FF FF 00", "77 00 10 00" + allModes},   // default values
+		{"1A 08 7F FF FF 00", "77 00 10 00" + changeable}, // changeable values
+		{"1A 08 3F 01 FF 00", "23 00 10 00" + extension},
 		{"1A 08 08 00 FF 00", "17 00 10 00" + caching},
 		{"1A 08 0A 00 FF 00", "0F 00 10 00" + control},
-		{"1A 08 0A FF FF 00", "0F 00 10 00" + control},
+		{"1A 08 0A FF FF 00", "2F 00 10 00" + control + extension},
+		{"1A 08 0A 01 FF 00", "23 00 10 00" + extension},
+		{"1A 08 08 FF FF 00", "17 00 10 00" + caching},
 		{"1A 08 1A 00 FF 00", "2B 00 10 00" + power},
 		{"1A 08 1C 00 FF 00", "0F 00 10 00" + exceptions},
 		{"1A E8 1C 00 04 00", "0F 00 10 00"},
-		{"5A 00 3F 00 000000 00FF 00", "0062 00 10 00 00 0008" + descriptor512 + allModes},
-		{"5A 10 3F 00 000000 00FF 00", "006A 00 10 01 00 0010 0000000000002005 00000000 00000200" + allModes},
+		{"5A 00 3F 00 000000 00FF 00", "0062 00 10 00 00 0008" + descriptor512 + firstModes},
+		{"5A 10 3F FF 000000 00FF 00", "008A 00 10 01 00 0010 0000000000002005 00000000 00000200" + allModes},
 		{"5A 18 0A 00 000000 00FF 00", "0012 00 10 00 00 0000" + control},
 		{"5A 08 0A 00 000000 0002 00", "0012"},
 	} {
@@ -63,8 +70,9 @@ func TestModeSenseRefuses(t *testing.T) {
 		r.sense(InvalidFieldInCDB, "1A 08"+page+"00 FF 00")
 		r.sense(InvalidFieldInCDB, "5A 08"+page+"00 000000 00FF 00")
 	}
-	r.sense(InvalidFieldInCDB, "1A 08 0A 01 FF 00")
-	r.sense(InvalidFieldInCDB, "1A 08 3F 01 FF 00")
+	r.sense(InvalidFieldInCDB, "1A 08 0A 02 FF 00")
+	r.sense(InvalidFieldInCDB, "1A 08 08 01 FF 00")
+	r.sense(InvalidFieldInCDB, "1A 08 3F 02 FF 00")
 	r.sense(SavingNotSupported, "1A 08 FF 00 FF 00")
 	r.sense(SavingNotSupported, "5A 08 CA 00 000000 00FF 00")
 }
@@ -110,7 +118,13 @@ func TestModeSelect(t *testing.T) {
 		{"00 00 00 00 4A 0A 20 10 00 00 00 00 FFFF 0000", InvalidFieldInParameters, "8D0004"},
 		{"00 00 00 00 09 00", InvalidFieldInParameters, "8D0004"},
 		{"00 00 00 00" + control + "08 12 04" + strings.Repeat("00", 17), InvalidFieldInParameters, "800012"}, // WCE
-		{"00 00 00 00 0A 0A 20 10 08 00 00 00 FFFF 0000", InvalidFieldInParameters, "800008"},                 // SWP
+		{"00 00 00 00 4A 01 001B" + strings.Repeat("00", 28), InvalidFieldInParameters, "8F0006"},
+		{"00 00 00 00 4A 01 00", ParameterListLengthError, "000000"},
+		{"00 00 00 00 4A 01 001C 00 00 1C 00", ParameterListLengthError, "000000"},
+		{"00 00 00 00 4A 01 001C 02 00 1C" + strings.Repeat("00", 25), InvalidFieldInParameters, "800008"}, // SCSIP
+		{"00 00 00 00 4A 00 0008 20 10 00 00 00 00 FFFF", InvalidFieldInParameters, "8D0004"},
+		{"00 00 00 00 0A 0A 22 10 00 00 00 00 FFFF 0000", InvalidFieldInParameters, "800006"}, // GLTSD
+		{"00 00 00 00 0A 0A 20 10 00 40 00 00 FFFF 0000", InvalidFieldInParameters, "800009"}, // TAS
 	} {
 		cdb, p := six(test.list)
 		c := r.sense(test.code, cdb, p...)
@@ -125,8 +139,60 @@ func TestModeSelect(t *testing.T) {
 	whole := fromHex(t, "00 00 10 08"+descriptor512+allModes)
 	for n := range whole {
 		c := r.run(fmt.Sprintf("15 10 00 00 %02X 00", n), whole[:n]...)
-		if good := n == 0 || n == 12 || n == 32 || n == 44 || n == 84; good != (c.Status == StatusGood) {
+		if good := n == 0 || n == 12 || n == 32 || n == 44 || n == 76 || n == 116; good != (c.Status == StatusGood) {
 			t.Errorf("%d bytes: %v %v", n, c.Status, c.SenseCode())
 		}
 	}
+}
+
+// TestModeSelectChanges: D_SENSE and SWP can be changed, all others are told, and a reset takes them back.
+func TestModeSelectChanges(t *testing.T) {
+	const (
+		plain     = "00 00 00 00 0A 0A 20 10 00 00 00 00 FFFF 0000"
+		dsense    = "00 00 00 00 0A 0A 24 10 00 00 00 00 FFFF 0000"
+		swp       = "00 00 00 00 0A 0A 20 10 08 00 00 00 FFFF 0000"
+		selectCDB = "15 10 00 00 10 00"
+	)
+	r := disk512(t)
+	other := r.login(NoSense)
+	defer other.Close()
+	r.good(selectCDB, fromHex(t, plain)...)
+	wantGood(t, at(t, other, 0, cdbTestUnitReady)) // nothing changed
+	r.good(selectCDB, fromHex(t, dsense)...)
+	wantGood(t, at(t, r.nexus, 0, cdbTestUnitReady)) // not told to whom it comes from
+	wantBytes(t, at(t, other, 0, cdbTestUnitReady).Sense(), "72 06 2A01 000000 00")
+	wantGood(t, at(t, other, 0, cdbTestUnitReady))
+	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 10 00 0A 0A 24 10 00 00 00 00 FFFF 0000")
+	wantBytes(t, r.good("1A 08 8A 00 FF 00"), "0F 00 10 00 0A 0A 20 10 00 00 00 00 FFFF 0000") // default
+	// A list with a fault behind the change changes nothing.
+	r.sense(InvalidFieldInParameters, "15 10 00 00 12 00", fromHex(t, swp+"09 00")...)
+	r.good("2A 00 00000000 00 0001 00", fill(512, 1)...)
+
+	r.good(selectCDB, fromHex(t, swp)...)
+	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 90 00 0A 0A 20 10 08 00 00 00 FFFF 0000")
+	wantSense(t, at(t, other, 0, cdbTestUnitReady), AttentionModeChanged)
+	for i := range allOperations.all {
+		op := &allOperations.all[i]
+		if op.traits&writes == 0 {
+			continue
+		}
+		p := make([]byte, len(op.usage))
+		p[0] = op.opcode()
+		if op.action {
+			p[1] = byte(op.serviceAction())
+		}
+		c := &Command{CDB: p}
+		if err := r.nexus.Execute(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		wantSense(t, c, SoftwareWriteProtected)
+	}
+	r.good("28 00 00000000 00 0001 00")
+	r.good(selectCDB, fromHex(t, plain)...)
+	r.good("2A 00 00000000 00 0001 00", fill(512, 1)...)
+
+	r.good(selectCDB, fromHex(t, "00 00 00 00 0A 0A 24 10 08 00 00 00 FFFF 0000")...)
+	r.nexus.ResetLogicalUnit(0)
+	r.sense(AttentionDeviceReset, cdbTestUnitReady)
+	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 10 00 0A 0A 20 10 00 00 00 00 FFFF 0000")
 }

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"math/bits"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 )
 
 // operation is one command that the device server supports: one line of the table in operations.go, from which
@@ -206,9 +208,21 @@ func (a *attachment) admit(c *Command) *operation {
 		a.refuse(c, InvalidFieldInCDB, field)
 		return nil
 	}
-	if a.readOnly && op.traits&writes != 0 {
-		a.fail(c, senseData{Code: WriteProtected})
+	if op.traits&writes != 0 && !a.writable(c) {
 		return nil
 	}
 	return op
+}
+
+// writable tells whether the medium may be written; when not, it ends c.
+func (a *attachment) writable(c *Command) bool {
+	switch {
+	case a.readOnly:
+		a.fail(c, senseData{Code: WriteProtected})
+		return false
+	case mode.Settings(a.unit.settings.Load())&mode.WriteProtect != 0:
+		a.fail(c, senseData{Code: SoftwareWriteProtected})
+		return false
+	}
+	return true
 }

@@ -25,6 +25,7 @@ var allOperations = newOperationList([]operation{
 	// 6-byte CDBs
 	{"TEST UNIT READY", []byte{0x00, 0, 0, 0, 0, 0}, false, oldLUN, 0, timeoutShort, testUnitReady},
 	{"REQUEST SENSE", []byte{0x03, 0x01, 0, 0, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, requestSense},
+	{"REASSIGN BLOCKS", []byte{0x07, 0x03, 0, 0, 0, 0}, false, 0, dataOut, timeoutShort, reassignBlocks},
 	{"READ(6)", []byte{0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | dataIn, timeoutMedium, read6},
 	{"WRITE(6)", []byte{0x0A, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | writes | dataOut, timeoutMedium, write6},
 	{"INQUIRY", []byte{0x12, 0x01, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, inquiry},
@@ -47,10 +48,21 @@ var allOperations = newOperationList([]operation{
 		synchronizeCache10,
 	},
 	{
+		"READ DEFECT DATA(10)",
+		[]byte{0x37, 0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0},
+		false, oldLUN, dataIn,
+		timeoutShort, readDefectData10,
+	},
+	{
 		"WRITE SAME(10)", cdb10(0x41, 0x08, lba, 0x3F, len2), false, 0,
 		medium | writes | dataOut, timeoutMedium, writeSame10,
 	},
 	{"UNMAP", cdb10(0x42, 0, 0, 0x3F, len2), false, 0, medium | writes | dataOut, timeoutMedium, unmap},
+	{
+		"LOG SENSE",
+		[]byte{0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0},
+		false, oldLUN, dataIn, timeoutShort, logSense,
+	},
 	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
 	{
 		"MODE SENSE(10)",
@@ -67,6 +79,7 @@ var allOperations = newOperationList([]operation{
 		false, oldFUA, medium | writes | dataOut, timeoutMedium, compareAndWrite,
 	},
 	{"WRITE(16)", cdb16(0x8A, 0x18, lba, len4, 0x3F), false, oldFUA, medium | writes | dataOut, timeoutMedium, write16},
+	{"ORWRITE(16)", cdb16(0x8B, 0x18, lba, len4, 0x3F), false, oldFUA, medium | writes | dataOut, timeoutMedium, orwrite16},
 	{
 		"WRITE AND VERIFY(16)", cdb16(0x8E, 0x16, lba, len4, 0x3F), false, 0,
 		medium | writes | dataOut, timeoutMedium, writeAndVerify16,
@@ -77,6 +90,11 @@ var allOperations = newOperationList([]operation{
 	{
 		"WRITE SAME(16)", cdb16(0x93, 0x09, lba, len4, 0x3F), false, 0,
 		medium | writes | dataOut, timeoutMedium, writeSame16,
+	},
+	{
+		"WRITE ATOMIC(16)",
+		[]byte{0x9C, 0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0xFF, 0xFF, 0x3F, 0},
+		false, 0, medium | writes | dataOut, timeoutMedium, writeAtomic16,
 	},
 	{"READ CAPACITY(16)", cdb16(0x9E, 0x10, 0, len4, 0), true, 0, dataIn, timeoutShort, readCapacity16},
 	{"GET LBA STATUS", cdb16(0x9E, 0x12, lba, len4, 0), true, 0, medium | dataIn, timeoutMedium, getLBAStatus},
@@ -103,6 +121,12 @@ var allOperations = newOperationList([]operation{
 	{
 		"WRITE AND VERIFY(12)", cdb12(0xAE, 0x16), false, 0, medium | writes | dataOut, timeoutMedium,
 		writeAndVerify12,
+	},
+	{
+		"READ DEFECT DATA(12)",
+		[]byte{0xB7, 0x1F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		false, 0, dataIn,
+		timeoutShort, readDefectData12,
 	},
 	{"VERIFY(12)", cdb12(0xAF, 0x16), false, 0, medium | dataOut, timeoutMedium, verify12},
 })

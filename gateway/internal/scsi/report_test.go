@@ -45,6 +45,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 	for _, must := range []key{
 		{0x00, 0},
 		{0x03, 0},
+		{0x07, 0},
 		{0x08, 0},
 		{0x0A, 0},
 		{0x12, 0},
@@ -58,18 +59,22 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x2F, 0},
 		{0x34, 0},
 		{0x35, 0},
+		{0x37, 0},
 		{0x41, 0},
 		{0x42, 0},
+		{0x4D, 0},
 		{0x55, 0},
 		{0x5A, 0},
 		{0x88, 0},
 		{0x89, 0},
 		{0x8A, 0},
+		{0x8B, 0},
 		{0x8E, 0},
 		{0x8F, 0},
 		{0x90, 0},
 		{0x91, 0},
 		{0x93, 0},
+		{0x9C, 0},
 		{0x9E, 0x10},
 		{0x9E, 0x12},
 		{0xA0, 0},
@@ -79,6 +84,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0xAA, 0},
 		{0xAE, 0},
 		{0xAF, 0},
+		{0xB7, 0},
 	} {
 		if !seen[must] {
 			t.Errorf("%02X/%02X is not reported", must.opcode, must.action)

@@ -24,6 +24,7 @@ const (
 	SavingNotSupported         SenseCode = 0x053900
 	InvalidFieldInCommandIU    SenseCode = 0x050E03
 	WriteProtected             SenseCode = 0x072700
+	SoftwareWriteProtected     SenseCode = 0x072702 // SWP of the Control mode page
 	SpaceAllocationFailed      SenseCode = 0x072707
 	CommandsClearedByServer    SenseCode = 0x0B2F02
 	MiscompareDuringVerify     SenseCode = 0x0E1D00

@@ -23,6 +23,9 @@ type Limits struct {
 	MaxUnmap            int64 // sum of all descriptors of one UNMAP
 	MaxUnmapDescriptors int   // descriptors of one UNMAP, 1..4095
 	MaxWriteSame        int64 // longest WRITE SAME
+	// MaxAtomic is what one WRITE ATOMIC writes, a power of two, or 0 if there is none: each run of that many bytes
+	// that begins at a multiple of it is one operation of the Backend, done whole or not at all.
+	MaxAtomic int64
 }
 
 // DefaultLimits returns the limits that ashlar serves with.
@@ -33,6 +36,7 @@ func DefaultLimits() Limits {
 		MaxUnmap:            256 << 20,
 		MaxUnmapDescriptors: 256,
 		MaxWriteSame:        16 << 20,
+		MaxAtomic:           128 << 10,
 	}
 }
 
@@ -55,7 +59,7 @@ type UnitConfig struct {
 	// TPGS is the field of that name in INQUIRY, 0..3: 0 no asymmetric access, 1 implicit.
 	TPGS byte
 
-	// DescriptorSense is D_SENSE of the Control mode page: sense data in descriptor format.
+	// DescriptorSense is the default of D_SENSE in the Control mode page: sense data in descriptor format.
 	DescriptorSense bool
 }
 
@@ -89,6 +93,9 @@ func (l Limits) validate() error {
 			return fmt.Errorf("scsi: limit %d is not a multiple of %d up to 1 TiB", n, ProvisioningBlock)
 		}
 	}
+	if l.MaxAtomic != 0 && (l.MaxAtomic < ProvisioningBlock || l.MaxAtomic > l.MaxTransfer || l.MaxAtomic&(l.MaxAtomic-1) != 0) {
+		return fmt.Errorf("scsi: atomic write of %d bytes is not a power of two up to the longest transfer", l.MaxAtomic)
+	}
 	if l.MaxTransfer > 1<<30 {
 		return fmt.Errorf("scsi: longest transfer %d is more than 1 GiB", l.MaxTransfer)
 	}
@@ -115,6 +122,7 @@ type LogicalUnit struct {
 	config     UnitConfig
 	shift      uint           // log2 of the logical block length
 	blocks     atomic.Uint64  // capacity in logical blocks
+	settings   atomic.Uint32  // mode.Settings; changed under mu
 	operations *operationList // for the commands that report on commands
 	buffers    sync.Pool      // *[]byte of bufferSize
 
@@ -145,6 +153,7 @@ func NewLogicalUnit(config UnitConfig) (*LogicalUnit, error) {
 		operations: allOperations,
 	}
 	u.blocks.Store(uint64(config.Capacity) >> u.shift)
+	u.settings.Store(uint32(u.defaultModes()))
 	u.buffers.New = func() any {
 		b := make([]byte, bufferSize)
 		return &b
@@ -195,10 +204,11 @@ func (u *LogicalUnit) Attention(code SenseCode, except *Nexus) {
 	}
 }
 
-// reset is a logical unit reset (SAM-5 6.3.3) that by asked for: every nexus finds the unit attention code, and
-// nothing else, and every other one is told that its commands are over.
+// reset is a logical unit reset (SAM-5 6.3.3) that by asked for: the mode pages have their default values, every nexus
+// finds the unit attention code, and nothing else, and every other one is told that its commands are over.
 func (u *LogicalUnit) reset(by *Nexus, code SenseCode) {
 	u.mu.Lock()
+	u.settings.Store(uint32(u.defaultModes()))
 	others := make([]*listener, 0, len(u.mu.listeners))
 	for l := range u.mu.listeners {
 		l.attentions.reset(code)
