@@ -223,7 +223,7 @@ func (m *medium) update(placement *layout.Map, access layout.AccessGeneration) {
 	m.mu.placement, m.mu.access = placement, max(access, m.mu.access)
 	if m.mu.handle != nil {
 		m.mu.handle.SetMap(placement)
-		m.mu.handle.SetAccess(access)
+		m.mu.handle.SetAccess(access, false)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // Run is a run of bytes of the volume that is allocated or not.
@@ -188,6 +189,9 @@ func (h *Handle) stamp(ctx context.Context, r *chunkclient.Request) error {
 		return context.Cause(ctx)
 	}
 	r.Initiator, r.Fence, r.AccessGeneration = h.mu.id, h.mu.fence, h.mu.access
+	if bound := layout.AccessGeneration(reservation.AccessOf(ctx)); bound != 0 && bound < r.AccessGeneration {
+		r.AccessGeneration = bound
+	}
 	r.LowWater = h.mu.window.low
 	return h.mu.dead
 }
@@ -266,7 +270,9 @@ func (h *Handle) outrun(ctx context.Context, seen layout.Fence) (again bool, err
 	return ctx.Err() == nil, context.Cause(ctx)
 }
 
-// awaitAccess waits until the caller has judged the initiator's rights under the newer access generation.
+// awaitAccess handles a refusal for an older access generation. An operation that is bound to one by its context ends, to be
+// judged again. Any other waits until the caller has judged the initiator's rights under the newer one, and is repeated under
+// it unless the volume is reserved by then.
 func (h *Handle) awaitAccess(ctx context.Context, seen layout.AccessGeneration) (again bool, err error) {
 	if seen == layout.DeletedAccess {
 		h.Revoke(ErrAccessRevoked)
@@ -274,11 +280,13 @@ func (h *Handle) awaitAccess(ctx context.Context, seen layout.AccessGeneration) 
 	}
 	for {
 		h.mu.Lock()
-		access, changed, dead := h.mu.access, h.mu.accessChanged, h.mu.dead
+		access, reserved, changed, dead := h.mu.access, h.mu.reserved, h.mu.accessChanged, h.mu.dead
 		h.mu.Unlock()
 		switch {
 		case dead != nil:
 			return false, dead
+		case reservation.AccessOf(ctx) != 0, access >= seen && reserved && !reservation.IsExempt(ctx):
+			return false, ErrAccessChanged
 		case access >= seen:
 			return true, nil
 		}

@@ -32,6 +32,9 @@ var (
 	ErrStaleEpoch = errors.New("volume: the initiator's path moved to another gateway")
 	// ErrAccessRevoked ends every command of a handle after Revoke.
 	ErrAccessRevoked = errors.New("volume: access was taken away")
+	// ErrAccessChanged ends a command that was judged by reservations which may have changed. It changed and read nothing
+	// more; whoever sent it judges it again.
+	ErrAccessChanged = errors.New("volume: the volume's reservations have changed")
 	// ErrNoSpace says that the disks of a copyset are full.
 	ErrNoSpace = errors.New("volume: no space left on the disks that hold this part of the volume")
 	// ErrMedium says that a block is damaged on all its replicas.
@@ -97,6 +100,8 @@ type Handle struct {
 		id        layout.InitiatorID
 		fence     layout.Fence
 		access    layout.AccessGeneration
+		// reserved: there is a reservation under access.
+		reserved bool
 		// accessChanged is closed, and made anew, when access rises.
 		accessChanged chan struct{}
 		// dead is why every command ends, nil while the handle is of use.
@@ -148,11 +153,16 @@ func (h *Handle) SetMap(m *layout.Map) {
 	h.mu.placement = m
 }
 
-// SetAccess tells the handle that its initiator may still use the volume under access generation a. A command that a
-// copyset refused for an older one is repeated under it.
-func (h *Handle) SetAccess(a layout.AccessGeneration) {
+// SetAccess tells the handle that its initiator may still use the volume under access generation a, and whether the volume
+// is reserved under it. A command that a copyset refused for an older one is repeated under it, or ends with
+// ErrAccessChanged.
+func (h *Handle) SetAccess(a layout.AccessGeneration, reserved bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if a < h.mu.access {
+		return
+	}
+	h.mu.reserved = reserved
 	if a > h.mu.access {
 		h.mu.access = a
 		close(h.mu.accessChanged)

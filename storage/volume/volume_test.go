@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
@@ -215,7 +216,7 @@ func TestAccessIsJudgedAgain(t *testing.T) {
 		t.Fatalf("done before access was judged: %v", err)
 	case <-time.After(20 * time.Millisecond):
 	}
-	h.SetAccess(5)
+	h.SetAccess(5, false)
 	must(t, <-result)
 	f.Lock()
 	f.access[1] = 6
@@ -226,6 +227,45 @@ func TestAccessIsJudgedAgain(t *testing.T) {
 	if err := <-result; !errors.Is(err, volume.ErrAccessRevoked) {
 		t.Fatalf("got %v, want ErrAccessRevoked", err)
 	}
+}
+
+// TestReservedVolume: what was judged by older reservations ends, whether it was bound to them or waited.
+func TestReservedVolume(t *testing.T) {
+	f := newFakeCluster(1, 3, 3)
+	h, done := open(f, false)
+	defer done()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	block := make([]byte, 4096)
+	must(t, h.WriteAt(ctx, block, 0))
+	h.SetAccess(5, true)
+	f.Lock()
+	f.access[1] = 5
+	f.Unlock()
+	must(t, h.WriteAt(reservation.WithAccess(ctx, 5), block, 0))
+	if err := h.WriteAt(reservation.WithAccess(ctx, 4), block, 0); !errors.Is(err, volume.ErrAccessChanged) {
+		t.Fatalf("bound to an older generation: %v", err)
+	}
+	f.Lock()
+	f.access[1] = 6
+	f.Unlock()
+	if err := h.WriteAt(reservation.WithAccess(ctx, 6), block, 0); !errors.Is(err, volume.ErrAccessChanged) {
+		t.Fatalf("bound to one that the initiator has not been judged for: %v", err)
+	}
+	result := make(chan error, 2)
+	go func() { result <- h.WriteAt(ctx, block, 0) }()
+	time.Sleep(5 * time.Millisecond)
+	h.SetAccess(6, true)
+	if err := <-result; !errors.Is(err, volume.ErrAccessChanged) {
+		t.Fatalf("not bound: %v", err)
+	}
+	f.Lock()
+	f.access[1] = 7
+	f.Unlock()
+	go func() { result <- h.WriteAt(reservation.Exempt(reservation.WithAccess(ctx, 6)), block, 0) }()
+	time.Sleep(5 * time.Millisecond)
+	h.SetAccess(7, true)
+	must(t, <-result)
 }
 
 func TestStallEndsWithTheContextOnly(t *testing.T) {
