@@ -21,7 +21,7 @@ func (n *Nexus) executeAbsent(c *Command) {
 	case op.opcode() == opInquiry:
 		field, bad = n.inquiryAbsent(c, zero)
 	case op.opcode() == opRequestSense:
-		c.replySense(LogicalUnitNotSupported)
+		c.replySense(senseData{Code: LogicalUnitNotSupported})
 	case op.opcode() == opReportLUNs && zero:
 		field, bad = n.replyLUNs(c)
 	default:

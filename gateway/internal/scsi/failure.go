@@ -28,6 +28,8 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 	switch {
 	case errors.Is(err, ErrReservationConflict):
 		c.Status = StatusReservationConflict
+	case errors.Is(err, ErrSanitizing):
+		a.fail(c, senseData{Code: SanitizeInProgress})
 	case errors.Is(err, ErrStaleEpoch):
 		a.fail(c, senseData{Code: CommandsClearedByServer})
 	case errors.Is(err, ErrNoSpace):

@@ -48,6 +48,8 @@ type attachment struct {
 	unit     *LogicalUnit
 	backend  Backend
 	readOnly bool
+	// sanitizer is backend, nil if it is none.
+	sanitizer Sanitizer
 }
 
 // NewNexus joins a session to the logical units of luns. Close ends it.
@@ -154,6 +156,7 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 	}
 	for _, m := range mappings {
 		a := &attachment{unit: m.Unit, backend: m.Backend, readOnly: m.ReadOnly}
+		a.sanitizer, _ = m.Backend.(Sanitizer)
 		if was := old.byLUN[m.LUN]; was != nil && was.unit == m.Unit {
 			a.listener = was.listener
 		} else {

@@ -33,11 +33,12 @@ type operation struct {
 type traits uint8
 
 const (
-	medium   traits = 1 << iota // calls the Backend, so may block
-	writes                      // changes the medium: refused on a read-only mapping
-	dataIn                      // may send data to the initiator
-	dataOut                     // may take data from the initiator
-	ignoreUA                    // runs with a unit attention pending, which it neither reports nor clears (SAM-5 5.14)
+	medium      traits = 1 << iota // calls the Backend, so may block
+	writes                         // changes the medium: refused on a read-only mapping
+	dataIn                         // may send data to the initiator
+	dataOut                        // may take data from the initiator
+	whileErased                    // runs while the volume is sanitized (SBC-4 4.11)
+	ignoreUA                       // runs with a unit attention pending, which it neither reports nor clears (SAM-5 5.14)
 )
 
 func (o *operation) opcode() byte { return o.usage[0] }
@@ -208,7 +209,7 @@ func (a *attachment) admit(c *Command) *operation {
 		a.refuse(c, InvalidFieldInCDB, field)
 		return nil
 	}
-	if op.traits&writes != 0 && !a.writable(c) {
+	if !a.sanitized(c, op) || op.traits&writes != 0 && !a.writable(c) {
 		return nil
 	}
 	return op

@@ -4,6 +4,7 @@ package scsi
 const (
 	opRequestSense = 0x03
 	opInquiry      = 0x12
+	opSanitize     = 0x48
 	opReportLUNs   = 0xA0
 )
 
@@ -11,6 +12,8 @@ const (
 const (
 	timeoutShort  = 10 // answered from memory
 	timeoutMedium = 60 // waits for the replicas
+
+	timeoutSanitize = 24 * 60 * 60 // goes over the whole medium
 )
 
 // Bits of CDB byte 1 that are ignored; see operation.ignored.
@@ -59,9 +62,21 @@ var allOperations = newOperationList([]operation{
 	},
 	{"UNMAP", cdb10(0x42, 0, 0, 0x3F, len2), false, 0, medium | writes | dataOut, timeoutMedium, unmap},
 	{
+		"SANITIZE, OVERWRITE", []byte{0x48, 0xA1, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0}, true, 0,
+		medium | writes | dataOut, timeoutSanitize, sanitizeOverwrite,
+	},
+	{
+		"SANITIZE, BLOCK ERASE", []byte{0x48, 0xA2, 0, 0, 0, 0, 0, 0, 0, 0}, true, 0,
+		medium | writes, timeoutSanitize, sanitizeBlockErase,
+	},
+	{
+		"SANITIZE, EXIT FAILURE MODE", []byte{0x48, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0}, true, 0xA0,
+		medium | writes, timeoutShort, sanitizeExitFailure,
+	},
+	{
 		"LOG SENSE",
 		[]byte{0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0},
-		false, oldLUN, dataIn, timeoutShort, logSense,
+		false, oldLUN, dataIn | whileErased, timeoutShort, logSense,
 	},
 	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
 	{
@@ -109,12 +124,12 @@ var allOperations = newOperationList([]operation{
 	{
 		"REPORT SUPPORTED OPERATION CODES",
 		[]byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
-		true, 0, dataIn, timeoutShort, reportSupportedOperationCodes,
+		true, 0, dataIn | whileErased, timeoutShort, reportSupportedOperationCodes,
 	},
 	{
 		"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
 		[]byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
-		true, 0, dataIn, timeoutShort, reportSupportedTaskManagementFunctions,
+		true, 0, dataIn | whileErased, timeoutShort, reportSupportedTaskManagementFunctions,
 	},
 	{"READ(12)", cdb12(0xA8, 0x18), false, oldRead, medium | dataIn, timeoutMedium, read12},
 	{"WRITE(12)", cdb12(0xAA, 0x18), false, oldFUA, medium | writes | dataOut, timeoutMedium, write12},

@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -27,7 +28,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 			action := binary.BigEndian.Uint16(d[2:])
 			seen[key{d[0], action}] = true
 			flags := byte(0)
-			if d[0] == 0x9E || d[0] == 0xA3 {
+			if bytes.IndexByte([]byte{0x48, 0x9E, 0xA3}, d[0]) >= 0 {
 				flags |= 1
 			} else if action != 0 {
 				t.Errorf("%02X: service action %d without SERVACTV", d[0], action)
@@ -62,6 +63,9 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x37, 0},
 		{0x41, 0},
 		{0x42, 0},
+		{0x48, 0x01},
+		{0x48, 0x02},
+		{0x48, 0x1F},
 		{0x4D, 0},
 		{0x55, 0},
 		{0x5A, 0},

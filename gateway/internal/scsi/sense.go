@@ -24,6 +24,8 @@ const (
 	SavingNotSupported         SenseCode = 0x053900
 	InvalidFieldInCommandIU    SenseCode = 0x050E03
 	WriteProtected             SenseCode = 0x072700
+	SanitizeInProgress         SenseCode = 0x02041B
+	SanitizeFailed             SenseCode = 0x033103
 	SoftwareWriteProtected     SenseCode = 0x072702 // SWP of the Control mode page
 	SpaceAllocationFailed      SenseCode = 0x072707
 	CommandsClearedByServer    SenseCode = 0x0B2F02
@@ -52,6 +54,9 @@ type (
 
 // cdbField points at bit (7 is the most significant, -1 none) of byte at of the CDB.
 func cdbField(at, bit int) fieldPointer { return sense.InCDB(at, bit) }
+
+// senseProgress tells how much of an operation is done, in 65536th.
+func senseProgress(done uint16) fieldPointer { return sense.Progress(done) }
 
 // dataField points into the parameter list.
 func dataField(at, bit int) fieldPointer { return sense.InData(at, bit) }
