@@ -116,6 +116,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
 	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })
+	group.Go(func() error { return g.reportSessions(gctx, meta.Node()) })
 	group.Go(func() error {
 		select {
 		case <-first:

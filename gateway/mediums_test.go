@@ -45,8 +45,10 @@ type visit struct {
 // deaf is a target.Control: the sessions of these tests end when the test says so.
 type deaf struct{}
 
-func (deaf) Close(error)        {}
-func (deaf) AbortUnit(scsi.LUN) {}
+func (deaf) Close(error)                    {}
+func (deaf) AbortUnit(scsi.LUN)             {}
+func (deaf) RemoveUnit(scsi.LUN)            {}
+func (deaf) Numbers() (exp, last pdu.CmdSN) { return 0, 0 }
 
 // logIn makes a session; isid tells those of one initiator apart.
 func logIn(r *target.Registry, initiator string, isid byte, c target.Control) (visit, error) {
@@ -178,10 +180,12 @@ func TestUnused(t *testing.T) {
 }
 
 // hasty is a target.Control of a session that ends as soon as it is told.
-type hasty struct{ context.CancelFunc }
+type hasty struct {
+	deaf
+	context.CancelFunc
+}
 
-func (h hasty) Close(error)      { h.CancelFunc() }
-func (hasty) AbortUnit(scsi.LUN) {}
+func (h hasty) Close(error) { h.CancelFunc() }
 
 // TestComingAndGoing has a few hosts log in and out at two gateways at random, several sessions at a time. Commands may be
 // refused because the path moved, but none is served twice, none is under the epoch of another one, and nothing is left.
@@ -228,7 +232,7 @@ func TestComingAndGoing(t *testing.T) {
 // comeAndGo is a session with some writes, and perhaps an abort.
 func comeAndGo(g *Gateway, initiator string, isid byte, writes int) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	v, err := logIn(g.registry, initiator, isid, hasty{cancel})
+	v, err := logIn(g.registry, initiator, isid, hasty{CancelFunc: cancel})
 	if err != nil {
 		cancel()
 		return err

@@ -227,7 +227,7 @@ func (x MemberChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberChange_Kind.Descriptor instead.
 func (MemberChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53, 0}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57, 0}
 }
 
 // NotActive is the detail of a FAILED_PRECONDITION answer of a standby.
@@ -2693,6 +2693,378 @@ func (x *ReplacePeerRequest) GetChunkserver() uint64 {
 	return 0
 }
 
+type ListSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// target, initiator and gateway are names; empty: of all.
+	Target        string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Initiator     string `protobuf:"bytes,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	Gateway       string `protobuf:"bytes,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListSessionsRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetInitiator() string {
+	if x != nil {
+		return x.Initiator
+	}
+	return ""
+}
+
+func (x *ListSessionsRequest) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+type ListSessionsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []*Session             `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsReply) Reset() {
+	*x = ListSessionsReply{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsReply) ProtoMessage() {}
+
+func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsReply.ProtoReflect.Descriptor instead.
+func (*ListSessionsReply) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListSessionsReply) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// Session is an iSCSI session of a gateway.
+type Session struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// gateway is the gateway's name; a gateway leaves it out.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Tsih    uint32 `protobuf:"varint,2,opt,name=tsih,proto3" json:"tsih,omitempty"`
+	// isid is in hexadecimal digits.
+	Isid      string `protobuf:"bytes,3,opt,name=isid,proto3" json:"isid,omitempty"`
+	Initiator string `protobuf:"bytes,4,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	Alias     string `protobuf:"bytes,5,opt,name=alias,proto3" json:"alias,omitempty"`
+	// target is empty in a discovery session.
+	Target string `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
+	// user is the CHAP user, empty if there was no authentication.
+	User        string        `protobuf:"bytes,7,opt,name=user,proto3" json:"user,omitempty"`
+	SinceUnixMs int64         `protobuf:"varint,8,opt,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
+	Connections []*Connection `protobuf:"bytes,9,rep,name=connections,proto3" json:"connections,omitempty"`
+	// keys are the negotiated keys of the session, as RFC 7143 names and writes them.
+	Keys map[string]string `protobuf:"bytes,10,rep,name=keys,proto3" json:"keys,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// in_flight commands of at most window, the queue depth.
+	InFlight uint32 `protobuf:"varint,11,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Window   uint32 `protobuf:"varint,12,opt,name=window,proto3" json:"window,omitempty"`
+	// Counts since the session began. failed commands ended with another status than GOOD, aborted ones without any;
+	// rejected requests were answered with a Reject.
+	Commands      uint64 `protobuf:"varint,13,opt,name=commands,proto3" json:"commands,omitempty"`
+	Failed        uint64 `protobuf:"varint,14,opt,name=failed,proto3" json:"failed,omitempty"`
+	Aborted       uint64 `protobuf:"varint,15,opt,name=aborted,proto3" json:"aborted,omitempty"`
+	Rejected      uint64 `protobuf:"varint,16,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	ReadBytes     uint64 `protobuf:"varint,17,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WriteBytes    uint64 `protobuf:"varint,18,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Session) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *Session) GetTsih() uint32 {
+	if x != nil {
+		return x.Tsih
+	}
+	return 0
+}
+
+func (x *Session) GetIsid() string {
+	if x != nil {
+		return x.Isid
+	}
+	return ""
+}
+
+func (x *Session) GetInitiator() string {
+	if x != nil {
+		return x.Initiator
+	}
+	return ""
+}
+
+func (x *Session) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
+func (x *Session) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Session) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Session) GetSinceUnixMs() int64 {
+	if x != nil {
+		return x.SinceUnixMs
+	}
+	return 0
+}
+
+func (x *Session) GetConnections() []*Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *Session) GetKeys() map[string]string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Session) GetInFlight() uint32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *Session) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *Session) GetCommands() uint64 {
+	if x != nil {
+		return x.Commands
+	}
+	return 0
+}
+
+func (x *Session) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Session) GetAborted() uint64 {
+	if x != nil {
+		return x.Aborted
+	}
+	return 0
+}
+
+func (x *Session) GetRejected() uint64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *Session) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *Session) GetWriteBytes() uint64 {
+	if x != nil {
+		return x.WriteBytes
+	}
+	return 0
+}
+
+// Connection is a TCP connection of a session.
+type Connection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   uint32                 `protobuf:"varint,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// initiator and portal are HOST:PORT of both ends.
+	Initiator     string `protobuf:"bytes,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
+	Portal        string `protobuf:"bytes,3,opt,name=portal,proto3" json:"portal,omitempty"`
+	HeaderDigest  string `protobuf:"bytes,4,opt,name=header_digest,json=headerDigest,proto3" json:"header_digest,omitempty"`
+	DataDigest    string `protobuf:"bytes,5,opt,name=data_digest,json=dataDigest,proto3" json:"data_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connection) Reset() {
+	*x = Connection{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connection) ProtoMessage() {}
+
+func (x *Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connection.ProtoReflect.Descriptor instead.
+func (*Connection) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Connection) GetCid() uint32 {
+	if x != nil {
+		return x.Cid
+	}
+	return 0
+}
+
+func (x *Connection) GetInitiator() string {
+	if x != nil {
+		return x.Initiator
+	}
+	return ""
+}
+
+func (x *Connection) GetPortal() string {
+	if x != nil {
+		return x.Portal
+	}
+	return ""
+}
+
+func (x *Connection) GetHeaderDigest() string {
+	if x != nil {
+		return x.HeaderDigest
+	}
+	return ""
+}
+
+func (x *Connection) GetDataDigest() string {
+	if x != nil {
+		return x.DataDigest
+	}
+	return ""
+}
+
 type ClusterStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2701,7 +3073,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3085,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3098,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
 }
 
 type ClusterStatusReply struct {
@@ -2755,7 +3127,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +3139,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +3152,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ClusterStatusReply) GetClusterId() string {
@@ -2901,7 +3273,7 @@ type Metaserver struct {
 
 func (x *Metaserver) Reset() {
 	*x = Metaserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3285,7 @@ func (x *Metaserver) String() string {
 func (*Metaserver) ProtoMessage() {}
 
 func (x *Metaserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3298,7 @@ func (x *Metaserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metaserver.ProtoReflect.Descriptor instead.
 func (*Metaserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Metaserver) GetName() string {
@@ -2985,7 +3357,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3369,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3382,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Gateway) GetId() uint64 {
@@ -3111,7 +3483,7 @@ type RegisterChunkserverRequest struct {
 
 func (x *RegisterChunkserverRequest) Reset() {
 	*x = RegisterChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3123,7 +3495,7 @@ func (x *RegisterChunkserverRequest) String() string {
 func (*RegisterChunkserverRequest) ProtoMessage() {}
 
 func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3136,7 +3508,7 @@ func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RegisterChunkserverRequest) GetId() uint64 {
@@ -3219,7 +3591,7 @@ type RegisterChunkserverReply struct {
 
 func (x *RegisterChunkserverReply) Reset() {
 	*x = RegisterChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3603,7 @@ func (x *RegisterChunkserverReply) String() string {
 func (*RegisterChunkserverReply) ProtoMessage() {}
 
 func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3616,7 @@ func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverReply.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RegisterChunkserverReply) GetId() uint64 {
@@ -3281,7 +3653,7 @@ type ChunkserverHeartbeatRequest struct {
 
 func (x *ChunkserverHeartbeatRequest) Reset() {
 	*x = ChunkserverHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3665,7 @@ func (x *ChunkserverHeartbeatRequest) String() string {
 func (*ChunkserverHeartbeatRequest) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3678,7 @@ func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ChunkserverHeartbeatRequest) GetId() uint64 {
@@ -3411,7 +3783,7 @@ type CopysetReport struct {
 
 func (x *CopysetReport) Reset() {
 	*x = CopysetReport{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3795,7 @@ func (x *CopysetReport) String() string {
 func (*CopysetReport) ProtoMessage() {}
 
 func (x *CopysetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3808,7 @@ func (x *CopysetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopysetReport.ProtoReflect.Descriptor instead.
 func (*CopysetReport) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CopysetReport) GetCopyset() uint64 {
@@ -3547,7 +3919,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3931,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3944,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *VolumeUsage) GetVolume() uint64 {
@@ -3603,7 +3975,7 @@ type ChunkserverHeartbeatReply struct {
 
 func (x *ChunkserverHeartbeatReply) Reset() {
 	*x = ChunkserverHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3615,7 +3987,7 @@ func (x *ChunkserverHeartbeatReply) String() string {
 func (*ChunkserverHeartbeatReply) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3628,7 +4000,7 @@ func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ChunkserverHeartbeatReply) GetElectionRevision() int64 {
@@ -3669,7 +4041,7 @@ type ChunkserverAddress struct {
 
 func (x *ChunkserverAddress) Reset() {
 	*x = ChunkserverAddress{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +4053,7 @@ func (x *ChunkserverAddress) String() string {
 func (*ChunkserverAddress) ProtoMessage() {}
 
 func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +4066,7 @@ func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverAddress.ProtoReflect.Descriptor instead.
 func (*ChunkserverAddress) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ChunkserverAddress) GetId() uint64 {
@@ -3728,7 +4100,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +4112,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +4125,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Order) GetCopyset() uint64 {
@@ -3846,7 +4218,7 @@ type CreatePeer struct {
 
 func (x *CreatePeer) Reset() {
 	*x = CreatePeer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +4230,7 @@ func (x *CreatePeer) String() string {
 func (*CreatePeer) ProtoMessage() {}
 
 func (x *CreatePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +4243,7 @@ func (x *CreatePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePeer.ProtoReflect.Descriptor instead.
 func (*CreatePeer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CreatePeer) GetPeer() uint64 {
@@ -3907,7 +4279,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4291,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4304,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChangeMembers) GetReplaces() uint64 {
@@ -3960,7 +4332,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3972,7 +4344,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3985,7 +4357,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *MemberChange) GetPeer() uint64 {
@@ -4019,7 +4391,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4031,7 +4403,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4044,7 +4416,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RemoveReplica) GetPeer() uint64 {
@@ -4063,7 +4435,7 @@ type TransferLeader struct {
 
 func (x *TransferLeader) Reset() {
 	*x = TransferLeader{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4447,7 @@ func (x *TransferLeader) String() string {
 func (*TransferLeader) ProtoMessage() {}
 
 func (x *TransferLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4460,7 @@ func (x *TransferLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeader.ProtoReflect.Descriptor instead.
 func (*TransferLeader) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TransferLeader) GetPeer() uint64 {
@@ -4111,7 +4483,7 @@ type RegisterGatewayRequest struct {
 
 func (x *RegisterGatewayRequest) Reset() {
 	*x = RegisterGatewayRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4495,7 @@ func (x *RegisterGatewayRequest) String() string {
 func (*RegisterGatewayRequest) ProtoMessage() {}
 
 func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4508,7 @@ func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RegisterGatewayRequest) GetName() string {
@@ -4179,7 +4551,7 @@ type RegisterGatewayReply struct {
 
 func (x *RegisterGatewayReply) Reset() {
 	*x = RegisterGatewayReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4563,7 @@ func (x *RegisterGatewayReply) String() string {
 func (*RegisterGatewayReply) ProtoMessage() {}
 
 func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4576,7 @@ func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayReply.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RegisterGatewayReply) GetId() uint64 {
@@ -4250,7 +4622,7 @@ type GatewayHeartbeatRequest struct {
 
 func (x *GatewayHeartbeatRequest) Reset() {
 	*x = GatewayHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4262,7 +4634,7 @@ func (x *GatewayHeartbeatRequest) String() string {
 func (*GatewayHeartbeatRequest) ProtoMessage() {}
 
 func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4275,7 +4647,7 @@ func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GatewayHeartbeatRequest) GetId() uint64 {
@@ -4322,7 +4694,7 @@ type GatewayHeartbeatReply struct {
 
 func (x *GatewayHeartbeatReply) Reset() {
 	*x = GatewayHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4334,7 +4706,7 @@ func (x *GatewayHeartbeatReply) String() string {
 func (*GatewayHeartbeatReply) ProtoMessage() {}
 
 func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4347,7 +4719,7 @@ func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
@@ -4355,6 +4727,95 @@ func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
 		return x.IntervalMs
 	}
 	return 0
+}
+
+type ReportSessionsRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Gateway uint64                 `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// sessions are all that the gateway has, at most 4096.
+	Sessions      []*Session `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportSessionsRequest) Reset() {
+	*x = ReportSessionsRequest{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportSessionsRequest) ProtoMessage() {}
+
+func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ReportSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ReportSessionsRequest) GetGateway() uint64 {
+	if x != nil {
+		return x.Gateway
+	}
+	return 0
+}
+
+func (x *ReportSessionsRequest) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type ReportSessionsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportSessionsReply) Reset() {
+	*x = ReportSessionsReply{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportSessionsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportSessionsReply) ProtoMessage() {}
+
+func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportSessionsReply.ProtoReflect.Descriptor instead.
+func (*ReportSessionsReply) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
 }
 
 type WatchExportsRequest struct {
@@ -4366,7 +4827,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4378,7 +4839,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4391,7 +4852,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -4420,7 +4881,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4432,7 +4893,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4445,7 +4906,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -4517,7 +4978,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4990,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +5003,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -4584,7 +5045,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4596,7 +5057,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4609,7 +5070,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -4819,7 +5280,46 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x12ReplacePeerRequest\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12 \n" +
-	"\vchunkserver\x18\x03 \x01(\x04R\vchunkserver\"\x16\n" +
+	"\vchunkserver\x18\x03 \x01(\x04R\vchunkserver\"e\n" +
+	"\x13ListSessionsRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x1c\n" +
+	"\tinitiator\x18\x02 \x01(\tR\tinitiator\x12\x18\n" +
+	"\agateway\x18\x03 \x01(\tR\agateway\"H\n" +
+	"\x11ListSessionsReply\x123\n" +
+	"\bsessions\x18\x01 \x03(\v2\x17.ashlar.meta.v1.SessionR\bsessions\"\xdc\x04\n" +
+	"\aSession\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\tR\agateway\x12\x12\n" +
+	"\x04tsih\x18\x02 \x01(\rR\x04tsih\x12\x12\n" +
+	"\x04isid\x18\x03 \x01(\tR\x04isid\x12\x1c\n" +
+	"\tinitiator\x18\x04 \x01(\tR\tinitiator\x12\x14\n" +
+	"\x05alias\x18\x05 \x01(\tR\x05alias\x12\x16\n" +
+	"\x06target\x18\x06 \x01(\tR\x06target\x12\x12\n" +
+	"\x04user\x18\a \x01(\tR\x04user\x12\"\n" +
+	"\rsince_unix_ms\x18\b \x01(\x03R\vsinceUnixMs\x12<\n" +
+	"\vconnections\x18\t \x03(\v2\x1a.ashlar.meta.v1.ConnectionR\vconnections\x125\n" +
+	"\x04keys\x18\n" +
+	" \x03(\v2!.ashlar.meta.v1.Session.KeysEntryR\x04keys\x12\x1b\n" +
+	"\tin_flight\x18\v \x01(\rR\binFlight\x12\x16\n" +
+	"\x06window\x18\f \x01(\rR\x06window\x12\x1a\n" +
+	"\bcommands\x18\r \x01(\x04R\bcommands\x12\x16\n" +
+	"\x06failed\x18\x0e \x01(\x04R\x06failed\x12\x18\n" +
+	"\aaborted\x18\x0f \x01(\x04R\aaborted\x12\x1a\n" +
+	"\brejected\x18\x10 \x01(\x04R\brejected\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x11 \x01(\x04R\treadBytes\x12\x1f\n" +
+	"\vwrite_bytes\x18\x12 \x01(\x04R\n" +
+	"writeBytes\x1a7\n" +
+	"\tKeysEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x01\n" +
+	"\n" +
+	"Connection\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\rR\x03cid\x12\x1c\n" +
+	"\tinitiator\x18\x02 \x01(\tR\tinitiator\x12\x16\n" +
+	"\x06portal\x18\x03 \x01(\tR\x06portal\x12#\n" +
+	"\rheader_digest\x18\x04 \x01(\tR\fheaderDigest\x12\x1f\n" +
+	"\vdata_digest\x18\x05 \x01(\tR\n" +
+	"dataDigest\"\x16\n" +
 	"\x14ClusterStatusRequest\"\xba\x04\n" +
 	"\x12ClusterStatusReply\x12\x1d\n" +
 	"\n" +
@@ -4969,7 +5469,11 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x10exports_revision\x18\x05 \x01(\x03R\x0fexportsRevision\"8\n" +
 	"\x15GatewayHeartbeatReply\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
-	"intervalMs\"/\n" +
+	"intervalMs\"f\n" +
+	"\x15ReportSessionsRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\x04R\agateway\x123\n" +
+	"\bsessions\x18\x02 \x03(\v2\x17.ashlar.meta.v1.SessionR\bsessions\"\x15\n" +
+	"\x13ReportSessionsReply\"/\n" +
 	"\x13WatchExportsRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\"\xa2\x03\n" +
 	"\aExports\x12\x1a\n" +
@@ -5003,7 +5507,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bPeerRole\x12\x19\n" +
 	"\x15PEER_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPEER_ROLE_VOTER\x10\x01\x12\x15\n" +
-	"\x11PEER_ROLE_LEARNER\x10\x022\xbb\r\n" +
+	"\x11PEER_ROLE_LEARNER\x10\x022\x93\x0e\n" +
 	"\x05Admin\x12K\n" +
 	"\fCreateVolume\x12#.ashlar.meta.v1.CreateVolumeRequest\x1a\x16.ashlar.meta.v1.Volume\x12S\n" +
 	"\vListVolumes\x12\".ashlar.meta.v1.ListVolumesRequest\x1a .ashlar.meta.v1.ListVolumesReply\x12G\n" +
@@ -5020,19 +5524,21 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bUnmapLUN\x12\x1f.ashlar.meta.v1.UnmapLUNRequest\x1a\x16.ashlar.meta.v1.Target\x12O\n" +
 	"\x0eAllowInitiator\x12%.ashlar.meta.v1.AllowInitiatorRequest\x1a\x16.ashlar.meta.v1.Target\x12M\n" +
 	"\rDenyInitiator\x12$.ashlar.meta.v1.DenyInitiatorRequest\x1a\x16.ashlar.meta.v1.Target\x12O\n" +
-	"\x0eRedirectTarget\x12%.ashlar.meta.v1.RedirectTargetRequest\x1a\x16.ashlar.meta.v1.Target\x12Y\n" +
+	"\x0eRedirectTarget\x12%.ashlar.meta.v1.RedirectTargetRequest\x1a\x16.ashlar.meta.v1.Target\x12V\n" +
+	"\fListSessions\x12#.ashlar.meta.v1.ListSessionsRequest\x1a!.ashlar.meta.v1.ListSessionsReply\x12Y\n" +
 	"\rClusterStatus\x12$.ashlar.meta.v1.ClusterStatusRequest\x1a\".ashlar.meta.v1.ClusterStatusReply\x12b\n" +
 	"\x10ListChunkservers\x12'.ashlar.meta.v1.ListChunkserversRequest\x1a%.ashlar.meta.v1.ListChunkserversReply\x12_\n" +
 	"\x0fShowChunkserver\x12&.ashlar.meta.v1.ShowChunkserverRequest\x1a$.ashlar.meta.v1.ShowChunkserverReply\x12X\n" +
 	"\x10DrainChunkserver\x12'.ashlar.meta.v1.DrainChunkserverRequest\x1a\x1b.ashlar.meta.v1.Chunkserver\x12V\n" +
 	"\fListCopysets\x12#.ashlar.meta.v1.ListCopysetsRequest\x1a!.ashlar.meta.v1.ListCopysetsReply\x12J\n" +
 	"\vShowCopyset\x12\".ashlar.meta.v1.ShowCopysetRequest\x1a\x17.ashlar.meta.v1.Copyset\x12J\n" +
-	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xe8\x05\n" +
+	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xc6\x06\n" +
 	"\x04Node\x12k\n" +
 	"\x13RegisterChunkserver\x12*.ashlar.meta.v1.RegisterChunkserverRequest\x1a(.ashlar.meta.v1.RegisterChunkserverReply\x12n\n" +
 	"\x14ChunkserverHeartbeat\x12+.ashlar.meta.v1.ChunkserverHeartbeatRequest\x1a).ashlar.meta.v1.ChunkserverHeartbeatReply\x12_\n" +
 	"\x0fRegisterGateway\x12&.ashlar.meta.v1.RegisterGatewayRequest\x1a$.ashlar.meta.v1.RegisterGatewayReply\x12b\n" +
-	"\x10GatewayHeartbeat\x12'.ashlar.meta.v1.GatewayHeartbeatRequest\x1a%.ashlar.meta.v1.GatewayHeartbeatReply\x12N\n" +
+	"\x10GatewayHeartbeat\x12'.ashlar.meta.v1.GatewayHeartbeatRequest\x1a%.ashlar.meta.v1.GatewayHeartbeatReply\x12\\\n" +
+	"\x0eReportSessions\x12%.ashlar.meta.v1.ReportSessionsRequest\x1a#.ashlar.meta.v1.ReportSessionsReply\x12N\n" +
 	"\fWatchExports\x12#.ashlar.meta.v1.WatchExportsRequest\x1a\x17.ashlar.meta.v1.Exports0\x01\x12D\n" +
 	"\x06Attach\x12\x1d.ashlar.meta.v1.AttachRequest\x1a\x1b.ashlar.meta.v1.AttachReply\x12G\n" +
 	"\aReserve\x12\x1e.ashlar.meta.v1.ReserveRequest\x1a\x1c.ashlar.meta.v1.ReserveReply\x12_\n" +
@@ -5051,7 +5557,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -5096,35 +5602,42 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*ListCopysetsReply)(nil),           // 40: ashlar.meta.v1.ListCopysetsReply
 	(*ShowCopysetRequest)(nil),          // 41: ashlar.meta.v1.ShowCopysetRequest
 	(*ReplacePeerRequest)(nil),          // 42: ashlar.meta.v1.ReplacePeerRequest
-	(*ClusterStatusRequest)(nil),        // 43: ashlar.meta.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),          // 44: ashlar.meta.v1.ClusterStatusReply
-	(*Metaserver)(nil),                  // 45: ashlar.meta.v1.Metaserver
-	(*Gateway)(nil),                     // 46: ashlar.meta.v1.Gateway
-	(*RegisterChunkserverRequest)(nil),  // 47: ashlar.meta.v1.RegisterChunkserverRequest
-	(*RegisterChunkserverReply)(nil),    // 48: ashlar.meta.v1.RegisterChunkserverReply
-	(*ChunkserverHeartbeatRequest)(nil), // 49: ashlar.meta.v1.ChunkserverHeartbeatRequest
-	(*CopysetReport)(nil),               // 50: ashlar.meta.v1.CopysetReport
-	(*VolumeUsage)(nil),                 // 51: ashlar.meta.v1.VolumeUsage
-	(*ChunkserverHeartbeatReply)(nil),   // 52: ashlar.meta.v1.ChunkserverHeartbeatReply
-	(*ChunkserverAddress)(nil),          // 53: ashlar.meta.v1.ChunkserverAddress
-	(*Order)(nil),                       // 54: ashlar.meta.v1.Order
-	(*CreatePeer)(nil),                  // 55: ashlar.meta.v1.CreatePeer
-	(*ChangeMembers)(nil),               // 56: ashlar.meta.v1.ChangeMembers
-	(*MemberChange)(nil),                // 57: ashlar.meta.v1.MemberChange
-	(*RemoveReplica)(nil),               // 58: ashlar.meta.v1.RemoveReplica
-	(*TransferLeader)(nil),              // 59: ashlar.meta.v1.TransferLeader
-	(*RegisterGatewayRequest)(nil),      // 60: ashlar.meta.v1.RegisterGatewayRequest
-	(*RegisterGatewayReply)(nil),        // 61: ashlar.meta.v1.RegisterGatewayReply
-	(*GatewayHeartbeatRequest)(nil),     // 62: ashlar.meta.v1.GatewayHeartbeatRequest
-	(*GatewayHeartbeatReply)(nil),       // 63: ashlar.meta.v1.GatewayHeartbeatReply
-	(*WatchExportsRequest)(nil),         // 64: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 65: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 66: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 67: ashlar.meta.v1.AttachReply
-	(*VolumeReservations)(nil),          // 68: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 69: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 70: ashlar.meta.v1.ShowReservationsRequest
-	(*ReserveReply)(nil),                // 71: ashlar.meta.v1.ReserveReply
+	(*ListSessionsRequest)(nil),         // 43: ashlar.meta.v1.ListSessionsRequest
+	(*ListSessionsReply)(nil),           // 44: ashlar.meta.v1.ListSessionsReply
+	(*Session)(nil),                     // 45: ashlar.meta.v1.Session
+	(*Connection)(nil),                  // 46: ashlar.meta.v1.Connection
+	(*ClusterStatusRequest)(nil),        // 47: ashlar.meta.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 48: ashlar.meta.v1.ClusterStatusReply
+	(*Metaserver)(nil),                  // 49: ashlar.meta.v1.Metaserver
+	(*Gateway)(nil),                     // 50: ashlar.meta.v1.Gateway
+	(*RegisterChunkserverRequest)(nil),  // 51: ashlar.meta.v1.RegisterChunkserverRequest
+	(*RegisterChunkserverReply)(nil),    // 52: ashlar.meta.v1.RegisterChunkserverReply
+	(*ChunkserverHeartbeatRequest)(nil), // 53: ashlar.meta.v1.ChunkserverHeartbeatRequest
+	(*CopysetReport)(nil),               // 54: ashlar.meta.v1.CopysetReport
+	(*VolumeUsage)(nil),                 // 55: ashlar.meta.v1.VolumeUsage
+	(*ChunkserverHeartbeatReply)(nil),   // 56: ashlar.meta.v1.ChunkserverHeartbeatReply
+	(*ChunkserverAddress)(nil),          // 57: ashlar.meta.v1.ChunkserverAddress
+	(*Order)(nil),                       // 58: ashlar.meta.v1.Order
+	(*CreatePeer)(nil),                  // 59: ashlar.meta.v1.CreatePeer
+	(*ChangeMembers)(nil),               // 60: ashlar.meta.v1.ChangeMembers
+	(*MemberChange)(nil),                // 61: ashlar.meta.v1.MemberChange
+	(*RemoveReplica)(nil),               // 62: ashlar.meta.v1.RemoveReplica
+	(*TransferLeader)(nil),              // 63: ashlar.meta.v1.TransferLeader
+	(*RegisterGatewayRequest)(nil),      // 64: ashlar.meta.v1.RegisterGatewayRequest
+	(*RegisterGatewayReply)(nil),        // 65: ashlar.meta.v1.RegisterGatewayReply
+	(*GatewayHeartbeatRequest)(nil),     // 66: ashlar.meta.v1.GatewayHeartbeatRequest
+	(*GatewayHeartbeatReply)(nil),       // 67: ashlar.meta.v1.GatewayHeartbeatReply
+	(*ReportSessionsRequest)(nil),       // 68: ashlar.meta.v1.ReportSessionsRequest
+	(*ReportSessionsReply)(nil),         // 69: ashlar.meta.v1.ReportSessionsReply
+	(*WatchExportsRequest)(nil),         // 70: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 71: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 72: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 73: ashlar.meta.v1.AttachReply
+	nil,                                 // 74: ashlar.meta.v1.Session.KeysEntry
+	(*VolumeReservations)(nil),          // 75: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 76: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 77: ashlar.meta.v1.ShowReservationsRequest
+	(*ReserveReply)(nil),                // 78: ashlar.meta.v1.ReserveReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
@@ -5145,90 +5658,98 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	30, // 15: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
 	32, // 16: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
 	32, // 17: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	45, // 18: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	30, // 19: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	46, // 20: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	50, // 21: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	31, // 22: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	51, // 23: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	54, // 24: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	53, // 25: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	55, // 26: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	56, // 27: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	58, // 28: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	59, // 29: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	31, // 30: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	57, // 31: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 32: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	15, // 33: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 34: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	32, // 35: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	53, // 36: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	46, // 37: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	68, // 38: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 39: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 40: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 41: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 42: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 43: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 44: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 45: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 46: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 47: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 48: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 49: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 50: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 51: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 52: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	43, // 53: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	34, // 54: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	36, // 55: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	38, // 56: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	39, // 57: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	41, // 58: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	42, // 59: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	47, // 60: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	49, // 61: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	60, // 62: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	62, // 63: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	64, // 64: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	66, // 65: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	69, // 66: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	70, // 67: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	5,  // 68: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 69: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 70: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 71: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 72: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 73: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 74: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 75: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 76: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 77: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 78: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 79: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 80: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 81: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 82: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 83: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 84: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 85: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 86: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 87: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 88: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	48, // 89: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	52, // 90: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	61, // 91: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	63, // 92: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	65, // 93: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	67, // 94: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	71, // 95: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	68, // 96: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	68, // [68:97] is the sub-list for method output_type
-	39, // [39:68] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	45, // 18: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
+	46, // 19: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
+	74, // 20: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	49, // 21: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 22: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	50, // 23: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	54, // 24: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 25: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	55, // 26: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	58, // 27: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	57, // 28: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	59, // 29: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	60, // 30: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	62, // 31: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	63, // 32: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	31, // 33: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	61, // 34: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 35: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	45, // 36: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 37: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 38: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	32, // 39: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	57, // 40: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	50, // 41: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	75, // 42: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 43: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 44: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 45: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 46: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 47: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 48: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 49: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 50: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 51: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 52: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 53: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 54: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 55: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 56: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	43, // 57: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	47, // 58: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	34, // 59: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	36, // 60: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	38, // 61: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	39, // 62: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	41, // 63: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	42, // 64: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	51, // 65: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	53, // 66: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	64, // 67: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	66, // 68: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	68, // 69: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	70, // 70: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	72, // 71: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	76, // 72: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	77, // 73: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	5,  // 74: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 75: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 76: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 77: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 78: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 79: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 80: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 81: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 82: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 83: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 84: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 85: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 86: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 87: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 88: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	48, // 89: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 90: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 91: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 92: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 93: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 94: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 95: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	52, // 96: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	56, // 97: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	65, // 98: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	67, // 99: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	69, // 100: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	71, // 101: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	73, // 102: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	78, // 103: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	75, // 104: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	74, // [74:105] is the sub-list for method output_type
+	43, // [43:74] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -5237,7 +5758,7 @@ func file_api_meta_v1_meta_proto_init() {
 		return
 	}
 	file_api_meta_v1_reservation_proto_init()
-	file_api_meta_v1_meta_proto_msgTypes[50].OneofWrappers = []any{
+	file_api_meta_v1_meta_proto_msgTypes[54].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),
 		(*Order_Remove)(nil),
@@ -5249,7 +5770,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   64,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -39,6 +39,7 @@ const (
 	Admin_AllowInitiator_FullMethodName   = "/ashlar.meta.v1.Admin/AllowInitiator"
 	Admin_DenyInitiator_FullMethodName    = "/ashlar.meta.v1.Admin/DenyInitiator"
 	Admin_RedirectTarget_FullMethodName   = "/ashlar.meta.v1.Admin/RedirectTarget"
+	Admin_ListSessions_FullMethodName     = "/ashlar.meta.v1.Admin/ListSessions"
 	Admin_ClusterStatus_FullMethodName    = "/ashlar.meta.v1.Admin/ClusterStatus"
 	Admin_ListChunkservers_FullMethodName = "/ashlar.meta.v1.Admin/ListChunkservers"
 	Admin_ShowChunkserver_FullMethodName  = "/ashlar.meta.v1.Admin/ShowChunkserver"
@@ -70,6 +71,8 @@ type AdminClient interface {
 	DenyInitiator(ctx context.Context, in *DenyInitiatorRequest, opts ...grpc.CallOption) (*Target, error)
 	// RedirectTarget has gateways send the initiators of a target elsewhere when they log in, or ends that.
 	RedirectTarget(ctx context.Context, in *RedirectTargetRequest, opts ...grpc.CallOption) (*Target, error)
+	// ListSessions lists the iSCSI sessions of all gateways, as they reported them a few seconds ago.
+	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsReply, error)
 	ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error)
 	ListChunkservers(ctx context.Context, in *ListChunkserversRequest, opts ...grpc.CallOption) (*ListChunkserversReply, error)
 	ShowChunkserver(ctx context.Context, in *ShowChunkserverRequest, opts ...grpc.CallOption) (*ShowChunkserverReply, error)
@@ -228,6 +231,16 @@ func (c *adminClient) RedirectTarget(ctx context.Context, in *RedirectTargetRequ
 	return out, nil
 }
 
+func (c *adminClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSessionsReply)
+	err := c.cc.Invoke(ctx, Admin_ListSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) ClusterStatus(ctx context.Context, in *ClusterStatusRequest, opts ...grpc.CallOption) (*ClusterStatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClusterStatusReply)
@@ -320,6 +333,8 @@ type AdminServer interface {
 	DenyInitiator(context.Context, *DenyInitiatorRequest) (*Target, error)
 	// RedirectTarget has gateways send the initiators of a target elsewhere when they log in, or ends that.
 	RedirectTarget(context.Context, *RedirectTargetRequest) (*Target, error)
+	// ListSessions lists the iSCSI sessions of all gateways, as they reported them a few seconds ago.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsReply, error)
 	ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error)
 	ListChunkservers(context.Context, *ListChunkserversRequest) (*ListChunkserversReply, error)
 	ShowChunkserver(context.Context, *ShowChunkserverRequest) (*ShowChunkserverReply, error)
@@ -379,6 +394,9 @@ func (UnimplementedAdminServer) DenyInitiator(context.Context, *DenyInitiatorReq
 }
 func (UnimplementedAdminServer) RedirectTarget(context.Context, *RedirectTargetRequest) (*Target, error) {
 	return nil, status.Error(codes.Unimplemented, "method RedirectTarget not implemented")
+}
+func (UnimplementedAdminServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
 }
 func (UnimplementedAdminServer) ClusterStatus(context.Context, *ClusterStatusRequest) (*ClusterStatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClusterStatus not implemented")
@@ -674,6 +692,24 @@ func _Admin_RedirectTarget_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ListSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ListSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ListSessions(ctx, req.(*ListSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_ClusterStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClusterStatusRequest)
 	if err := dec(in); err != nil {
@@ -864,6 +900,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_RedirectTarget_Handler,
 		},
 		{
+			MethodName: "ListSessions",
+			Handler:    _Admin_ListSessions_Handler,
+		},
+		{
 			MethodName: "ClusterStatus",
 			Handler:    _Admin_ClusterStatus_Handler,
 		},
@@ -901,6 +941,7 @@ const (
 	Node_ChunkserverHeartbeat_FullMethodName = "/ashlar.meta.v1.Node/ChunkserverHeartbeat"
 	Node_RegisterGateway_FullMethodName      = "/ashlar.meta.v1.Node/RegisterGateway"
 	Node_GatewayHeartbeat_FullMethodName     = "/ashlar.meta.v1.Node/GatewayHeartbeat"
+	Node_ReportSessions_FullMethodName       = "/ashlar.meta.v1.Node/ReportSessions"
 	Node_WatchExports_FullMethodName         = "/ashlar.meta.v1.Node/WatchExports"
 	Node_Attach_FullMethodName               = "/ashlar.meta.v1.Node/Attach"
 	Node_Reserve_FullMethodName              = "/ashlar.meta.v1.Node/Reserve"
@@ -917,6 +958,8 @@ type NodeClient interface {
 	ChunkserverHeartbeat(ctx context.Context, in *ChunkserverHeartbeatRequest, opts ...grpc.CallOption) (*ChunkserverHeartbeatReply, error)
 	RegisterGateway(ctx context.Context, in *RegisterGatewayRequest, opts ...grpc.CallOption) (*RegisterGatewayReply, error)
 	GatewayHeartbeat(ctx context.Context, in *GatewayHeartbeatRequest, opts ...grpc.CallOption) (*GatewayHeartbeatReply, error)
+	// ReportSessions replaces what is known of a gateway's sessions. It is for people to read, and kept in memory only.
+	ReportSessions(ctx context.Context, in *ReportSessionsRequest, opts ...grpc.CallOption) (*ReportSessionsReply, error)
 	// WatchExports sends the whole of what a gateway exports, first at once and then after each change.
 	WatchExports(ctx context.Context, in *WatchExportsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Exports], error)
 	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
@@ -971,6 +1014,16 @@ func (c *nodeClient) GatewayHeartbeat(ctx context.Context, in *GatewayHeartbeatR
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GatewayHeartbeatReply)
 	err := c.cc.Invoke(ctx, Node_GatewayHeartbeat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) ReportSessions(ctx context.Context, in *ReportSessionsRequest, opts ...grpc.CallOption) (*ReportSessionsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportSessionsReply)
+	err := c.cc.Invoke(ctx, Node_ReportSessions_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -1036,6 +1089,8 @@ type NodeServer interface {
 	ChunkserverHeartbeat(context.Context, *ChunkserverHeartbeatRequest) (*ChunkserverHeartbeatReply, error)
 	RegisterGateway(context.Context, *RegisterGatewayRequest) (*RegisterGatewayReply, error)
 	GatewayHeartbeat(context.Context, *GatewayHeartbeatRequest) (*GatewayHeartbeatReply, error)
+	// ReportSessions replaces what is known of a gateway's sessions. It is for people to read, and kept in memory only.
+	ReportSessions(context.Context, *ReportSessionsRequest) (*ReportSessionsReply, error)
 	// WatchExports sends the whole of what a gateway exports, first at once and then after each change.
 	WatchExports(*WatchExportsRequest, grpc.ServerStreamingServer[Exports]) error
 	// Attach issues a new epoch for (volume, initiator): the initiator's path to the medium is now this gateway. A gateway
@@ -1067,6 +1122,9 @@ func (UnimplementedNodeServer) RegisterGateway(context.Context, *RegisterGateway
 }
 func (UnimplementedNodeServer) GatewayHeartbeat(context.Context, *GatewayHeartbeatRequest) (*GatewayHeartbeatReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GatewayHeartbeat not implemented")
+}
+func (UnimplementedNodeServer) ReportSessions(context.Context, *ReportSessionsRequest) (*ReportSessionsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportSessions not implemented")
 }
 func (UnimplementedNodeServer) WatchExports(*WatchExportsRequest, grpc.ServerStreamingServer[Exports]) error {
 	return status.Error(codes.Unimplemented, "method WatchExports not implemented")
@@ -1173,6 +1231,24 @@ func _Node_GatewayHeartbeat_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Node_ReportSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).ReportSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_ReportSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).ReportSessions(ctx, req.(*ReportSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Node_WatchExports_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchExportsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1260,6 +1336,10 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GatewayHeartbeat",
 			Handler:    _Node_GatewayHeartbeat_Handler,
+		},
+		{
+			MethodName: "ReportSessions",
+			Handler:    _Node_ReportSessions_Handler,
 		},
 		{
 			MethodName: "Attach",

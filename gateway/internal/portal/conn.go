@@ -27,6 +27,7 @@ type conn struct {
 
 	// Of the full feature phase.
 	r      *runner
+	login  *login.Result
 	engine *session.Conn
 	out    *output
 	wake   chan struct{} // cap 1: the engine has something to send

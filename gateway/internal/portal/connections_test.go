@@ -68,6 +68,10 @@ func TestConnections(t *testing.T) {
 	if got := b.readData(); !bytes.Equal(got, data) {
 		t.Error("the later command on the other connection read something else")
 	}
+	if s := p.Sessions(); len(s) != 1 || len(s[0].Conns) != 4 || s[0].Login.InitiatorName != testInitiator || s[0].Stats.Commands < 3 ||
+		s[0].Conns[1].Login.CID != 1 || s[0].Conns[1].Initiator != b.nc.LocalAddr().String() {
+		t.Errorf("%+v", s)
+	}
 	for n, i := range all {
 		i.read1(sn+2+pdu.CmdSN(n), 0)
 		i.readData()

@@ -23,6 +23,8 @@ const idleMax = 64
 type runner struct {
 	p     *Portal
 	place *target.Session
+	login *login.Result // of the first connection
+	since time.Time
 	log   *zap.Logger
 
 	mu     sync.Mutex // the engine's mutex; guards engine, the conns' engines, and what follows
@@ -70,7 +72,7 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 		}
 	}
 	r := &runner{
-		p: c.p, place: place, log: c.p.log.With(zap.Uint16("session", uint16(place.TSIH()))),
+		p: c.p, place: place, login: done, since: time.Now(), log: c.p.log.With(zap.Uint16("session", uint16(place.TSIH()))),
 		kick: make(chan struct{}, 1), over: make(chan struct{}), kept: make(chan struct{}), quit: make(chan struct{}),
 		work: make(chan *session.Task, idleMax),
 	}
@@ -119,7 +121,7 @@ func (c *conn) attach(r *runner, done *login.Result) error {
 		return err
 	}
 	engine.Owner = c
-	c.engine, c.r = engine, r
+	c.engine, c.r, c.login = engine, r, done
 	c.log = r.log.With(zap.Stringer("peer", c.nc.RemoteAddr()))
 	r.conns = append(r.conns, c)
 	c.out = newOutput(c.nc, &c.p.counters)

@@ -72,6 +72,8 @@ type running struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	calls  sync.WaitGroup
+
+	sessions sessions
 }
 
 // termKey is the context key of the term that a call runs in.

@@ -164,6 +164,16 @@ func (f *fake) ShowTarget(context.Context, *metav1.ShowTargetRequest) (*metav1.T
 	return aTarget, nil
 }
 
+var aSession = &metav1.Session{
+	Gateway: "g", Tsih: 5, Isid: "00023d000001", Initiator: "iqn.h", Target: "iqn.x", User: "u", InFlight: 3, Window: 128, Commands: 1000,
+	Failed: 7, Aborted: 1, ReadBytes: 1 << 30, WriteBytes: 4096, Keys: map[string]string{"MaxConnections": "4", "InitialR2T": "No"},
+	Connections: []*metav1.Connection{{Initiator: "10.0.0.1:5", Portal: "10.0.0.2:3260", DataDigest: "CRC32C"}, {Cid: 1, Initiator: "10.0.0.1:6"}},
+}
+
+func (f *fake) ListSessions(context.Context, *metav1.ListSessionsRequest) (*metav1.ListSessionsReply, error) {
+	return &metav1.ListSessionsReply{Sessions: []*metav1.Session{aSession}}, nil
+}
+
 func (f *fake) MapLUN(context.Context, *metav1.MapLUNRequest) (*metav1.Target, error) {
 	return aTarget, nil
 }
@@ -332,6 +342,30 @@ func TestTargetCommands(t *testing.T) {
 		t.Errorf("an empty list: %v %q", err, out)
 	}
 	if out, _, err = run(t, meta, "target", "show", "iqn.x", "-o", "json"); err != nil || strings.Contains(out, "never shown") {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+func TestSessionCommands(t *testing.T) {
+	f, meta := serve(t)
+	out, _, err := run(t, meta, "session", "list", "--target", "iqn.x", "--initiator", "iqn.h", "--gateway", "g", "--keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q := f.asked[0].(*metav1.ListSessionsRequest); q.GetTarget() != "iqn.x" || q.GetInitiator() != "iqn.h" || q.GetGateway() != "g" {
+		t.Errorf("asked for %v", q)
+	}
+	for _, want := range []string{"10.0.0.1:5, 10.0.0.1:6", "3/128", "1GiB", "InitialR2T=No MaxConnections=4", "ABORTED"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in: %s", want, out)
+		}
+	}
+	out, _, err = run(t, meta, "session", "list", "-o", "json")
+	if err != nil || !strings.Contains(out, `"data_digest": "CRC32C"`) || !strings.Contains(out, `"MaxConnections": "4"`) {
+		t.Errorf("%v %s", err, out)
+	}
+	out, _, err = run(t, meta, "target", "show", "iqn.x")
+	if err != nil || !strings.Contains(out, "1000 commands (3/128 in flight, 7 failed, 1 aborted), 1GiB read, 4KiB written") {
 		t.Errorf("%v %s", err, out)
 	}
 }

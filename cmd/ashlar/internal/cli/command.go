@@ -28,10 +28,12 @@ const metaDefault = "127.0.0.1:7400"
 // timeoutDefault bounds a command that asks one thing.
 const timeoutDefault = metaclient.AdminTimeout
 
-// Commands returns the verbs: volume, target, cluster, chunkserver and copyset, each with its own flags on every leaf, so
+// Commands returns the verbs: volume, target, session, cluster, chunkserver and copyset, each with its own flags on every leaf, so
 // that the leaves can be put below another command.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{volumeCommand(), targetCommand(), clusterCommand(), chunkserverCommand(), copysetCommand()}
+	return []*cobra.Command{
+		volumeCommand(), targetCommand(), sessionCommand(), clusterCommand(), chunkserverCommand(), copysetCommand(),
+	}
 }
 
 // options are the flags that every verb has.

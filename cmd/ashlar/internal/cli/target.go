@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 )
@@ -23,6 +25,8 @@ type targetOut struct {
 	LUNs          []lunOut       `json:"luns"`
 	Initiators    []initiatorOut `json:"initiators"`
 	Redirects     []redirectOut  `json:"redirects"`
+	// Sessions are there only when the target is shown.
+	Sessions []sessionOut `json:"sessions,omitempty"`
 	// PendingGateways is there only in the answer to a change that some gateways have not confirmed.
 	PendingGateways []string `json:"pending_gateways,omitempty"`
 }
@@ -75,7 +79,10 @@ func (s *session) target(t *metav1.Target, err error) error {
 	if err != nil {
 		return err
 	}
-	o := newTargetOut(t)
+	return s.showTarget(newTargetOut(t))
+}
+
+func (s *session) showTarget(o targetOut) error {
 	s.pending(o.PendingGateways)
 	return s.print(o, func(w io.Writer) {
 		field(w, "IQN", o.IQN)
@@ -95,6 +102,11 @@ func (s *session) target(t *metav1.Target, err error) error {
 		}
 		for _, r := range o.Redirects {
 			field(w, "Redirect", redirectText(r))
+		}
+		for _, i := range o.Sessions {
+			field(w, "Session", fmt.Sprintf("%s from %s at %s, %s, %d commands (%s in flight, %d failed, %d aborted), %s read, %s written",
+				i.Initiator, i.from(), i.Gateway, age(i.SinceUnixMs), i.Commands, i.depth(), i.Failed, i.Aborted,
+				sizeText(i.ReadBytes), sizeText(i.WriteBytes)))
 		}
 	})
 }
@@ -147,8 +159,17 @@ func targetList() *cobra.Command {
 }
 
 func targetShow() *cobra.Command {
-	return verb("show IQN", "Show a target", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
-		return s.target(s.admin.ShowTarget(ctx, &metav1.ShowTargetRequest{Iqn: args[0]}))
+	return verb("show IQN", "Show a target and its sessions", cobra.ExactArgs(1), func(ctx context.Context, s *session, args []string) error {
+		t, err := s.admin.ShowTarget(ctx, &metav1.ShowTargetRequest{Iqn: args[0]})
+		if err != nil {
+			return err
+		}
+		o := newTargetOut(t)
+		o.Sessions, err = s.sessions(ctx, &metav1.ListSessionsRequest{Target: t.GetIqn()})
+		if err != nil && status.Code(err) != codes.Unimplemented { // an older metaserver
+			return err
+		}
+		return s.showTarget(o)
 	})
 }
 
