@@ -110,6 +110,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer router.Close()
 	g.mediums = newMediums(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
 	g.mediums.lost = g.evict
+	g.mediums.erasures.ended = func(id layout.VolumeID, err error) {
+		g.log.Info("sanitize ended", zap.Uint64("volume", uint64(id)), zap.Error(err))
+	}
+	defer g.mediums.erasures.stop()
 	g.registry = target.New(backends{g.mediums}, target.Limits{Sessions: sessions, SessionsPerInitiator: sessionsPerInitiator})
 
 	group, gctx := errgroup.WithContext(ctx)

@@ -26,6 +26,8 @@ import (
 type medium struct {
 	owner *mediums
 	mediumKey
+	// erasure is the volume's, shared by all its media.
+	erasure *erasure
 
 	// uses counts what holds the medium; at 0, place is its element of mediums.unused, unless it is not kept. Both are
 	// guarded by owner.mu.

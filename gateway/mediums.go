@@ -33,11 +33,15 @@ type mediums struct {
 	confirmTimeout time.Duration
 	// lost has the sessions closed that an initiator uses a volume by, and calls closed when they are.
 	lost func(id layout.VolumeID, initiator string, closed func())
+	// erasures runs what SANITIZE asks for.
+	erasures *erasures
 
 	mu struct {
 		sync.Mutex
 		volumes map[layout.VolumeID]volumeState
-		open    map[mediumKey]*medium
+		// erasures are those of the volumes that were ever used.
+		erasures map[layout.VolumeID]*erasure
+		open     map[mediumKey]*medium
 		// unused are the *medium of open that no session uses, the one that was used last at the end.
 		unused list.List
 	}
@@ -53,9 +57,10 @@ type volumeState struct {
 
 // newMediums makes an empty table: nothing is exported. inFlight bounds the bytes of data on their way, at least 1.
 func newMediums(doer volume.Doer, attacher volume.Attacher, inFlight int64) *mediums {
-	m := &mediums{attacher: attacher, unusedMax: unusedMax, confirmTimeout: confirmTimeout}
+	m := &mediums{attacher: attacher, unusedMax: unusedMax, confirmTimeout: confirmTimeout, erasures: newErasures()}
 	m.client = volume.New(doer, issuer{m}, inFlight)
 	m.mu.volumes = map[layout.VolumeID]volumeState{}
+	m.mu.erasures = map[layout.VolumeID]*erasure{}
 	m.mu.open = map[mediumKey]*medium{}
 	return m
 }
@@ -72,7 +77,12 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 		if !ok {
 			return nil
 		}
-		m = &medium{owner: ms, mediumKey: key, asking: make(chan struct{}, 1)}
+		e := ms.mu.erasures[id]
+		if e == nil {
+			e = newErasure()
+			ms.mu.erasures[id] = e
+		}
+		m = &medium{owner: ms, mediumKey: key, erasure: e, asking: make(chan struct{}, 1)}
 		m.mu.placement, m.mu.access = v.placement, v.access
 		ms.mu.open[key] = m
 	}
@@ -130,6 +140,11 @@ func (ms *mediums) update(volumes map[layout.VolumeID]volumeState, allowed func(
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	ms.mu.volumes = volumes
+	for id := range ms.mu.erasures {
+		if _, ok := volumes[id]; !ok {
+			delete(ms.mu.erasures, id)
+		}
+	}
 	for key, m := range ms.mu.open {
 		v, ok := volumes[key.volume]
 		if !ok || !allowed(key.volume, key.initiator) {
