@@ -152,20 +152,41 @@ func (m *medium) CompareAndWrite(ctx context.Context, off int64, compare, write 
 	return -1, m.outcome(h, err, off)
 }
 
+// allocationStep is how much Allocated asks for first, in bytes: one chunk of the default size. Each next question is twice
+// as long, up to allocationStepMax, so that neither many short runs nor one long run ask many chunks in vain.
+const (
+	allocationStep    = layout.DefaultChunkSize
+	allocationStepMax = 64 * allocationStep
+)
+
 // Allocated implements scsi.Backend.
 func (m *medium) Allocated(ctx context.Context, off, length int64) (bool, int64, error) {
 	h, err := m.tenancy(ctx)
 	if err != nil {
 		return false, 0, err
 	}
-	runs, err := h.Allocation(ctx, off, length)
-	if err != nil {
-		return false, 0, m.outcome(h, err, off)
+	var allocated bool
+	run := int64(0)
+	for step := allocationStep - off%allocationStep; run < length; step = min(2*max(step, allocationStep), allocationStepMax) {
+		n := min(step, length-run)
+		runs, err := h.Allocation(ctx, off+run, n)
+		if err != nil {
+			return false, 0, m.outcome(h, err, off+run)
+		}
+		if len(runs) == 0 {
+			return false, 0, fmt.Errorf("gateway: no allocation of %d bytes at %d", n, off+run)
+		}
+		if run == 0 {
+			allocated = runs[0].Allocated
+		} else if runs[0].Allocated != allocated {
+			break
+		}
+		run += runs[0].Length
+		if runs[0].Length < n {
+			break
+		}
 	}
-	if len(runs) == 0 {
-		return false, 0, fmt.Errorf("gateway: no allocation of %d bytes at %d", length, off)
-	}
-	return runs[0].Allocated, runs[0].Length, nil
+	return allocated, run, nil
 }
 
 // outcome turns an error of the store into the one that SCSI has sense data for.

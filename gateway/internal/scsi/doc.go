@@ -15,7 +15,7 @@
 // the same time, also on one logical unit; the data path takes no lock. Classify tells, from the CDB alone, whether
 // a command needs the medium (and so may block in the Backend) or answers at once.
 //
-// Order of judgement for a command: logical unit present, operation code known, unit attention pending, CDB long
+// Order of judgement for a command: logical unit present, operation code known, unit attention pending, volume being sanitized, CDB long
 // enough, NACA and reserved bits zero, write protection, the command's own checks, Backend.
 //
 // Multi-byte integers are big-endian everywhere. A CDB (SPC-4 4.2) is opcode, command-specific bytes and a

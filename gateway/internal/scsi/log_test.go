@@ -1,15 +1,17 @@
 package scsi
 
-import "testing"
+import (
+	"context"
+	"testing"
+)
 
 // knowing is a memory that knows what its volume uses.
 type knowing struct {
 	*memory
 	used, available int64
-	ok              bool
 }
 
-func (k *knowing) Space() (used, available int64, ok bool) { return k.used, k.available, k.ok }
+func (k *knowing) Space(context.Context) (used, available int64) { return k.used, k.available }
 
 func TestLogSense(t *testing.T) {
 	r := disk512(t)
@@ -39,7 +41,7 @@ func TestLogSense(t *testing.T) {
 		wantBytes(t, r.sense(InvalidFieldInCDB, cdb).Sense()[15:18], sks)
 	}
 
-	k := &knowing{memory: r.mem, used: 16<<20 + 1, available: 1<<30 + 1<<23, ok: true}
+	k := &knowing{memory: r.mem, used: 16<<20 + 1, available: 1<<30 + 1<<23}
 	if err := r.luns.Update(Mapping{Unit: r.unit, Backend: k}); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestLogSense(t *testing.T) {
 	wantBytes(t, r.good("4D 00 4C 00 00 0002 00FF 00"), "8C 00 000C 0002 03 08 00000002 01 000000")
 	k.used = 1 << 62
 	wantBytes(t, r.good("4D 00 4C 00 00 0002 00FF 00"), "8C 00 000C 0002 03 08 FFFFFFFF 01 000000")
-	k.ok = false
+	k.used, k.available = -1, -1
 	wantBytes(t, r.good("4D 00 4C 00 00 0000 00FF 00"), "8C 00 0000")
 }
 

@@ -196,6 +196,9 @@ func (a *attachment) admit(c *Command) *operation {
 			return nil
 		}
 	}
+	if !a.sanitized(c, op) {
+		return nil
+	}
 	if len(c.CDB) < len(op.usage) {
 		a.fail(c, senseData{Code: InvalidFieldInCDB})
 		return nil
@@ -209,7 +212,7 @@ func (a *attachment) admit(c *Command) *operation {
 		a.refuse(c, InvalidFieldInCDB, field)
 		return nil
 	}
-	if !a.sanitized(c, op) || op.traits&writes != 0 && !a.writable(c) {
+	if op.traits&writes != 0 && !a.writable(c) {
 		return nil
 	}
 	return op

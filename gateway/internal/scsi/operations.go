@@ -76,7 +76,7 @@ var allOperations = newOperationList([]operation{
 	{
 		"LOG SENSE",
 		[]byte{0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0},
-		false, oldLUN, dataIn | whileErased, timeoutShort, logSense,
+		false, oldLUN, medium | dataIn | whileErased, timeoutShort, logSense,
 	},
 	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
 	{

@@ -26,12 +26,11 @@ const (
 
 var codes = [...]byte{Supported, Provisioning, Temperature, Exceptions}
 
-// Space is what a thinly provisioned volume uses, in threshold sets.
+// Space is what a thinly provisioned volume uses, in threshold sets. What is not known is left out of the page.
 type Space struct {
-	// Known: the store tells. If not, the counts are left out.
-	Known bool
 	// Used is allocated to the volume; Available may still be, from what all volumes of its pool share.
-	Used, Available uint64
+	Used, Available       uint64
+	HasUsed, HasAvailable bool
 }
 
 // unknown is a temperature that is not told.
@@ -120,8 +119,10 @@ func appendParameters(p []byte, code byte, pointer uint16, space Space) (out []b
 	}
 	switch code {
 	case Provisioning:
-		if space.Known {
+		if space.HasAvailable {
 			add(parameterAvailable, count(space.Available, scopeShared)...)
+		}
+		if space.HasUsed {
 			add(parameterUsed, count(space.Used, scopeDedicated)...)
 		}
 	case Temperature:

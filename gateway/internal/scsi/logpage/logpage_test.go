@@ -7,7 +7,7 @@ import (
 
 // TestEveryPage goes through all page codes, subpage codes and some pointers: a page is well formed or refused.
 func TestEveryPage(t *testing.T) {
-	space := Space{Known: true, Used: 7, Available: 1 << 40}
+	space := Space{HasUsed: true, HasAvailable: true, Used: 7, Available: 1 << 40}
 	good := 0
 	for code := range 64 {
 		for subpage := range 256 {
