@@ -47,6 +47,7 @@ type deaf struct{}
 
 func (deaf) Close(error)                    {}
 func (deaf) AbortUnit(scsi.LUN)             {}
+func (deaf) LUNsChanged(scsi.LUN)           {}
 func (deaf) RemoveUnit(scsi.LUN)            {}
 func (deaf) Numbers() (exp, last pdu.CmdSN) { return 0, 0 }
 

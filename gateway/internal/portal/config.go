@@ -33,6 +33,10 @@ type Config struct {
 	// Backoff is how those are held off who fail to authenticate.
 	Backoff backoff.Config
 
+	// AnnounceLUNs has initiators told at once (Async Message) when they see other LUNs than before. Linux rescans its host
+	// then; others ignore it and find the unit attention.
+	AnnounceLUNs bool
+
 	// LoginTimeout bounds the login phase of a connection.
 	LoginTimeout time.Duration
 	// PingInterval is how long a connection may be silent before the initiator is asked whether it is there, and
@@ -67,6 +71,7 @@ func Default() Config {
 		LoginsMax:           1024,
 		LoginsPerAddressMax: 256,
 		Backoff:             backoff.Default(),
+		AnnounceLUNs:        true,
 		LoginTimeout:        15 * time.Second,
 		PingInterval:        5 * time.Second,
 		PingTimeout:         5 * time.Second,

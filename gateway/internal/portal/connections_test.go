@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 )
@@ -62,7 +63,9 @@ func TestConnections(t *testing.T) {
 	}
 	sn, data := a.cmdSN, random(512)
 	b.cmdSN = sn + 1
-	b.rw(0x28, 0, 512, nil) // waits for the write before it
+	b.attr = pdu.AttrOrdered
+	b.rw(0x28, 0, 512, nil) // comes before the write that is before it
+	time.Sleep(10 * time.Millisecond)
 	a.rw(0x2a, 0, 512, data)
 	a.must(pdu.OpSCSIResponse)
 	if got := b.readData(); !bytes.Equal(got, data) {

@@ -22,6 +22,7 @@ type initiator struct {
 	tsih   pdu.TSIH // of the session; 0 before the login of its first connection
 	cid    pdu.CID
 	digest bool
+	attr   pdu.TaskAttr // of rw
 }
 
 // answer is one PDU from the target.
@@ -37,7 +38,7 @@ func dial(t testing.TB, p *Portal) *initiator {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nc.Close() })
-	return &initiator{t: t, nc: nc, in: bufio.NewReaderSize(nc, 1<<16), cmdSN: 0xffffffff, stat: 1}
+	return &initiator{t: t, nc: nc, in: bufio.NewReaderSize(nc, 1<<16), cmdSN: 0xffffffff, stat: 1, attr: pdu.AttrSimple}
 }
 
 // loginKeys are sent in one request, in LoginOperationalNegotiation.
@@ -154,7 +155,7 @@ func (i *initiator) sns() pdu.InitiatorSNs {
 func (i *initiator) rw(op byte, lba uint32, length int, data []byte) pdu.ITT {
 	i.itt++
 	h := pdu.SCSICommand{
-		Final: true, Read: op == 0x28, Write: op == 0x2a, Attr: pdu.AttrSimple, ITT: i.itt,
+		Final: true, Read: op == 0x28, Write: op == 0x2a, Attr: i.attr, ITT: i.itt,
 		ExpectedDataTransferLength: uint32(length), InitiatorSNs: i.sns(),
 		CDB: [16]byte{op, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, byte(length / 512 >> 8), byte(length / 512)},
 	}

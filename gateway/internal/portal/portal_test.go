@@ -257,6 +257,9 @@ func TestApply(t *testing.T) {
 	if err := r.Apply(c); err != nil {
 		t.Fatal(err)
 	}
+	if a := i.must(pdu.OpAsyncMessage); a.Header[36] != byte(pdu.AsyncSCSI) || a.data[14] != 0x3f || a.data[15] != 0x0e {
+		t.Errorf("news: event %d %x", a.Header[36], a.data)
+	}
 	if got := sense(); got != "06/3f/0e" {
 		t.Errorf("after mapping: %s", got)
 	}

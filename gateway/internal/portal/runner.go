@@ -48,6 +48,7 @@ type runner struct {
 		aborts []scsi.LUN
 		gone   []scsi.LUN
 		memory bool
+		news   *scsi.LUN // the LUN inventory changed, and this one stays
 	}
 }
 
@@ -164,6 +165,17 @@ func (r *runner) AbortUnit(lun scsi.LUN) {
 func (r *runner) RemoveUnit(lun scsi.LUN) {
 	r.posted.Lock()
 	r.posted.gone = append(r.posted.gone, lun)
+	r.posted.Unlock()
+	r.wakeKeeper()
+}
+
+// LUNsChanged implements target.Control.
+func (r *runner) LUNsChanged(lun scsi.LUN) {
+	if !r.p.cfg.AnnounceLUNs {
+		return
+	}
+	r.posted.Lock()
+	r.posted.news = &lun
 	r.posted.Unlock()
 	r.wakeKeeper()
 }
@@ -428,8 +440,8 @@ func (r *runner) keep() {
 // handlePosted does what was posted.
 func (r *runner) handlePosted() {
 	r.posted.Lock()
-	end, memory, aborts, gone := r.posted.close, r.posted.memory, r.posted.aborts, r.posted.gone
-	r.posted.memory, r.posted.aborts, r.posted.gone = false, nil, nil
+	end, memory, aborts, gone, news := r.posted.close, r.posted.memory, r.posted.aborts, r.posted.gone, r.posted.news
+	r.posted.memory, r.posted.aborts, r.posted.gone, r.posted.news = false, nil, nil, nil
 	r.posted.Unlock()
 	r.mu.Lock()
 	if r.broken {
@@ -444,6 +456,9 @@ func (r *runner) handlePosted() {
 	}
 	if memory {
 		r.engine.Memory()
+	}
+	if news != nil && end == nil {
+		r.engine.Report(*news, scsi.AttentionLUNsChanged)
 	}
 	var conns []*conn
 	switch {

@@ -2,9 +2,11 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 )
 
 // enqueueAsync queues an Asynchronous Message, RFC 7143 section 11.9.
@@ -20,6 +22,21 @@ func (s *Session) RequestLogout(seconds uint16) {
 	for _, c := range s.conns {
 		if !c.closing {
 			c.enqueueAsync(pdu.AsyncMessage{Event: pdu.AsyncLogout, Param3: seconds})
+		}
+	}
+}
+
+// Report tells the initiator of a unit attention at once, instead of with its next command, which tells it again (event 0).
+// lun is one of those that have it.
+func (s *Session) Report(lun scsi.LUN, code scsi.SenseCode) {
+	var c scsi.Command
+	c.Fail(code)
+	p := pdu.AsyncMessage{Event: pdu.AsyncSCSI, Data: pdu.AppendSenseData(nil, c.Sense())}
+	binary.BigEndian.PutUint64(p.LUN[:], uint64(lun))
+	for _, c := range s.conns {
+		if !c.closing && len(c.out) < queueMax {
+			c.enqueueAsync(p)
+			return
 		}
 	}
 }
@@ -61,7 +78,7 @@ func (s *Session) Drop() {
 	s.abortWhere(func(t *Task) bool { return t.stage != stageSending })
 	for _, c := range s.conns {
 		if !c.closing {
-			c.enqueueAsync(pdu.AsyncMessage{Event: pdu.AsyncDropSession, Param2: s.params.DefaultTime2Wait})
+			c.enqueueAsync(pdu.AsyncMessage{Event: pdu.AsyncDropSession}) // it may come again, or go elsewhere, at once
 		}
 		c.close()
 	}

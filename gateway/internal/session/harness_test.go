@@ -324,6 +324,11 @@ func (p *peer) print(w io.Writer, b *PDU) {
 		if r.Event == pdu.AsyncTasksTerminated {
 			lun = fmt.Sprintf(" lun=%d", r.LUN[1])
 		}
+		if r.Event == pdu.AsyncSCSI {
+			sense, _, err := pdu.ParseSenseData(r.Data)
+			check(err)
+			lun = fmt.Sprintf(" lun=%d sense=%v", r.LUN[1], scsi.Sense(sense[2], sense[12], sense[13]))
+		}
 		fmt.Fprintf(w, "Async event=%d%s p2=%d p3=%d %s\n", r.Event, lun, r.Param2, r.Param3, sns(r.TargetSNs))
 	default:
 		panic(h.Opcode())

@@ -166,26 +166,38 @@ func (r *Registry) resizeLocked(next *snapshot) error {
 	return errors.Join(errs...)
 }
 
-// remapLocked gives a LUN map what next says, and returns what is to be done for the LUNs that went away.
+// remapLocked gives a LUN map what next says, and returns what is to be done in the sessions that use it: for the LUNs that
+// went away, and about the change as such.
 func (r *Registry) remapLocked(key mapKey, m *sharedMap, next *snapshot) []func() {
 	before := m.luns.Mappings()
 	if err := m.luns.Update(r.mappingsLocked(key, next)...); err != nil {
 		panic(fmt.Sprintf("target: checked LUNs do not fit: %v", err))
 	}
+	after := m.luns.Mappings()
 	now := map[uint16]*scsi.LogicalUnit{}
-	for _, l := range m.luns.Mappings() {
+	for _, l := range after {
 		now[l.LUN] = l.Unit
 	}
-	var todo []func()
+	var lost, kept []scsi.LUN
 	for _, was := range before {
 		r.mediums.Release(was.Backend)
 		if now[was.LUN] == was.Unit {
+			kept = append(kept, scsi.FlatLUN(was.LUN))
+		} else {
+			lost = append(lost, scsi.FlatLUN(was.LUN))
+		}
+	}
+	changed := len(kept) > 0 && (len(lost) > 0 || len(after) > len(kept))
+	var todo []func()
+	for _, s := range r.mu.sessions {
+		if s.key() != key {
 			continue
 		}
-		for _, s := range r.mu.sessions {
-			if s.key() == key {
-				todo = append(todo, func() { s.removeUnit(scsi.FlatLUN(was.LUN)) })
-			}
+		for _, lun := range lost {
+			todo = append(todo, func() { s.removeUnit(lun) })
+		}
+		if changed {
+			todo = append(todo, func() { s.lunsChanged(kept[0]) })
 		}
 	}
 	return todo

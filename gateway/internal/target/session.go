@@ -18,6 +18,8 @@ type Control interface {
 	AbortUnit(lun scsi.LUN)
 	// RemoveUnit ends the session's tasks on lun soon, because it is no longer mapped.
 	RemoveUnit(lun scsi.LUN)
+	// LUNsChanged tells the session that the initiator sees other LUNs than before; lun is one of those that it keeps.
+	LUNsChanged(lun scsi.LUN)
 	// Numbers returns the session's ExpCmdSN and MaxCmdSN, for a connection more. It may wait for what the session does
 	// just now, not for a medium or a peer.
 	Numbers() (exp, last pdu.CmdSN)
@@ -213,6 +215,13 @@ func (s *Session) control() Control {
 func (s *Session) removeUnit(lun scsi.LUN) {
 	if c := s.control(); c != nil {
 		c.RemoveUnit(lun)
+	}
+}
+
+// lunsChanged tells of a change of the LUN inventory.
+func (s *Session) lunsChanged(lun scsi.LUN) {
+	if c := s.control(); c != nil {
+		c.LUNsChanged(lun)
 	}
 }
 

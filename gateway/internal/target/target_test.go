@@ -69,12 +69,15 @@ type control struct {
 	closed []error
 	aborts []scsi.LUN
 	gone   []scsi.LUN
+	news   []scsi.LUN
 }
 
 func (c *control) Close(why error)        { c.closed = append(c.closed, why) }
 func (c *control) AbortUnit(lun scsi.LUN) { c.aborts = append(c.aborts, lun) }
 
 func (c *control) RemoveUnit(lun scsi.LUN) { c.gone = append(c.gone, lun) }
+
+func (c *control) LUNsChanged(lun scsi.LUN) { c.news = append(c.news, lun) }
 
 func (c *control) Numbers() (exp, last pdu.CmdSN) { return 100, 127 }
 
@@ -340,6 +343,9 @@ func TestApply(t *testing.T) {
 	}
 	if !slices.Equal(ca.gone, []scsi.LUN{scsi.FlatLUN(1)}) || len(ca.aborts)+len(ca.closed) != 0 || len(cb.gone) != 0 {
 		t.Errorf("gone %v and %v, aborts %v, closed %v", ca.gone, cb.gone, ca.aborts, ca.closed)
+	}
+	if !slices.Equal(ca.news, []scsi.LUN{scsi.FlatLUN(0)}) || len(cb.news) != 0 {
+		t.Errorf("news %v and %v", ca.news, cb.news)
 	}
 	if a.nexus.Present(scsi.FlatLUN(1)) || !a.nexus.Present(scsi.FlatLUN(0)) {
 		t.Error("the LUNs are not what they should be")
