@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 )
 
 // Config is the configuration of a gateway.
@@ -16,6 +17,8 @@ type Config struct {
 	Metaservers []string `yaml:"metaservers"`
 	// InFlight bounds the bytes of data on their way to and from the store, of all volumes together.
 	InFlight int64 `yaml:"in-flight-bytes"`
+	// ISNS is where targets are registered; by default nowhere.
+	ISNS ISNSConfig `yaml:"isns"`
 }
 
 // Default returns the configuration that a gateway has unless its file says otherwise.
@@ -25,6 +28,7 @@ func Default() Config {
 		Portals:     []string{"127.0.0.1:3260"},
 		Metaservers: []string{"127.0.0.1:7400"},
 		InFlight:    256 << 20,
+		ISNS:        ISNSConfig{Interval: 5 * time.Minute},
 	}
 }
 
@@ -39,6 +43,9 @@ func (c *Config) Validate() error {
 		return errors.New("metaservers: at least one HOST:PORT is needed")
 	case c.InFlight < 16<<20:
 		return fmt.Errorf("in-flight-bytes: %d is less than 16 MiB, one command's data", c.InFlight)
+	}
+	if err := c.ISNS.validate(); err != nil {
+		return err
 	}
 	for key, list := range map[string][]string{"portals": c.Portals, "metaservers": c.Metaservers} {
 		for _, a := range list {

@@ -53,6 +53,8 @@ type Gateway struct {
 	// applied is the revision of the exports that are served by; taken holds a token when it rose.
 	applied atomic.Int64
 	taken   chan struct{}
+	// isns registers what is exported; nil: nothing is to be registered.
+	isns *registrar
 }
 
 const (
@@ -117,6 +119,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.registry = target.New(backends{g.mediums}, target.Limits{Sessions: sessions, SessionsPerInitiator: sessionsPerInitiator})
 
 	group, gctx := errgroup.WithContext(ctx)
+	if g.cfg.ISNS.Server != "" {
+		g.isns = newRegistrar(g.cfg.ISNS, reg.GetId(), reg.GetClusterId(), g.log)
+		group.Go(func() error { return g.isns.run(gctx) })
+	}
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
 	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })
@@ -174,6 +180,7 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 			return nil
 		}
 		g.log.Debug("exports", zap.Int64("revision", e.revision), zap.Int("targets", len(e.targets.Targets)))
+		g.isns.set(m)
 		g.applied.Store(e.revision)
 		select {
 		case g.taken <- struct{}{}:

@@ -42,6 +42,7 @@ var table = []rule{
 		from: "gateway/internal/login", inside: []string{"gateway/internal/pdu"},
 		only: "std", ban: noIO, why: "login is a pure state machine",
 	},
+	{from: "gateway/internal/isns", inside: none, only: "std", ban: noIO, why: "isns is a codec"},
 	{
 		from: "gateway/internal/backoff", inside: none,
 		only: "std", ban: noIO, why: "backoff counts and has no clock",
