@@ -5,6 +5,7 @@
 //	vm_test.go          open-iscsi, ext4 and fio in a small Linux VM (vm/)
 //	fault_*_test.go     processes killed, stopped and restarted under verified load (load/, initiator/)
 //	history_test.go     linearizability of shared blocks over two gateways (porcupine)
+//	checks_test.go      the protocol, rightly and wrongly, by an initiator of our own (initiator/checks, hostile)
 //	conformance_test.go libiscsi's iscsi-test-cu, test by test (make conformance)
 //
 // Environment:
@@ -13,6 +14,7 @@
 //	E2E_ORACLE=tgt            run the host and VM tests against Debian's tgtd instead
 //	E2E_PORTAL, E2E_TARGET, E2E_LUN   run them against this logical unit; it is ERASED
 //	E2E_ROUNDS                rounds of the repeated power cut (default 3)
+//	CHECKS                    regular expression for suite/title of TestChecks
 //	E2E_SECONDS               length of the load phases (default per test)
 //	E2E_KEEP=1                keep the data directories
 //
