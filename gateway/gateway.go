@@ -199,15 +199,21 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	var asked time.Time
 	for {
+		askSpace := time.Since(asked) >= spaceEvery
 		attempt, cancel := context.WithTimeout(ctx, registerTimeout)
-		_, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{
+		reply, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{
 			Id: g.id.Load(), TimeUnixMs: time.Now().UnixMilli(), Sessions: uint32(g.stats().Sessions), Version: g.opts.Version,
-			ExportsRevision: g.applied.Load(),
+			ExportsRevision: g.applied.Load(), Space: askSpace,
 		})
 		cancel()
-		if err != nil {
+		switch {
+		case err != nil:
 			g.log.Debug("heartbeat", zap.Error(err))
+		case askSpace:
+			asked = time.Now()
+			g.tellSpace(reply.GetSpace())
 		}
 		select {
 		case <-tick.C:

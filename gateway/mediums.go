@@ -3,6 +3,7 @@ package gateway
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
@@ -35,6 +36,8 @@ type mediums struct {
 	lost func(id layout.VolumeID, initiator string, closed func())
 	// erasures runs what SANITIZE asks for.
 	erasures *erasures
+	// space is what the metaserver said last of the volumes; nil before.
+	space atomic.Pointer[map[layout.VolumeID]volumeSpace]
 
 	mu struct {
 		sync.Mutex

@@ -4616,8 +4616,10 @@ type GatewayHeartbeatRequest struct {
 	// exports_revision is that of the Exports that the gateway serves by, 0 while it has none. A gateway tells it at once
 	// when it changes: the administrator's call is answered when all gateways have what it changed.
 	ExportsRevision int64 `protobuf:"varint,5,opt,name=exports_revision,json=exportsRevision,proto3" json:"exports_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// space asks for the space of all volumes.
+	Space         bool `protobuf:"varint,6,opt,name=space,proto3" json:"space,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GatewayHeartbeatRequest) Reset() {
@@ -4685,9 +4687,18 @@ func (x *GatewayHeartbeatRequest) GetExportsRevision() int64 {
 	return 0
 }
 
+func (x *GatewayHeartbeatRequest) GetSpace() bool {
+	if x != nil {
+		return x.Space
+	}
+	return false
+}
+
 type GatewayHeartbeatReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	IntervalMs    uint32                 `protobuf:"varint,1,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	IntervalMs uint32                 `protobuf:"varint,1,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	// space is that of all volumes if the gateway asked, and if the metaserver has heard of the disks.
+	Space         []*VolumeSpace `protobuf:"bytes,2,rep,name=space,proto3" json:"space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4729,6 +4740,84 @@ func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
 	return 0
 }
 
+func (x *GatewayHeartbeatReply) GetSpace() []*VolumeSpace {
+	if x != nil {
+		return x.Space
+	}
+	return nil
+}
+
+// VolumeSpace is what a volume uses and may still use, in bytes of one copy.
+type VolumeSpace struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Volume uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Used   uint64                 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// available is free on the chunkservers that hold the volume, shared with all other volumes there.
+	Available uint64 `protobuf:"varint,3,opt,name=available,proto3" json:"available,omitempty"`
+	// low: one of those chunkservers is so full that the administrator is told.
+	Low           bool `protobuf:"varint,4,opt,name=low,proto3" json:"low,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeSpace) Reset() {
+	*x = VolumeSpace{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeSpace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeSpace) ProtoMessage() {}
+
+func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeSpace.ProtoReflect.Descriptor instead.
+func (*VolumeSpace) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *VolumeSpace) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *VolumeSpace) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *VolumeSpace) GetAvailable() uint64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
+
+func (x *VolumeSpace) GetLow() bool {
+	if x != nil {
+		return x.Low
+	}
+	return false
+}
+
 type ReportSessionsRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Gateway uint64                 `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
@@ -4740,7 +4829,7 @@ type ReportSessionsRequest struct {
 
 func (x *ReportSessionsRequest) Reset() {
 	*x = ReportSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +4841,7 @@ func (x *ReportSessionsRequest) String() string {
 func (*ReportSessionsRequest) ProtoMessage() {}
 
 func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +4854,7 @@ func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ReportSessionsRequest) GetGateway() uint64 {
@@ -4790,7 +4879,7 @@ type ReportSessionsReply struct {
 
 func (x *ReportSessionsReply) Reset() {
 	*x = ReportSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4802,7 +4891,7 @@ func (x *ReportSessionsReply) String() string {
 func (*ReportSessionsReply) ProtoMessage() {}
 
 func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4815,7 +4904,7 @@ func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsReply.ProtoReflect.Descriptor instead.
 func (*ReportSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
 }
 
 type WatchExportsRequest struct {
@@ -4827,7 +4916,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4839,7 +4928,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4852,7 +4941,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -4881,7 +4970,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4893,7 +4982,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4906,7 +4995,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -4978,7 +5067,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4990,7 +5079,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5003,7 +5092,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -5045,7 +5134,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5146,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5159,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -5459,17 +5548,24 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04tpgt\x18\x02 \x01(\rR\x04tpgt\x12#\n" +
 	"\rrelative_port\x18\x03 \x01(\rR\frelativePort\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xac\x01\n" +
+	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xc2\x01\n" +
 	"\x17GatewayHeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\ftime_unix_ms\x18\x02 \x01(\x03R\n" +
 	"timeUnixMs\x12\x1a\n" +
 	"\bsessions\x18\x03 \x01(\rR\bsessions\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12)\n" +
-	"\x10exports_revision\x18\x05 \x01(\x03R\x0fexportsRevision\"8\n" +
+	"\x10exports_revision\x18\x05 \x01(\x03R\x0fexportsRevision\x12\x14\n" +
+	"\x05space\x18\x06 \x01(\bR\x05space\"k\n" +
 	"\x15GatewayHeartbeatReply\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
-	"intervalMs\"f\n" +
+	"intervalMs\x121\n" +
+	"\x05space\x18\x02 \x03(\v2\x1b.ashlar.meta.v1.VolumeSpaceR\x05space\"i\n" +
+	"\vVolumeSpace\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x1c\n" +
+	"\tavailable\x18\x03 \x01(\x04R\tavailable\x12\x10\n" +
+	"\x03low\x18\x04 \x01(\bR\x03low\"f\n" +
 	"\x15ReportSessionsRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\x123\n" +
 	"\bsessions\x18\x02 \x03(\v2\x17.ashlar.meta.v1.SessionR\bsessions\"\x15\n" +
@@ -5557,7 +5653,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -5627,17 +5723,18 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*RegisterGatewayReply)(nil),        // 65: ashlar.meta.v1.RegisterGatewayReply
 	(*GatewayHeartbeatRequest)(nil),     // 66: ashlar.meta.v1.GatewayHeartbeatRequest
 	(*GatewayHeartbeatReply)(nil),       // 67: ashlar.meta.v1.GatewayHeartbeatReply
-	(*ReportSessionsRequest)(nil),       // 68: ashlar.meta.v1.ReportSessionsRequest
-	(*ReportSessionsReply)(nil),         // 69: ashlar.meta.v1.ReportSessionsReply
-	(*WatchExportsRequest)(nil),         // 70: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 71: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 72: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 73: ashlar.meta.v1.AttachReply
-	nil,                                 // 74: ashlar.meta.v1.Session.KeysEntry
-	(*VolumeReservations)(nil),          // 75: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 76: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 77: ashlar.meta.v1.ShowReservationsRequest
-	(*ReserveReply)(nil),                // 78: ashlar.meta.v1.ReserveReply
+	(*VolumeSpace)(nil),                 // 68: ashlar.meta.v1.VolumeSpace
+	(*ReportSessionsRequest)(nil),       // 69: ashlar.meta.v1.ReportSessionsRequest
+	(*ReportSessionsReply)(nil),         // 70: ashlar.meta.v1.ReportSessionsReply
+	(*WatchExportsRequest)(nil),         // 71: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 72: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 73: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 74: ashlar.meta.v1.AttachReply
+	nil,                                 // 75: ashlar.meta.v1.Session.KeysEntry
+	(*VolumeReservations)(nil),          // 76: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 77: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 78: ashlar.meta.v1.ShowReservationsRequest
+	(*ReserveReply)(nil),                // 79: ashlar.meta.v1.ReserveReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
@@ -5660,7 +5757,7 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	32, // 17: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
 	45, // 18: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
 	46, // 19: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
-	74, // 20: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	75, // 20: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
 	49, // 21: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
 	30, // 22: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
 	50, // 23: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
@@ -5676,80 +5773,81 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	31, // 33: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
 	61, // 34: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
 	3,  // 35: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	45, // 36: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
-	15, // 37: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 38: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	32, // 39: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	57, // 40: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	50, // 41: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	75, // 42: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 43: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 44: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 45: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 46: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 47: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 48: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 49: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 50: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 51: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 52: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 53: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 54: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 55: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 56: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	43, // 57: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
-	47, // 58: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	34, // 59: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	36, // 60: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	38, // 61: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	39, // 62: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	41, // 63: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	42, // 64: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	51, // 65: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	53, // 66: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	64, // 67: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	66, // 68: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	68, // 69: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
-	70, // 70: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	72, // 71: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	76, // 72: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	77, // 73: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	5,  // 74: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 75: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 76: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 77: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 78: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 79: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 80: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 81: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 82: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 83: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 84: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 85: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 86: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 87: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 88: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	48, // 89: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 90: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 91: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 92: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 93: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 94: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 95: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	52, // 96: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	56, // 97: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	65, // 98: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	67, // 99: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	69, // 100: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	71, // 101: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	73, // 102: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	78, // 103: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	75, // 104: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	74, // [74:105] is the sub-list for method output_type
-	43, // [43:74] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	68, // 36: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
+	45, // 37: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 38: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 39: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	32, // 40: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	57, // 41: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	50, // 42: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	76, // 43: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 44: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 45: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 46: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 47: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 48: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 49: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 50: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 51: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 52: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 53: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 54: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 55: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 56: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 57: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	43, // 58: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	47, // 59: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	34, // 60: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	36, // 61: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	38, // 62: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	39, // 63: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	41, // 64: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	42, // 65: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	51, // 66: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	53, // 67: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	64, // 68: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	66, // 69: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	69, // 70: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	71, // 71: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	73, // 72: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	77, // 73: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	78, // 74: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	5,  // 75: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 76: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 77: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 78: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 79: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 80: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 81: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 82: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 83: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 84: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 85: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 86: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 87: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 88: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 89: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	48, // 90: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 91: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 92: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 93: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 94: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 95: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 96: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	52, // 97: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	56, // 98: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	65, // 99: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	67, // 100: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	70, // 101: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	72, // 102: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	74, // 103: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	79, // 104: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	76, // 105: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	75, // [75:106] is the sub-list for method output_type
+	44, // [44:75] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -5770,7 +5868,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   71,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

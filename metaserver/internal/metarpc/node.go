@@ -194,7 +194,11 @@ func (n *node) GatewayHeartbeat(ctx context.Context, r *metav1.GatewayHeartbeatR
 		return nil, err
 	}
 	t.Exports.Confirmed(r.GetId(), r.GetExportsRevision())
-	return &metav1.GatewayHeartbeatReply{IntervalMs: uint32(interval.Milliseconds())}, nil
+	reply := &metav1.GatewayHeartbeatReply{IntervalMs: uint32(interval.Milliseconds())}
+	if r.GetSpace() {
+		reply.Space = spaces(t.Topology.View(), t.Namespace.View().Volumes)
+	}
+	return reply, nil
 }
 
 func (n *node) WatchExports(r *metav1.WatchExportsRequest, stream grpc.ServerStreamingServer[metav1.Exports]) error {
