@@ -31,12 +31,13 @@ var table = []rule{
 
 	{from: "gateway/internal/pdu", inside: none, only: "std", ban: noIO, why: "pdu is a codec"},
 	{
-		from: "gateway/internal/scsi", inside: []string{"gateway/internal/scsi/..."},
+		from: "gateway/internal/scsi", inside: []string{"gateway/internal/scsi/...", "storage/reservation"},
 		only: "std", ban: noIO, why: "scsi never knows iSCSI",
 	},
 	{
-		from: "gateway/internal/scsi/...", except: []string{"gateway/internal/scsi"}, inside: none,
-		only: "std", ban: noIO, why: "a part of scsi stands alone",
+		from: "gateway/internal/scsi/...", except: []string{"gateway/internal/scsi"},
+		inside: []string{"storage/reservation", "gateway/internal/scsi/vpd"},
+		only:   "std", ban: noIO, why: "a part of scsi stands alone",
 	},
 	{
 		from: "gateway/internal/login", inside: []string{"gateway/internal/pdu"},

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
 )
 
 // ProvisioningBlock is the unit of allocation of every Backend, in bytes: what Unmap frees and what the
 // UNMAP GRANULARITY of the Block Limits VPD page announces.
-const ProvisioningBlock = 4096
+const ProvisioningBlock = lu.ProvisioningBlock
 
 // Backend is the medium of one volume as one initiator reaches it. Offsets and lengths are bytes, are never
 // negative and never pass the capacity that the LogicalUnit was given; a length is never zero. Only Unmap promises

@@ -49,6 +49,8 @@ type Command struct {
 	senseLen int
 	sense    [SenseMax]byte
 	aborted  error
+	again    bool   // judged by reservations that may have changed: the command begins anew
+	buffer   []byte // what Alloc returned, for when the command begins anew
 	// attention is the unit attention that the outcome reports, NoSense if it reports none. It has left its queue.
 	attention SenseCode
 	small     [replyInline]byte
@@ -90,6 +92,7 @@ func (c *Command) Fail(code SenseCode) {
 }
 
 func (c *Command) clearResult() {
+	c.again = false
 	c.Status, c.DataIn, c.Transfer, c.senseLen, c.aborted, c.attention = StatusGood, nil, 0, 0, nil, NoSense
 }
 
@@ -116,7 +119,10 @@ func (c *Command) alloc(n int) []byte {
 	if c.Alloc == nil {
 		return make([]byte, n)
 	}
-	return c.Alloc(n)[:n]
+	if n > len(c.buffer) {
+		c.buffer = c.Alloc(n)[:n]
+	}
+	return c.buffer[:n]
 }
 
 // reply ends the command with data, cut to the CDB's allocation length and to what the initiator takes

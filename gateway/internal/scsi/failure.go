@@ -26,6 +26,8 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 	}
 	var place *MediumError
 	switch {
+	case errors.Is(err, ErrAccessChanged):
+		c.again = true
 	case errors.Is(err, ErrReservationConflict):
 		c.Status = StatusReservationConflict
 	case errors.Is(err, ErrSanitizing):

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/ashlar-storage/ashlar/storage/reservation"
+
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
 
@@ -14,7 +16,10 @@ type TargetPort = vpd.Port
 type NexusConfig struct {
 	InitiatorPort string // port name, e.g. "iqn.1993-08.org.debian:01:abc,i,0x00023d000001"
 	InitiatorName string // device name, e.g. "iqn.1993-08.org.debian:01:abc"
-	TargetPort    TargetPort
+	// Reservation is the nexus as reservations know it.
+	Reservation reservation.Nexus
+
+	TargetPort TargetPort
 
 	// Attention is the unit attention that every logical unit begins with: AttentionPowerOn for a new session,
 	// AttentionNexusLoss for one that took the place of another, NoSense for none.
@@ -72,6 +77,7 @@ func (n *Nexus) Close() {
 	delete(n.luns.mu.nexuses, n)
 	for _, a := range n.view.Load().sorted {
 		a.unit.detach(a.listener)
+		a.endLegacy(reservation.NexusLost)
 	}
 	n.view.Store(&view{})
 }
@@ -104,6 +110,7 @@ func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
 		return false
 	}
 	a.unit.reset(n, AttentionDeviceReset)
+	a.endLegacy(reservation.UnitReset)
 	return true
 }
 
@@ -111,6 +118,7 @@ func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
 func (n *Nexus) ResetTarget() {
 	for _, a := range n.view.Load().sorted {
 		a.unit.reset(n, AttentionTargetReset)
+		a.endLegacy(reservation.UnitReset)
 	}
 }
 
@@ -131,6 +139,7 @@ func (n *Nexus) remap(mappings []Mapping) {
 		if now := next.byLUN[number]; now == nil || now.listener != was.listener {
 			changed = true
 			was.unit.detach(was.listener)
+			was.endLegacy(reservation.NexusLost)
 		}
 	}
 	n.view.Store(next)
@@ -176,6 +185,7 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 // and ctx's error when ctx ended before the command did: then the command is aborted and no status may be sent. An
 // aborted command reports nothing, so the unit attention that it would have reported waits for the next one.
 func (n *Nexus) Execute(ctx context.Context, c *Command) error {
+	c.buffer = nil
 	c.clearResult()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -190,7 +200,7 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 		return nil
 	}
 	if op := a.admit(c); op != nil {
-		op.run(ctx, a, c)
+		a.perform(ctx, op, c)
 	}
 	if code := c.attention; code != NoSense {
 		if err := ctx.Err(); err != nil {

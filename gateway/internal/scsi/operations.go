@@ -34,6 +34,8 @@ var allOperations = newOperationList([]operation{
 	{"INQUIRY", []byte{0x12, 0x01, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, inquiry},
 	{"MODE SELECT(6)", []byte{0x15, 0x11, 0, 0, 0xFF, 0}, false, oldLUN, dataOut, timeoutShort, modeSelect6},
 	{"MODE SENSE(6)", []byte{0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn, timeoutShort, modeSense6},
+	{"RESERVE(6)", []byte{0x16, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, reserveUnit},
+	{"RELEASE(6)", []byte{0x17, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, releaseUnit},
 	{"START STOP UNIT", []byte{0x1B, 0x01, 0, 0x0F, 0xF5, 0}, false, oldLUN, 0, timeoutShort, startStopUnit},
 
 	// 10-byte CDBs
@@ -85,6 +87,21 @@ var allOperations = newOperationList([]operation{
 		false, oldLUN, dataIn,
 		timeoutShort, modeSense10,
 	},
+
+	{"RESERVE(10)", []byte{0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, reserveUnit},
+	{"RELEASE(10)", []byte{0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, releaseUnit},
+	{"PERSISTENT RESERVE IN, READ KEYS", persistentReserve(0x5E, 0, 0, 0), true, 0, medium | dataIn, timeoutMedium, readKeys},
+	{"PERSISTENT RESERVE IN, READ RESERVATION", persistentReserve(0x5E, 1, 0, 0), true, 0, medium | dataIn, timeoutMedium, readReservation},
+	{"PERSISTENT RESERVE IN, REPORT CAPABILITIES", persistentReserve(0x5E, 2, 0, 0), true, 0, medium | dataIn, timeoutMedium, reportCapabilities},
+	{"PERSISTENT RESERVE IN, READ FULL STATUS", persistentReserve(0x5E, 3, 0, 0), true, 0, medium | dataIn, timeoutMedium, readFullStatus},
+	{"PERSISTENT RESERVE OUT, REGISTER", persistentReserve(0x5F, 0, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, RESERVE", persistentReserve(0x5F, 1, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, RELEASE", persistentReserve(0x5F, 2, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, CLEAR", persistentReserve(0x5F, 3, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, PREEMPT", persistentReserve(0x5F, 4, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, PREEMPT AND ABORT", persistentReserve(0x5F, 5, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", persistentReserve(0x5F, 6, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
+	{"PERSISTENT RESERVE OUT, REGISTER AND MOVE", persistentReserve(0x5F, 7, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
 
 	// 16-byte CDBs
 	{"READ(16)", cdb16(0x88, 0x18, lba, len4, 0x3F), false, oldRead, medium | dataIn, timeoutMedium, read16},
@@ -156,6 +173,11 @@ const (
 // cdb10 is the usage data of OPCODE, byte 1, LBA(4), GROUP NUMBER, LENGTH(2), CONTROL.
 func cdb10(opcode, options, lba, group, length byte) []byte {
 	return []byte{opcode, options, lba, lba, lba, lba, group, length, length, 0}
+}
+
+// persistentReserve is the usage data of OPCODE, SERVICE ACTION, SCOPE and TYPE, 0(2), LENGTH(4, or its low 2), CONTROL.
+func persistentReserve(opcode, action, scopeType, length byte) []byte {
+	return []byte{opcode, action, scopeType, 0, 0, length, length, len2, len2, 0}
 }
 
 // cdb12 is the usage data of OPCODE, byte 1, LBA(4), LENGTH(4), GROUP NUMBER, CONTROL.

@@ -28,7 +28,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 			action := binary.BigEndian.Uint16(d[2:])
 			seen[key{d[0], action}] = true
 			flags := byte(0)
-			if bytes.IndexByte([]byte{0x48, 0x9E, 0xA3}, d[0]) >= 0 {
+			if bytes.IndexByte([]byte{0x48, 0x5E, 0x5F, 0x9E, 0xA3}, d[0]) >= 0 {
 				flags |= 1
 			} else if action != 0 {
 				t.Errorf("%02X: service action %d without SERVACTV", d[0], action)
@@ -51,6 +51,8 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x0A, 0},
 		{0x12, 0},
 		{0x15, 0},
+		{0x16, 0},
+		{0x17, 0},
 		{0x1A, 0},
 		{0x1B, 0},
 		{0x25, 0},
@@ -68,7 +70,21 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x48, 0x1F},
 		{0x4D, 0},
 		{0x55, 0},
+		{0x56, 0},
+		{0x57, 0},
 		{0x5A, 0},
+		{0x5E, 0},
+		{0x5E, 1},
+		{0x5E, 2},
+		{0x5E, 3},
+		{0x5F, 0},
+		{0x5F, 1},
+		{0x5F, 2},
+		{0x5F, 3},
+		{0x5F, 4},
+		{0x5F, 5},
+		{0x5F, 6},
+		{0x5F, 7},
 		{0x88, 0},
 		{0x89, 0},
 		{0x8A, 0},
@@ -119,14 +135,18 @@ func TestReportOneOperationCode(t *testing.T) {
 		{1, 0x93, 0, "00 03 0010 93 09 FFFFFFFFFFFFFFFF FFFFFFFF 3F 00"},
 		{1, 0x89, 0, "00 03 0010 89 18 FFFFFFFFFFFFFFFF 000000 FF 3F 00"},
 		{1, 0x9E, 0x10, ""},
-		{1, 0x5E, 0, "00 01 0000"},
-		{0x81, 0x5E, 0, "00 01 0000"},
+		{1, 0x5E, 0, ""},
+		{2, 0x5E, 3, "00 03 000A 5E 03 0000000000 FFFF 00"},
+		{2, 0x5F, 6, "00 03 000A 5F 06 FF 0000 FFFFFFFF 00"},
+		{1, 0x5D, 0, "00 01 0000"},
+		{0x81, 0x5D, 0, "00 01 0000"},
 		{2, 0x28, 0, ""},
 		{2, 0x9E, 0x10, "00 03 0010 9E 10 0000000000000000 FFFFFFFF 00 00"},
 		{2, 0x9E, 0x12, "00 03 0010 9E 12 FFFFFFFFFFFFFFFF FFFFFFFF 00 00"},
 		{2, 0x9E, 0x13, "00 01 0000"},
 		{2, 0x9E, 0x110, "00 01 0000"},
-		{2, 0x5E, 0, "00 01 0000"},
+		{2, 0x5D, 0, "00 01 0000"},
+		{2, 0x5E, 4, "00 01 0000"},
 		{2, 0xA3, 0x0D, "00 03 000C A3 0D 80 000000 FFFFFFFF 00 00"},
 		{3, 0x28, 0, "00 03 000A 28 18 FFFFFFFF 3F FFFF 00"},
 		{3, 0x28, 1, "00 01 0000"},

@@ -40,7 +40,12 @@ const (
 	AttentionLUNsChanged       SenseCode = 0x063F0E // reported LUNs data has changed
 	AttentionInquiryChanged    SenseCode = 0x063F03
 	AttentionSpaceThreshold    SenseCode = 0x063807 // thin provisioning soft threshold reached
-	AttentionReservationsFreed SenseCode = 0x062A04
+	AttentionReservationsFreed SenseCode = 0x062A04 // reservations released
+
+	AttentionReservationsPreempted  SenseCode = 0x062A03
+	AttentionRegistrationsPreempted SenseCode = 0x062A05
+	InvalidRelease                  SenseCode = 0x052604 // of a persistent reservation
+	InsufficientRegistrations       SenseCode = 0x055504 // insufficient registration resources
 )
 
 // SenseMax is the longest sense data that this package makes, in bytes.

@@ -1,0 +1,132 @@
+package scsi
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
+)
+
+// Reservations are the reservations of a logical unit, with the access generation of the medium that came with them.
+// Immutable.
+type Reservations struct {
+	Access uint64
+	State  *reservation.State
+}
+
+// Reserver is what a Backend implements whose logical unit can be reserved. It is the medium as one initiator reaches it;
+// the reservations are the logical unit's, whichever process serves it. What Reserve and Reservations learn they give to
+// LogicalUnit.SetReservations before they return.
+type Reserver interface {
+	// Reserve asks for a change; it is committed when Reserve returns. Ports of the request need not be set. The error is
+	// ErrAccessRevoked, or that of ctx.
+	Reserve(ctx context.Context, r *reservation.Request) (reservation.Status, error)
+
+	// Reservations returns the reservations as they are at some time during the call.
+	Reservations(ctx context.Context) (*Reservations, error)
+
+	// Refresh has the reservations read anew, unless the logical unit knows newer ones than seen by now. It returns soon,
+	// also when they can not be read.
+	Refresh(ctx context.Context, seen *Reservations)
+
+	// EndLegacy has an SPC-2 reservation ended (NexusLost, UnitReset). It does not block; until it is done, Reserve and
+	// Reservations for the same logical unit wait in the same process.
+	EndLegacy(r *reservation.Request)
+}
+
+// ErrAccessChanged is the error of a Backend for an operation that was judged by reservations which may have changed. It
+// changed and read nothing; the command is judged again and begins anew.
+var ErrAccessChanged = errors.New("scsi: reservations may have changed")
+
+// reserved is the part of a LogicalUnit that is about reservations.
+type reserved struct {
+	now atomic.Pointer[Reservations]
+}
+
+// SetReservations takes over r unless what is known is newer. Nexuses that the changes are to be told to find unit
+// attentions, and those whose commands are over are told through Aborted.
+func (u *LogicalUnit) SetReservations(r *Reservations) {
+	u.mu.Lock()
+	old := u.reserved.now.Load()
+	if old != nil && (r.State.Version < old.State.Version || r.Access < old.Access ||
+		r.State.Version == old.State.Version && r.Access == old.Access) {
+		u.mu.Unlock()
+		return
+	}
+	u.reserved.now.Store(r)
+	var over []*listener
+	for l := range u.mu.listeners {
+		if old == nil || r.State.Version == old.State.Version {
+			continue
+		}
+		r.State.Told(l.nexus.config.Reservation, old.State.Version, func(a reservation.Attention, abort bool) {
+			l.attentions.add(reservationAttentions[a])
+			if abort {
+				over = append(over, l)
+			}
+		})
+	}
+	u.mu.Unlock()
+	for _, l := range over {
+		if f := l.nexus.config.Aborted; f != nil {
+			f(FlatLUN(l.lun))
+		}
+	}
+}
+
+// Reservations returns what is known of the reservations, nil before SetReservations.
+func (u *LogicalUnit) Reservations() *Reservations { return u.reserved.now.Load() }
+
+// reservationAttentions are the unit attentions of reservation.Attention.
+var reservationAttentions = [...]SenseCode{
+	reservation.ReservationsPreempted:  AttentionReservationsPreempted,
+	reservation.ReservationsReleased:   AttentionReservationsFreed,
+	reservation.RegistrationsPreempted: AttentionRegistrationsPreempted,
+}
+
+// permits judges a command by what is known of the reservations; seen is that, nil while nothing is reserved.
+func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok bool) {
+	seen = a.unit.reserved.now.Load()
+	if seen == nil || !seen.State.Restricts() {
+		return nil, true
+	}
+	p := a.permit.Load()
+	if p == nil || p.Of != seen.State {
+		p = conflict.NewPermit(seen.State, a.nexus.config.Reservation)
+		a.permit.Store(p)
+	}
+	return seen, p.Allows(conflict.Class(c.CDB, op.traits&writes != 0))
+}
+
+// perform runs a command that was admitted, if the reservations let it. A command that waits for the medium anyway is not
+// refused before they were read anew, for they may have been released through another gateway. While something is reserved
+// it is bound to the state that it was judged by.
+func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
+	reserver, _ := a.backend.(Reserver)
+	for asked := false; ; {
+		seen, ok := a.permits(op, c)
+		if !ok {
+			if !asked && op.traits&medium != 0 && reserver != nil {
+				asked = true
+				reserver.Refresh(ctx, seen)
+				continue
+			}
+			c.Status = StatusReservationConflict
+			return
+		}
+		bound := ctx
+		if seen != nil && op.traits&medium != 0 {
+			bound = reservation.WithAccess(ctx, seen.Access)
+		}
+		op.run(bound, a, c)
+		if !c.again {
+			return
+		}
+		c.clearResult()
+		if reserver != nil {
+			reserver.Refresh(ctx, seen)
+		}
+	}
+}
