@@ -11,7 +11,8 @@ import (
 type Config struct {
 	// Name identifies the gateway for ever; its target portal group tag and relative port identifier are tied to it.
 	Name string `yaml:"name"`
-	// Portals are the HOST:PORT that initiators connect to, and that SendTargets announces.
+	// Portals are the HOST:PORT that initiators connect to, and that SendTargets announces; IPv6 in brackets. One that is
+	// every address of the machine is announced as the address that the host came to, and only by this gateway.
 	Portals []string `yaml:"portals"`
 	// Metaservers are the HOST:PORT of all metaservers.
 	Metaservers []string `yaml:"metaservers"`

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -22,6 +23,18 @@ func newLoginEnv(c *conn) *loginEnv {
 		Env: c.p.registry.NewEnv(c.p.cfg.Port), p: c.p,
 		from: guardKey(c.host), local: c.nc.LocalAddr().String(),
 	}
+}
+
+// localHost returns the address that the connection came to, as TargetAddress has it.
+func (c *conn) localHost() string {
+	a, ok := c.nc.LocalAddr().(*net.TCPAddr)
+	switch {
+	case !ok:
+		return ""
+	case a.IP.To4() != nil:
+		return a.IP.String()
+	}
+	return "[" + a.IP.String() + "]"
 }
 
 // LookupTarget implements login.Env. An initiator that came where it was sent to is served.

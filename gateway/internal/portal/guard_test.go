@@ -215,6 +215,35 @@ func TestIPv6(t *testing.T) {
 	}
 }
 
+// TestEveryAddress listens on every address of the machine, which is nothing that a host can be told.
+func TestEveryAddress(t *testing.T) {
+	for _, listen := range []string{"0.0.0.0:0", ":0"} {
+		p := guarded(t, func(c *Config) { c.Addresses = []string{listen} }, func(c *target.Config) {
+			c.Portals = append(c.Portals, target.Portal{Address: "0.0.0.0:3260", Group: 2}, target.Portal{Address: "10.0.0.2:3260", Group: 2})
+		})
+		i := dial(t, p)
+		_ = i.nc.Close()
+		nc, err := net.Dial("tcp", "127.0.0.2:"+portOf(t, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close() //nolint:errcheck // the test is over
+		i.nc = nc
+		i.in.Reset(nc)
+		if err := i.login(testInitiator+".other", 1); err != nil {
+			t.Fatal(err)
+		}
+		text := []byte("SendTargets=\x00")
+		h := pdu.TextRequest{Final: true, Immediate: true, ITT: 7, TTT: pdu.ReservedTag, InitiatorSNs: pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: i.stat}}
+		i.write(h.AppendHeader(nil, len(text)), text)
+		a := i.must(pdu.OpTextResponse)
+		want := "TargetName=" + testTarget + "\x00TargetAddress=127.0.0.2:" + portOf(t, p) + ",1\x00TargetAddress=10.0.0.2:3260,2\x00"
+		if string(a.data) != want {
+			t.Errorf("%s: %q, want %q", listen, a.data, want)
+		}
+	}
+}
+
 func portOf(t *testing.T, p *Portal) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(p.Addrs()[0].String())

@@ -83,7 +83,7 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 	}
 	r.engine, err = session.New(session.Config{
 		Login: done, Window: c.p.cfg.Window, Bytes: c.p.cfg.SessionMemoryMax, Pool: c.p.pool, Nexus: nexus,
-		Env: place, Targets: c.p.registry, Wake: r.memory,
+		Env: place, Targets: c.p.registry.At(c.localHost(), c.p.cfg.Port.Group), Wake: r.memory,
 	})
 	if err != nil {
 		return nil, err
