@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"slices"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
@@ -154,19 +153,4 @@ func newAuth(i *metav1.Initiator) login.Auth {
 		a.Mutual = &login.MutualCredentials{User: i.GetMutualUser(), Secret: login.Secret(i.GetMutualSecret())}
 	}
 	return a
-}
-
-// newRedirect returns where the gateway here sends the initiators of a target, nil for nowhere. Its own redirect goes
-// before the one for all gateways; the gateway that is meant by a redirect serves the target.
-func newRedirect(redirects []*metav1.Redirect, here *metav1.Gateway) *login.Redirect {
-	var found *metav1.Redirect
-	for _, r := range redirects {
-		if r.GetGateway() == here.GetName() || r.GetGateway() == "" && found == nil {
-			found = r
-		}
-	}
-	if found == nil || slices.Contains(here.GetPortals(), found.GetAddress()) {
-		return nil
-	}
-	return &login.Redirect{Permanent: found.GetPermanent(), Address: found.GetAddress()}
 }

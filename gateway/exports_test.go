@@ -1,9 +1,13 @@
 package gateway
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
+	"github.com/ashlar-storage/ashlar/gateway/internal/target"
 )
 
 // TestExportedSecrets looks at the proof that an entry of an access list asks for. One that is damaged must not let anybody
@@ -80,5 +84,31 @@ func TestExportedRedirects(t *testing.T) {
 		if r != nil && (r.Address != c.want || r.Permanent != c.permanent) {
 			t.Errorf("%s: redirect %+v", c.name, r)
 		}
+	}
+}
+
+// TestMovedTargets follows targets that are redirected, stay so, are redirected elsewhere, and are served again.
+func TestMovedTargets(t *testing.T) {
+	var before map[string]string
+	to := func(address string) target.Target {
+		return target.Target{Name: "a", Redirect: &login.Redirect{Address: address}}
+	}
+	for i, c := range []struct {
+		next  target.Target
+		names []string
+		now   map[string]string
+	}{
+		{target.Target{Name: "a"}, nil, map[string]string{}},
+		{to("x:1"), []string{"a"}, map[string]string{"a": "x:1"}},
+		{to("x:1"), nil, map[string]string{"a": "x:1"}},
+		{to("y:1"), []string{"a"}, map[string]string{"a": "y:1"}},
+		{target.Target{Name: "a"}, nil, map[string]string{}},
+		{to("y:1"), []string{"a"}, map[string]string{"a": "y:1"}},
+	} {
+		now, names := movedTargets(before, []target.Target{c.next, {Name: "b"}})
+		if !slices.Equal(names, c.names) || !maps.Equal(now, c.now) {
+			t.Errorf("step %d: %v, %v", i, now, names)
+		}
+		before = now
 	}
 }

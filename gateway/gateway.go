@@ -53,6 +53,8 @@ type Gateway struct {
 	// applied is the revision of the exports that are served by; taken holds a token when it rose.
 	applied atomic.Int64
 	taken   chan struct{}
+	// moved is where targets are redirected to, by name; of watch.
+	moved map[string]string
 	// isns registers what is exported; nil: nothing is to be registered.
 	isns *registrar
 }
@@ -180,6 +182,7 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 			return nil
 		}
 		g.log.Debug("exports", zap.Int64("revision", e.revision), zap.Int("targets", len(e.targets.Targets)))
+		g.move(e.targets.Targets)
 		g.isns.set(m)
 		g.applied.Store(e.revision)
 		select {

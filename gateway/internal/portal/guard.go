@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
@@ -23,6 +24,22 @@ func newLoginEnv(c *conn) *loginEnv {
 		Env: c.p.registry.NewEnv(c.p.cfg.Port), p: c.p,
 		from: guardKey(c.host), local: c.nc.LocalAddr().String(),
 	}
+}
+
+// moveSeconds is how long an initiator has to log out of a target that moved. One that does not is left alone.
+const moveSeconds = 30
+
+// Move asks the initiators of targets to log out (asynchronous message 1), so that they log in again and learn where the
+// targets moved. It returns how many sessions that is.
+func (p *Portal) Move(targets []string) int {
+	asked := 0
+	for _, r := range p.runners() {
+		if slices.Contains(targets, r.place.Target()) {
+			r.requestLogout(moveSeconds)
+			asked++
+		}
+	}
+	return asked
 }
 
 // localHost returns the address that the connection came to, as TargetAddress has it.

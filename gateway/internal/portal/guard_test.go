@@ -182,6 +182,25 @@ func TestRedirectHere(t *testing.T) {
 	}
 }
 
+// TestMove asks the initiators of one target to leave.
+func TestMove(t *testing.T) {
+	p := guarded(t, nil, nil)
+	i := dial(t, p)
+	if err := i.login(testInitiator+".other", 1); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Move([]string{testTarget + ".other"}); n != 0 {
+		t.Errorf("%d sessions of a target that nobody uses", n)
+	}
+	if n := p.Move([]string{testTarget}); n != 1 {
+		t.Errorf("%d sessions were asked", n)
+	}
+	if a := i.must(pdu.OpAsyncMessage); a.Header[36] != byte(pdu.AsyncLogout) {
+		t.Errorf("event %d", a.Header[36])
+	}
+	i.logout()
+}
+
 func TestGuardKey(t *testing.T) {
 	for host, want := range map[string]string{
 		"10.0.0.1": "10.0.0.1", "::ffff:10.0.0.1": "::ffff:10.0.0.1", "fd00:1:2:3:4::5": "fd00:1:2:3::/64",
