@@ -2,6 +2,7 @@ package portal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -212,4 +213,47 @@ func TestConnectionStorm(t *testing.T) {
 	all[0].cmdSN = next
 	all[0].logout()
 	eventually(t, "the session ends", func() bool { return p.Stats().Conns == 0 && p.Stats().MemoryUsed == 0 })
+}
+
+// pong answers the NOP-In that comes next, and so acknowledges what came before.
+func (i *initiator) pong() {
+	i.t.Helper()
+	a := i.must(pdu.OpNOPIn)
+	h := pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: a.TTT(), InitiatorSNs: pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: pdu.StatSN(binary.BigEndian.Uint32(a.Header[24:]))}}
+	i.write(h.AppendHeader(nil, 0), nil)
+}
+
+// TestResponseFence resets a logical unit on one connection while the answer of a command on the other one is not
+// acknowledged: the answer to the reset comes after that.
+func TestResponseFence(t *testing.T) {
+	p, _, _ := testServer(t, nil)
+	a := dial(t, p)
+	if err := a.login(testInitiator, 1, "MaxConnections=2", "TaskReporting=ResponseFence"); err != nil {
+		t.Fatal(err)
+	}
+	a.ready()
+	b, err := a.more(p, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sn := a.cmdSN
+	b.read1(sn, 0)
+	b.readData()
+	h := pdu.TMFRequest{Immediate: true, Function: pdu.TMFLogicalUnitReset, ITT: 5000, InitiatorSNs: pdu.InitiatorSNs{CmdSN: sn + 1}}
+	a.write(h.AppendHeader(nil, 0), nil)
+	_ = a.nc.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if c, err := a.in.ReadByte(); err == nil {
+		t.Fatalf("opcode %#x before the initiator had what was sent on the other connection", c)
+	}
+	b.read1(sn+1, 0) // finds the unit attention, which waits until the initiator has the answer to the reset
+	b.pong()
+	if r := a.must(pdu.OpTMFResponse); r.Header[2] != 0 {
+		t.Errorf("result %d", r.Header[2])
+	}
+	a.pong()
+	if r := b.must(pdu.OpSCSIResponse); r.data[14] != 0x29 || r.data[15] != 3 {
+		t.Errorf("sense %x", r.data)
+	}
+	a.cmdSN = sn + 2
+	a.logout()
 }

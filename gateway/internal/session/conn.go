@@ -45,13 +45,15 @@ const (
 	statNext                    // shows the next StatSN and does not take it
 )
 
-// item is something to send: the status of a task, with its data-in before it, or one PDU.
+// item is something to send: the status of a task, with its data-in before it, or one PDU; or the barrier of a fence.
 type item struct {
-	task *Task
-	head pdu.Header // without serial numbers
-	stat statMode
-	data []byte
-	buf  *Buffer // holds data, if it is leased
+	fence   *fence // of the response, or the one that a barrier belongs to
+	reached bool   // what was before the barrier was taken
+	task    *Task
+	head    pdu.Header // without serial numbers
+	stat    statMode
+	data    []byte
+	buf     *Buffer // holds data, if it is leased
 }
 
 // Place says where the data segment of a PDU goes. It holds a reference to the memory until it is given to Receive, or
@@ -193,7 +195,7 @@ func (c *Conn) immediate(r held) error {
 	case about == scopeTask:
 		return c.perform(r)
 	case !sn.InWindow(s.order.exp, s.order.max.Next()), about == scopeUnit && len(s.deferred) >= deferredMax:
-		c.respondTMF(pdu.TMFResponse{ITT: r.head.ITT(), Result: pdu.TMFRejected})
+		c.respondTMF(pdu.TMFResponse{ITT: r.head.ITT(), Result: pdu.TMFRejected}, false)
 		return nil
 	case about == scopeUnit:
 		s.deferred = append(s.deferred, r)
@@ -282,6 +284,7 @@ func (c *Conn) acknowledge(sn pdu.StatSN) {
 		n++
 	}
 	c.pending = append(c.pending[:0], c.pending[n:]...)
+	c.s.stir()
 }
 
 // Acknowledged returns the StatSN before which the initiator has all responses, and the next StatSN to be given.
@@ -336,6 +339,7 @@ func (c *Conn) Refuse(h *pdu.Header, err error) {
 func (c *Conn) close() {
 	c.closing = true
 	c.flag()
+	c.s.stir()
 }
 
 // drop has the connection closed at once. Its tasks were aborted.
@@ -384,6 +388,7 @@ func (c *Conn) detach() {
 	}
 	clear(s.conns[len(kept):])
 	s.conns = kept
+	s.stir()
 }
 
 // Closed reports that everything was taken and the connection is to be closed.

@@ -66,6 +66,7 @@ type peer struct {
 	tasks []*Task
 	notes []string // what Env was told
 	woken bool
+	wants map[*Conn]bool // in Effects.Write since its last take
 	e     Effects
 }
 
@@ -116,7 +117,7 @@ func result(o options, cid pdu.CID) *login.Result {
 
 func newPeer(t testing.TB, o options) *peer {
 	t.Helper()
-	p := &peer{pool: NewPool(o.memory), disk: o.disk}
+	p := &peer{pool: NewPool(o.memory), disk: o.disk, wants: map[*Conn]bool{}}
 	if p.disk == nil {
 		p.disk = &disk{data: make([]byte, diskSize)}
 	}
@@ -184,12 +185,10 @@ func (p *peer) send(c *Conn, h pdu.Header, ahs, data []byte) error {
 func (p *peer) settle() {
 	for {
 		p.s.Effects(&p.e)
-		if p.woken {
-			p.woken = false
-			p.s.Memory()
-			continue
+		for _, c := range p.e.Write {
+			p.wants[c] = true
 		}
-		if len(p.e.Start) == 0 {
+		if len(p.e.Start) == 0 && !p.woken {
 			return
 		}
 		for _, t := range p.e.Start {
@@ -199,6 +198,10 @@ func (p *peer) settle() {
 			}
 			t.Run()
 			p.s.Complete(t)
+		}
+		if p.woken {
+			p.woken = false
+			p.s.Memory()
 		}
 	}
 }
@@ -228,6 +231,7 @@ func (p *peer) finish(itt pdu.ITT) int {
 func (p *peer) take(t testing.TB, c *Conn, f func(*PDU)) {
 	t.Helper()
 	buf := make([]PDU, 0, 3)
+	delete(p.wants, c)
 	for {
 		buf = c.Take(buf[:0], 1<<20)
 		p.settle()

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"pgregory.net/rapid"
 )
 
@@ -15,15 +17,17 @@ type initiator struct {
 	r2ts   []pdu.R2T
 	maxSN  pdu.CmdSN
 	status map[pdu.ITT]int // answers by tag
+	stat   map[*Conn]pdu.StatSN
 }
 
 // see takes what the target sent and checks the rules that always hold.
-func (i *initiator) see(t *rapid.T, u *PDU, stat *pdu.StatSN) {
+func (i *initiator) see(t *rapid.T, c *Conn, u *PDU) {
 	h := &u.Header
 	exp, top := pdu.CmdSN(be32(h, 28)), pdu.CmdSN(be32(h, 32))
 	if top.Less(i.maxSN) {
 		t.Fatalf("MaxCmdSN goes back from %d to %d", i.maxSN, top)
 	}
+	stat := i.stat[c]
 	if top.Sub(exp)+1 > WindowMax || top.Sub(exp) < -1 {
 		t.Fatalf("window %d..%d", exp, top)
 	}
@@ -32,14 +36,14 @@ func (i *initiator) see(t *rapid.T, u *PDU, stat *pdu.StatSN) {
 	switch op := h.Opcode(); {
 	case op == pdu.OpDataIn && h[1]&1 == 0:
 	case op == pdu.OpR2T || op == pdu.OpNOPIn && h.ITT().IsReserved():
-		if sn != *stat {
-			t.Fatalf("%v shows StatSN %d, next is %d", op, sn, *stat)
+		if sn != stat {
+			t.Fatalf("%v shows StatSN %d, next is %d", op, sn, stat)
 		}
 	default:
-		if sn != *stat {
-			t.Fatalf("%v has StatSN %d, expected %d", op, sn, *stat)
+		if sn != stat {
+			t.Fatalf("%v has StatSN %d, expected %d", op, sn, stat)
 		}
-		*stat = stat.Next()
+		i.stat[c] = stat.Next()
 	}
 	switch h.Opcode() {
 	case pdu.OpR2T:
@@ -69,16 +73,32 @@ func TestRandom(t *testing.T) {
 		o.params.MaxOutstandingR2T = uint16(rapid.IntRange(1, 4).Draw(rt, "MaxOutstandingR2T"))
 		o.memory = int64(rapid.SampledFrom([]int{1 << 20, 18 << 20, 128 << 20}).Draw(rt, "memory"))
 		o.window = rapid.SampledFrom([]int{16, 32}).Draw(rt, "window")
+		o.params.ISCSIProtocolLevel = 2
+		o.params.TaskReporting = login.TaskReporting(rapid.IntRange(0, 2).Draw(rt, "TaskReporting"))
 		p := newPeer(t, o)
-		i := &initiator{cmdSN: firstSN, status: map[pdu.ITT]int{}, maxSN: firstSN}
-		stat := pdu.StatSN(firstStat)
-		c := p.conns[0]
+		i := &initiator{cmdSN: firstSN, status: map[pdu.ITT]int{}, maxSN: firstSN, stat: map[*Conn]pdu.StatSN{p.conns[0]: firstStat}}
+		for cid := range rapid.IntRange(0, 2).Draw(rt, "connections") {
+			i.stat[p.join(t, o, pdu.CID(cid+1))] = firstStat
+		}
+		see := func() {
+			for _, c := range p.conns {
+				if p.wants[c] { // as a portal does
+					p.take(t, c, func(u *PDU) { i.see(rt, c, u) })
+				}
+			}
+		}
 		limit := o.memory + int64(BufferMax)
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			p.hold = rapid.Bool().Draw(rt, "hold")
+			c := rapid.SampledFrom(p.conns).Draw(rt, "connection")
 			i.step(rt, p, c)
 			if rapid.Bool().Draw(rt, "take") {
-				p.take(t, c, func(u *PDU) { i.see(rt, u, &stat) })
+				see()
+			}
+			if len(p.conns) > 1 && rapid.IntRange(0, 15).Draw(rt, "again") == 0 && !p.s.Ended() && !p.s.quiet {
+				if n, err := p.s.AddConn(result(o, c.cid)); err == nil { // a connection that there is, or was
+					p.conns, i.stat[n] = append(p.conns, n), firstStat
+				}
 			}
 			if rapid.IntRange(0, 3).Draw(rt, "finish") == 0 {
 				p.finish(pdu.ReservedTag)
@@ -86,22 +106,40 @@ func TestRandom(t *testing.T) {
 			if used, _ := p.pool.Used(); used > limit || len(p.s.order.held) > o.window || len(p.s.tasks) > o.window*2+immediateMax {
 				rt.Fatalf("%d bytes, %d held, %d tasks", used, len(p.s.order.held), len(p.s.tasks))
 			}
-			if c.Closed() || p.s.Ended() {
+			if p.s.Ended() {
 				break
 			}
 		}
-		if !c.closing {
-			p.hold = false
-			p.finish(pdu.ReservedTag)
-			p.take(t, c, func(u *PDU) { i.see(rt, u, &stat) })
-		}
+		p.hold = false
+		p.finish(pdu.ReservedTag)
+		i.drain(rt, p, see)
 		p.over(t)
 	})
 }
 
+// drain acknowledges what comes until nothing comes any more: no connection is held up then.
+func (i *initiator) drain(t *rapid.T, p *peer, see func()) {
+	for range 100 {
+		see()
+		for _, c := range p.conns {
+			if !c.closing {
+				h := header(&pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: pdu.ReservedTag, InitiatorSNs: pdu.InitiatorSNs{
+					CmdSN: p.s.order.exp, ExpStatSN: i.stat[c],
+				}}, 0)
+				_ = p.send(c, h, nil, nil)
+			}
+		}
+	}
+	for _, c := range p.conns {
+		if len(c.out) > 0 {
+			t.Fatalf("connection %d is held up by %d fences", c.cid, len(p.s.fences))
+		}
+	}
+}
+
 // step sends one PDU, or has something else happen.
 func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
-	sns := pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: pdu.StatSN(rapid.Uint32Range(firstStat-1, firstStat+2).Draw(t, "stat"))}
+	sns := pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: i.stat[c] - pdu.StatSN(rapid.IntRange(-1, 2).Draw(t, "stat"))}
 	if rapid.IntRange(0, 9).Draw(t, "off") == 0 {
 		sns.CmdSN += pdu.CmdSN(rapid.IntRange(0, 40).Draw(t, "by")) - 20
 	}
@@ -151,7 +189,7 @@ func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
 			Immediate: imm, Final: rapid.Bool().Draw(t, "f"), ITT: 2 << 20, TTT: pdu.ReservedTag, InitiatorSNs: sns,
 		}, len(text)), nil, []byte(text))
 	case 10:
-		switch rapid.IntRange(0, 3).Draw(t, "event") {
+		switch rapid.IntRange(0, 7).Draw(t, "event") {
 		case 0:
 			c.Ping()
 		case 1:
@@ -159,6 +197,20 @@ func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
 			p.settle()
 		case 2:
 			p.s.RequestLogout(1)
+		case 3:
+			p.s.RemoveUnit(0)
+			p.settle()
+		case 4:
+			p.s.Report(0, scsi.AttentionLUNsChanged)
+		case 5:
+			c.Lost()
+			p.settle()
+		case 6:
+			if rapid.IntRange(0, 4).Draw(t, "drop") == 0 {
+				p.s.Quiesce()
+				p.s.Drop()
+				p.settle()
+			}
 		}
 	case 11:
 		raw := rapid.SliceOfN(rapid.Byte(), pdu.BHSLen, pdu.BHSLen).Draw(t, "raw")

@@ -55,12 +55,22 @@ func (c *Conn) Take(dst []PDU, maxBytes int) []PDU {
 	n := 0
 	for n < len(c.out) && len(dst) < cap(dst) && maxBytes > 0 {
 		i := &c.out[n]
+		f := i.fence
 		if i.task != nil && i.task.aborted {
 			t := i.task
 			*i = item{}
 			n++
 			c.cut = cut{}
+			c.s.lift(f)
 			c.s.retire(t) // may queue a NOP-In, which moves c.out
+			continue
+		}
+		if c.holds(i) {
+			break
+		}
+		if f != nil && f.conn != c {
+			*i = item{}
+			n++
 			continue
 		}
 		dst = append(dst, PDU{})
@@ -70,9 +80,11 @@ func (c *Conn) Take(dst []PDU, maxBytes int) []PDU {
 			c.stamp(p, i.stat)
 			*i = item{}
 			n++
+			c.pass(f)
 		} else if c.takeStatus(i.task, p) {
 			*i = item{}
 			n++
+			c.pass(f)
 		}
 		maxBytes -= len(p.Data()) + pdu.BHSLen
 	}

@@ -91,6 +91,8 @@ type Session struct {
 	order    order
 	deferred []held // task management functions that wait for commands before them
 	orphans  orphans
+	fences   []*fence // not done, oldest first
+	fenced   bool     // the next status gets one: it tells of a reset by another nexus
 	units    map[scsi.LUN]*unit
 	tasks    map[pdu.ITT]*Task
 

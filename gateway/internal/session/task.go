@@ -282,7 +282,12 @@ func (s *Session) executed(t *Task) {
 	t.stage = stageSending
 	t.out.buf.release() // its bytes are used up; data-in has a buffer of its own
 	t.out.buf = nil
-	t.conn.enqueue(item{task: t})
+	if s.fenced {
+		s.fenced = false
+		t.conn.enqueueFenced(item{task: t})
+	} else {
+		t.conn.enqueue(item{task: t})
+	}
 	s.leave(t)
 }
 

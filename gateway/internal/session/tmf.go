@@ -43,7 +43,7 @@ func (c *Conn) receiveTMF(h *pdu.Header) error {
 	if err != nil {
 		return err
 	}
-	c.respondTMF(c.manage(&p))
+	c.respondTMF(c.manage(&p), scopeOf(h) != scopeTask)
 	if p.Function == pdu.TMFTargetColdReset {
 		c.s.cfg.Env.ColdReset()
 		for _, o := range c.s.conns {
@@ -163,7 +163,10 @@ func (s *Session) terminate(asked *Conn, match func(*Task) bool) {
 }
 
 // AbortUnit aborts the session's tasks on lun, because another nexus reset the logical unit.
-func (s *Session) AbortUnit(lun scsi.LUN) { s.terminate(nil, on(lun)) }
+func (s *Session) AbortUnit(lun scsi.LUN) {
+	s.terminate(nil, on(lun))
+	s.fenced = true
+}
 
 // RemoveUnit ends the session's tasks on lun, which is no longer mapped. Those that run are fenced and end with LOGICAL
 // UNIT NOT SUPPORTED, unless they were done; the others find that for themselves.
@@ -219,8 +222,13 @@ func (s *Session) skip() {
 	}
 }
 
-func (c *Conn) respondTMF(r pdu.TMFResponse) {
-	var h pdu.Header
-	r.AppendHeader(h[:0], 0)
-	c.enqueueHeader(h, statAdvance)
+// respondTMF answers a function; many says that it ended the tasks of others too, whose responses come before the answer.
+func (c *Conn) respondTMF(r pdu.TMFResponse, many bool) {
+	i := item{stat: statAdvance}
+	r.AppendHeader(i.head[:0], 0)
+	if many {
+		c.enqueueFenced(i)
+	} else {
+		c.enqueue(i)
+	}
 }
