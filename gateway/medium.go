@@ -56,7 +56,10 @@ type medium struct {
 	}
 }
 
-var _ scsi.Backend = (*medium)(nil)
+var (
+	_ scsi.Backend = (*medium)(nil)
+	_ scsi.Fencer  = (*medium)(nil)
+)
 
 // tenancy returns the handle for a command of ctx, after it was confirmed if it is in doubt.
 func (m *medium) tenancy(ctx context.Context) (*volume.Handle, error) {
@@ -229,6 +232,9 @@ func (m *medium) lose(h *volume.Handle) {
 		m.mu.handle, m.mu.lost = nil, false
 	})
 }
+
+// Fence implements scsi.Fencer.
+func (m *medium) Fence() { m.fence() }
 
 // fence makes the commands that were cancelled by now without effect.
 func (m *medium) fence() {

@@ -134,7 +134,7 @@ func (ms *mediums) Abort(id layout.VolumeID, initiator string) {
 	m := ms.mu.open[mediumKey{id, initiator}]
 	ms.mu.Unlock()
 	if m != nil {
-		m.fence()
+		m.Fence()
 	}
 }
 

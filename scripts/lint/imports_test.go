@@ -35,9 +35,20 @@ var table = []rule{
 		only: "std", ban: noIO, why: "scsi never knows iSCSI",
 	},
 	{
-		from: "gateway/internal/scsi/...", except: []string{"gateway/internal/scsi"},
+		from: "gateway/internal/scsi/...", except: []string{
+			"gateway/internal/scsi", "gateway/internal/scsi/attention", "gateway/internal/scsi/thirdparty",
+		},
 		inside: []string{"storage/reservation", "gateway/internal/scsi/vpd"},
 		only:   "std", ban: noIO, why: "a part of scsi stands alone",
+	},
+	{
+		from: "gateway/internal/scsi/attention", inside: []string{"gateway/internal/scsi/sense"},
+		only: "std", ban: noIO, why: "a queue of sense codes",
+	},
+	{
+		from:   "gateway/internal/scsi/thirdparty",
+		inside: []string{"gateway/internal/scsi/odx", "gateway/internal/scsi/sense", "gateway/internal/scsi/xcopy"},
+		only:   "std", ban: noIO, why: "the copy manager joins its codecs and knows no logical unit",
 	},
 	{
 		from: "gateway/internal/login", inside: []string{"gateway/internal/pdu"},

@@ -3,45 +3,10 @@ package scsi
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
-
-func TestAttentionOrder(t *testing.T) {
-	var q attentions
-	for _, code := range []SenseCode{AttentionPowerOn, AttentionCapacityChanged, AttentionPowerOn, AttentionLUNsChanged} {
-		q.add(code)
-	}
-	q.drop(AttentionCapacityChanged)
-	for _, want := range []SenseCode{AttentionPowerOn, AttentionLUNsChanged} {
-		if code, ok := q.take(); !ok || code != want {
-			t.Fatalf("%v %v, want %v", code, ok, want)
-		}
-	}
-	if code, ok := q.take(); ok {
-		t.Fatalf("%v is left", code)
-	}
-	for i := range attentionMax {
-		q.add(Sense(6, 0x10, byte(i)))
-	}
-	q.add(AttentionLUNsChanged)
-	if code, _ := q.take(); code != AttentionPowerOn {
-		t.Errorf("overflow gave %v", code)
-	}
-	if _, ok := q.take(); ok {
-		t.Error("overflow left more than one")
-	}
-	q.add(AttentionLUNsChanged)
-	q.reset(AttentionDeviceReset)
-	if code, _ := q.take(); code != AttentionDeviceReset {
-		t.Errorf("reset gave %v", code)
-	}
-	if _, ok := q.take(); ok || q.pending.Load() {
-		t.Error("reset left more than one")
-	}
-}
 
 func TestAttentionReported(t *testing.T) {
 	r := disk512(t)
@@ -75,39 +40,6 @@ func TestAttentionReported(t *testing.T) {
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionSpaceThreshold)
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), AttentionLUNsChanged)
 	wantGood(t, at(t, r.nexus, 0, cdbTestUnitReady))
-}
-
-func TestAttentionRestored(t *testing.T) {
-	overflow := []SenseCode{AttentionPowerOn}
-	for name, c := range map[string]struct {
-		meanwhile []SenseCode // added after the condition was taken
-		reset     SenseCode
-		want      []SenseCode
-	}{
-		"alone":    {want: []SenseCode{AttentionModeChanged}},
-		"first":    {meanwhile: []SenseCode{AttentionLUNsChanged}, want: []SenseCode{AttentionModeChanged, AttentionLUNsChanged}},
-		"again":    {meanwhile: []SenseCode{AttentionLUNsChanged, AttentionModeChanged}, want: []SenseCode{AttentionLUNsChanged, AttentionModeChanged}},
-		"reset":    {reset: AttentionDeviceReset, want: []SenseCode{AttentionDeviceReset}},
-		"overflow": {meanwhile: []SenseCode{1, 2, 3, 4, 5, 6, 7, 8}, want: overflow},
-	} {
-		var q attentions
-		q.add(AttentionModeChanged)
-		taken, _ := q.take()
-		for _, code := range c.meanwhile {
-			q.add(code)
-		}
-		if c.reset != NoSense {
-			q.reset(c.reset)
-		}
-		q.restore(taken)
-		var got []SenseCode
-		for code, ok := q.take(); ok; code, ok = q.take() {
-			got = append(got, code)
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
 }
 
 // soon is a context that ends when it has been looked at a number of times.

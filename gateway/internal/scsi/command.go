@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sense"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
 )
 
 // Command is one SCSI command and, after Nexus.Execute, its outcome. It is meant to be reused: Reset, fill in the
@@ -53,6 +54,7 @@ type Command struct {
 	buffer   []byte // what Alloc returned, for when the command begins anew
 	// attention is the unit attention that the outcome reports, NoSense if it reports none. It has left its queue.
 	attention SenseCode
+	running   thirdparty.Running
 	small     [replyInline]byte
 }
 

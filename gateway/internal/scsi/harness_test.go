@@ -3,11 +3,13 @@ package scsi
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // memory is a Backend over a slice. Methods are atomic against each other.
@@ -129,6 +131,9 @@ var testPort = TargetPort{
 	Protocol:   5,
 }
 
+// testCopies is the copy manager of all rigs; its clock stands still.
+var testCopies = NewCopyManager(func() time.Time { return time.Unix(1, 0) }, rand.Reader)
+
 func testConfig(blocks int64, blockLength int) UnitConfig {
 	c := UnitConfig{
 		Identity: Identity{
@@ -170,6 +175,7 @@ func (r *rig) login(attention SenseCode) *Nexus {
 	return NewNexus(NexusConfig{
 		InitiatorPort: "iqn.x:host,i,0x1", InitiatorName: "iqn.x:host", TargetPort: testPort,
 		Attention: attention, TaskManagement: TaskAbort | TaskAbortSet | TaskClearSet | TaskUnitReset,
+		Copies: testCopies,
 	}, r.luns)
 }
 

@@ -16,7 +16,7 @@ func inquiry(_ context.Context, a *attachment, c *Command) {
 		a.refuse(c, InvalidFieldInCDB, cdbField(2, 7))
 	default:
 		config := &a.unit.config
-		data := vpd.Inquiry{Peripheral: vpd.Disk, TPGS: config.TPGS, MultiPort: config.MultiPort}
+		data := vpd.Inquiry{Peripheral: vpd.Disk, TPGS: config.TPGS, MultiPort: config.MultiPort, ThirdParty: true}
 		c.reply(data.Append(c.small[:0], config.Identity), allocation)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-const standardInquiry = `00 00 06 12 5B 00 00 02
+const standardInquiry = `00 00 06 12 5B 08 00 02
 	4153484C41522020 383941424344454620766F6C756D6520 30303031
 	0000000000000000000000000000000000000000 0000
 	00A0 0960 0460 04C0 0000 0000 0000 0000
@@ -27,7 +27,7 @@ func TestInquiryStandard(t *testing.T) {
 	config := testConfig(8, 512)
 	config.MultiPort, config.TPGS = true, 1
 	data := newRig(t, config).good("12 00 00 00FF 00")
-	if data[5] != 0x10 || data[6] != 0x10 {
+	if data[5] != 0x18 || data[6] != 0x10 {
 		t.Errorf("TPGS and MULTIP: %02X %02X", data[5], data[6])
 	}
 }
@@ -37,7 +37,7 @@ func TestInquiryVPD(t *testing.T) {
 		name, page, want string
 		block            int
 	}{
-		{"supported", "00", "00 00 0007 00 80 83 86 B0 B1 B2", 512},
+		{"supported", "00", "00 00 0008 00 80 83 86 8F B0 B1 B2", 512},
 		{"serial", "80", "00 80 0010 30313233343536373839616263646566", 512},
 		{"identification", "83", `00 83 006C
 			01 03 00 10 600102030405060708090A0B0C0D0E0F

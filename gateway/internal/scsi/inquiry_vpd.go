@@ -1,10 +1,13 @@
 package scsi
 
-import "github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
+import (
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
+)
 
 // vpdPages are the vital product data pages, in ascending order.
 var vpdPages = [...]byte{
-	vpd.PageSupported, vpd.PageSerial, vpd.PageIdentification, vpd.PageExtended,
+	vpd.PageSupported, vpd.PageSerial, vpd.PageIdentification, vpd.PageExtended, vpd.PageThirdParty,
 	vpd.PageBlockLimits, vpd.PageBlockCharacteristics, vpd.PageProvisioning,
 }
 
@@ -21,6 +24,8 @@ func (a *attachment) inquiryVPD(c *Command, page byte, allocation uint64) {
 		p = vpd.AppendIdentification(p, id, a.nexus.config.TargetPort)
 	case vpd.PageExtended:
 		p = vpd.AppendExtended(p, SenseMax)
+	case vpd.PageThirdParty:
+		p = thirdparty.AppendPage(p, a.unit.BlockLength())
 	case vpd.PageBlockLimits:
 		p = a.unit.blockLimits().Append(p)
 	case vpd.PageBlockCharacteristics:

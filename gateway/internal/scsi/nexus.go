@@ -28,6 +28,9 @@ type NexusConfig struct {
 	// TaskManagement is what the transport supports, for REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS.
 	TaskManagement TaskManagement
 
+	// Copies is the copy manager of the gateway; nil: there is none, and third-party copies answer 05/55/03.
+	Copies *CopyManager
+
 	// Aborted, when not nil, is called when another nexus resets a logical unit that this one sees: the commands that
 	// it has there are over and get no status. It must not block and must not call into this package.
 	Aborted func(lun LUN)
@@ -149,10 +152,10 @@ func (n *Nexus) remap(mappings []Mapping) {
 			continue
 		}
 		if changed {
-			now.attentions.add(AttentionLUNsChanged)
+			now.attentions.Add(AttentionLUNsChanged)
 		}
 		if was.readOnly != now.readOnly {
-			now.attentions.add(AttentionModeChanged)
+			now.attentions.Add(AttentionModeChanged)
 		}
 	}
 }
@@ -171,7 +174,7 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 		} else {
 			a.listener = &listener{nexus: n, lun: m.LUN}
 			if n.config.Attention != NoSense {
-				a.attentions.add(n.config.Attention)
+				a.attentions.Add(n.config.Attention)
 			}
 			m.Unit.attach(a.listener)
 		}
@@ -205,7 +208,7 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 	if code := c.attention; code != NoSense {
 		if err := ctx.Err(); err != nil {
 			c.clearResult()
-			a.attentions.restore(code)
+			a.attentions.Restore(code)
 			return err
 		}
 	}

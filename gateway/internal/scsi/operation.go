@@ -37,6 +37,7 @@ const (
 	writes                         // changes the medium: refused on a read-only mapping
 	dataIn                         // may send data to the initiator
 	dataOut                        // may take data from the initiator
+	copies                         // may change the medium of other logical units, and sees to their protection
 	whileErased                    // runs while the volume is sanitized (SBC-4 4.11)
 	ignoreUA                       // runs with a unit attention pending, which it neither reports nor clears (SAM-5 5.14)
 )
@@ -142,7 +143,7 @@ type Class struct {
 	// Medium is set when the command may block in the Backend. Without it Execute answers at once, from memory.
 	Medium bool
 
-	// Writes is set when the command may change the medium.
+	// Writes is set when the command may change the medium, or that of another logical unit (Command.FenceElsewhere).
 	Writes bool
 
 	// Direction is the direction that the command's data can have; there need not be any.
@@ -158,7 +159,7 @@ func Classify(cdb []byte) Class {
 	if o == nil {
 		return Class{}
 	}
-	c := Class{Medium: o.traits&medium != 0, Writes: o.traits&writes != 0}
+	c := Class{Medium: o.traits&medium != 0, Writes: o.traits&(writes|copies) != 0}
 	switch {
 	case o.traits&dataIn != 0:
 		c.Direction = DirectionIn
@@ -191,7 +192,7 @@ func (a *attachment) admit(c *Command) *operation {
 		return nil
 	}
 	if op.traits&ignoreUA == 0 {
-		if code, ok := a.attentions.take(); ok {
+		if code, ok := a.attentions.Take(); ok {
 			a.fail(c, senseData{Code: code})
 			return nil
 		}

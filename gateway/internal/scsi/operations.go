@@ -104,6 +104,20 @@ var allOperations = newOperationList([]operation{
 	{"PERSISTENT RESERVE OUT, REGISTER AND MOVE", persistentReserve(0x5F, 7, 0xFF, len4), true, 0, medium | dataOut, timeoutMedium, persistentReserveOut},
 
 	// 16-byte CDBs
+	{"EXTENDED COPY(LID1)", cdbCopy(0x83, 0x00, 0, 0, 0), true, 0, medium | copies | dataOut, timeoutMedium, extendedCopy},
+	{"POPULATE TOKEN", cdbCopy(0x83, 0x10, 0, 0xFF, 0x3F), true, 0, medium | dataOut, timeoutMedium, populateToken},
+	{
+		"WRITE USING TOKEN", cdbCopy(0x83, 0x11, 0, 0xFF, 0x3F), true, 0,
+		medium | writes | dataOut, timeoutMedium, writeUsingToken,
+	},
+	{"RECEIVE COPY STATUS(LID1)", cdbCopy(0x84, 0x00, 0xFF, 0, 0), true, 0, dataIn, timeoutShort, receiveCopyStatus},
+	{"RECEIVE COPY OPERATING PARAMETERS", cdbCopy(0x84, 0x03, 0xFF, 0, 0), true, 0, dataIn, timeoutShort, receiveCopyParameters},
+	{"RECEIVE COPY FAILURE DETAILS(LID1)", cdbCopy(0x84, 0x04, 0xFF, 0, 0), true, 0, dataIn, timeoutShort, receiveCopyFailure},
+	{
+		"RECEIVE ROD TOKEN INFORMATION",
+		[]byte{0x84, 0x07, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0},
+		true, 0, dataIn, timeoutShort, receiveRODTokenInformation,
+	},
 	{"READ(16)", cdb16(0x88, 0x18, lba, len4, 0x3F), false, oldRead, medium | dataIn, timeoutMedium, read16},
 	{
 		"COMPARE AND WRITE",
@@ -178,6 +192,15 @@ func cdb10(opcode, options, lba, group, length byte) []byte {
 // persistentReserve is the usage data of OPCODE, SERVICE ACTION, SCOPE and TYPE, 0(2), LENGTH(4, or its low 2), CONTROL.
 func persistentReserve(opcode, action, scopeType, length byte) []byte {
 	return []byte{opcode, action, scopeType, 0, 0, length, length, len2, len2, 0}
+}
+
+// cdbCopy is the usage data of OPCODE, SERVICE ACTION, LIST IDENTIFIER, reserved(3), LIST IDENTIFIER(4), LENGTH(4), GROUP
+// NUMBER, CONTROL; the list identifier is in one of the two places.
+func cdbCopy(opcode, action, list1, list4, group byte) []byte {
+	return []byte{
+		opcode, action, list1, 0, 0, 0, list4, list4, list4, list4,
+		len4, len4, len4, len4, group, 0,
+	}
 }
 
 // cdb12 is the usage data of OPCODE, byte 1, LBA(4), LENGTH(4), GROUP NUMBER, CONTROL.

@@ -34,7 +34,7 @@ func (n *Nexus) replyLUNs(c *Command) (field fieldPointer, bad bool) {
 	binary.BigEndian.PutUint32(list, uint32(8*len(attachments)))
 	for _, a := range attachments {
 		list = binary.BigEndian.AppendUint64(list, uint64(FlatLUN(a.lun)))
-		a.attentions.drop(AttentionLUNsChanged)
+		a.attentions.Drop(AttentionLUNsChanged)
 	}
 	c.reply(list, uint64(allocation))
 	return fieldPointer{}, false

@@ -28,7 +28,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 			action := binary.BigEndian.Uint16(d[2:])
 			seen[key{d[0], action}] = true
 			flags := byte(0)
-			if bytes.IndexByte([]byte{0x48, 0x5E, 0x5F, 0x9E, 0xA3}, d[0]) >= 0 {
+			if bytes.IndexByte([]byte{0x48, 0x5E, 0x5F, 0x83, 0x84, 0x9E, 0xA3}, d[0]) >= 0 {
 				flags |= 1
 			} else if action != 0 {
 				t.Errorf("%02X: service action %d without SERVACTV", d[0], action)
@@ -85,6 +85,13 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x5F, 5},
 		{0x5F, 6},
 		{0x5F, 7},
+		{0x83, 0x00},
+		{0x83, 0x10},
+		{0x83, 0x11},
+		{0x84, 0x00},
+		{0x84, 0x03},
+		{0x84, 0x04},
+		{0x84, 0x07},
 		{0x88, 0},
 		{0x89, 0},
 		{0x8A, 0},
@@ -180,7 +187,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: ignores what it looks at", op.name)
 		}
 		class := Classify(op.usage)
-		if class.Medium != (op.traits&medium != 0) || class.Writes != (op.traits&writes != 0) || Name(op.usage) != op.name {
+		if class.Medium != (op.traits&medium != 0) || class.Writes != (op.traits&(writes|copies) != 0) || Name(op.usage) != op.name {
 			t.Errorf("%s: %+v", op.name, class)
 		}
 		want := DirectionNone

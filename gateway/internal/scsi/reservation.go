@@ -62,7 +62,7 @@ func (u *LogicalUnit) SetReservations(r *Reservations) {
 			continue
 		}
 		r.State.Told(l.nexus.config.Reservation, old.State.Version, func(a reservation.Attention, abort bool) {
-			l.attentions.add(reservationAttentions[a])
+			l.attentions.Add(reservationAttentions[a])
 			if abort {
 				over = append(over, l)
 			}
@@ -88,6 +88,11 @@ var reservationAttentions = [...]SenseCode{
 
 // permits judges a command by what is known of the reservations; seen is that, nil while nothing is reserved.
 func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok bool) {
+	return a.allows(conflict.Class(c.CDB, op.traits&writes != 0))
+}
+
+// allows judges commands of a class.
+func (a *attachment) allows(class reservation.Class) (seen *Reservations, ok bool) {
 	seen = a.unit.reserved.now.Load()
 	if seen == nil || !seen.State.Restricts() {
 		return nil, true
@@ -97,7 +102,7 @@ func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok 
 		p = conflict.NewPermit(seen.State, a.nexus.config.Reservation)
 		a.permit.Store(p)
 	}
-	return seen, p.Allows(conflict.Class(c.CDB, op.traits&writes != 0))
+	return seen, p.Allows(class)
 }
 
 // perform runs a command that was admitted, if the reservations let it. A command that waits for the medium anyway is not

@@ -30,6 +30,8 @@ const (
 	SpaceAllocationFailed      SenseCode = 0x072707
 	CommandsClearedByServer    SenseCode = 0x0B2F02
 	MiscompareDuringVerify     SenseCode = 0x0E1D00
+	OperationInProgress        SenseCode = 0x050016 // of a list identifier that is in use
+	InsufficientResources      SenseCode = 0x055503
 	AttentionPowerOn           SenseCode = 0x062900 // power on, reset, or bus device reset occurred
 	AttentionTargetReset       SenseCode = 0x062902 // the whole target was reset (SCSI BUS RESET OCCURRED)
 	AttentionDeviceReset       SenseCode = 0x062903 // logical unit reset

@@ -6,7 +6,7 @@ package scsi
 // NoSense and 0 when none does, and for a lun that is absent (QUERY ASYNCHRONOUS EVENT, SAM-5 section 7.10).
 func (n *Nexus) PendingAttention(lun LUN) (code SenseCode, waiting int) {
 	if a := n.lookup(lun); a != nil {
-		return a.attentions.peek()
+		return a.attentions.Peek()
 	}
 	return NoSense, 0
 }
@@ -15,19 +15,6 @@ func (n *Nexus) PendingAttention(lun LUN) (code SenseCode, waiting int) {
 // unit attention 29/07 for it, and nothing else; other nexuses find nothing. The caller ends its commands first.
 func (n *Nexus) ResetNexus() {
 	for _, a := range n.view.Load().sorted {
-		a.attentions.reset(AttentionNexusLoss)
+		a.attentions.Reset(AttentionNexusLoss)
 	}
-}
-
-// peek returns the oldest condition, which stays, and how many wait.
-func (q *attentions) peek() (code SenseCode, waiting int) {
-	if !q.pending.Load() {
-		return NoSense, 0
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.mu.n == 0 {
-		return NoSense, 0
-	}
-	return q.mu.codes[0], q.mu.n
 }

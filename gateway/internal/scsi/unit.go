@@ -6,8 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/attention"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
 
@@ -29,7 +31,7 @@ func DefaultLimits() Limits { return lu.DefaultLimits() }
 // LogicalUnit is one volume as a SCSI device, shared by all nexuses of this process that see it. Its methods may be
 // called from any goroutine.
 //
-// Lock order: LUNMap.mu, then LogicalUnit.mu, then attentions.mu. None is held during I/O or a callback.
+// Lock order: LUNMap.mu, then LogicalUnit.mu, then that of an attention.Queue. None is held during I/O or a callback.
 type LogicalUnit struct {
 	config     UnitConfig
 	shift      uint           // log2 of the logical block length
@@ -38,6 +40,7 @@ type LogicalUnit struct {
 	operations *operationList // for the commands that report on commands
 	buffers    sync.Pool      // *[]byte of bufferSize
 	reserved   reserved
+	copies     thirdparty.Copies
 
 	mu struct {
 		sync.Mutex
@@ -52,8 +55,9 @@ const bufferSize = 1 << 20
 type listener struct {
 	nexus      *Nexus
 	lun        uint16
-	attentions attentions
+	attentions attention.Queue
 	permit     atomic.Pointer[conflict.Permit] // what the reservations let the nexus do, as it was last judged
+	results    thirdparty.Results
 }
 
 // NewLogicalUnit checks config and makes the logical unit.
@@ -102,7 +106,7 @@ func (u *LogicalUnit) SetCapacity(bytes int64) error {
 	}
 	u.blocks.Store(next)
 	for l := range u.mu.listeners {
-		l.attentions.add(AttentionCapacityChanged)
+		l.attentions.Add(AttentionCapacityChanged)
 	}
 	return nil
 }
@@ -113,7 +117,7 @@ func (u *LogicalUnit) Attention(code SenseCode, except *Nexus) {
 	defer u.mu.Unlock()
 	for l := range u.mu.listeners {
 		if l.nexus != except {
-			l.attentions.add(code)
+			l.attentions.Add(code)
 		}
 	}
 }
@@ -125,12 +129,13 @@ func (u *LogicalUnit) reset(by *Nexus, code SenseCode) {
 	u.settings.Store(uint32(u.defaultModes()))
 	others := make([]*listener, 0, len(u.mu.listeners))
 	for l := range u.mu.listeners {
-		l.attentions.reset(code)
+		l.attentions.Reset(code)
 		if l.nexus != by {
 			others = append(others, l)
 		}
 	}
 	u.mu.Unlock()
+	u.copies.Reset()
 	for _, l := range others {
 		if f := l.nexus.config.Aborted; f != nil {
 			f(FlatLUN(l.lun))

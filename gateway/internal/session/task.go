@@ -341,6 +341,7 @@ func (s *Session) abortWhere(match func(*Task) bool) int {
 		n++
 		if t.stage == stageRunning {
 			t.cancel() // before the fence, which reaches what was cancelled by then
+			t.cmd.FenceElsewhere()
 			if t.class.Writes && !slices.Contains(fences, t.cmd.LUN) {
 				fences = append(fences, t.cmd.LUN)
 			}

@@ -2,11 +2,13 @@ package target
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -43,6 +45,7 @@ type Limits struct {
 type Registry struct {
 	mediums Mediums
 	limits  Limits
+	copies  *scsi.CopyManager
 	now     atomic.Pointer[snapshot]
 
 	mu struct {
@@ -67,7 +70,7 @@ type sharedMap struct {
 
 // New returns a registry that exports nothing yet.
 func New(mediums Mediums, limits Limits) *Registry {
-	r := &Registry{mediums: mediums, limits: limits}
+	r := &Registry{mediums: mediums, limits: limits, copies: scsi.NewCopyManager(time.Now, rand.Reader)}
 	r.now.Store(&snapshot{})
 	r.mu.units = map[uint64]*scsi.LogicalUnit{}
 	r.mu.maps = map[mapKey]*sharedMap{}

@@ -105,6 +105,7 @@ func (s *Session) Attach(control Control) (*scsi.Nexus, error) {
 		},
 		Attention:      attention,
 		TaskManagement: s.taskManagement(),
+		Copies:         s.r.copies,
 		Aborted:        s.wasReset,
 	}, s.r.useMap(s.key()))
 	return s.nexus, nil

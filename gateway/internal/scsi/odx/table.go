@@ -111,7 +111,7 @@ func (t *Table) Find(token *Token) (*Content, *Refusal) {
 	defer t.mu.Unlock()
 	e := t.findLocked(token)
 	if e == nil {
-		return nil, refuse(senseUnknown, 16)
+		return nil, Unknown()
 	}
 	now := t.now()
 	if now.Sub(e.used) > e.timeout {

@@ -39,6 +39,12 @@ func (t *Token) Check() *Refusal {
 	return nil
 }
 
+// Unknown is the answer to a token that nobody made.
+func Unknown() *Refusal { return refuse(senseUnknown, 16) }
+
+// OffsetBeyond is the answer to a WRITE USING TOKEN that asks for more than the token stands for.
+func OffsetBeyond() *Refusal { return refuse(senseField, 8) }
+
 // newToken encodes a token for data of which c tells, under a number and randomLength random bytes.
 func newToken(c *Content, number uint64, random []byte) *Token {
 	t := &Token{}

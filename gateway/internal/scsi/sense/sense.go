@@ -2,10 +2,12 @@
 //
 //	fixed       70 | 00 | FLAGS KEY | INFORMATION(4) | 0A | 0(4) | ASC ASCQ | 00 | SKS(3)
 //	descriptor  72 | KEY | ASC ASCQ | 0(3) | LENGTH | { 00 0A 80 00 INFORMATION(8) } { 02 06 0 0 SKS(3) 0 }
+//	            { 01 0A 00 00 COMMAND-SPECIFIC INFORMATION(8) }
 //
 // The sense key specific bytes (SKS) say where a bad field begins, or how far an operation is:
 //
 //	field     SKSV(7) C/D(6) BPV(3) BIT POINTER(2..0) | FIELD POINTER(2)
+//	segment   SKSV(7) SD(5) BPV(3) BIT POINTER(2..0) | FIELD POINTER(2)
 //	progress  SKSV(7) | PROGRESS INDICATION(2), in 65536th
 package sense
 
@@ -54,6 +56,7 @@ type specific uint8
 const (
 	none specific = iota
 	pointer
+	segment
 	progress
 )
 
@@ -74,12 +77,18 @@ func InData(at, bit int) Field {
 	return Field{kind: pointer, data: true, at: uint16(at), bit: int8(bit)}
 }
 
+// InSegment points into the segment descriptor at which EXTENDED COPY failed (SPC-4 4.5.2.4.5).
+func InSegment(at int) Field { return Field{kind: segment, at: uint16(at), bit: -1} }
+
 // Progress tells how much of an operation is done, in 65536th.
 func Progress(done uint16) Field { return Field{kind: progress, at: done} }
 
 // put writes the three SKS bytes.
 func (f Field) put(p []byte) {
 	p[0] = 0x80
+	if f.kind == segment {
+		p[0] |= 0x20
+	}
 	if f.kind == pointer {
 		if !f.data {
 			p[0] |= 0x40
@@ -97,6 +106,11 @@ type Data struct {
 	Info    uint64 // INFORMATION: an LBA or an offset
 	HasInfo bool
 	Field   Field
+
+	// Specific is COMMAND-SPECIFIC INFORMATION: of COPY ABORTED the number of the segment descriptor. It does not go
+	// with INFORMATION.
+	Specific    uint64
+	HasSpecific bool
 }
 
 // Put encodes d into p, which must have room for Max bytes, and returns the encoding's length.
@@ -119,6 +133,9 @@ func (d Data) putFixed(p []byte) int {
 	}
 	p[2] = d.Code.Key()
 	p[7] = 10
+	if d.HasSpecific && d.Specific <= math.MaxUint32 {
+		binary.BigEndian.PutUint32(p[8:], uint32(d.Specific))
+	}
 	p[12], p[13] = d.Code.ASC(), d.Code.ASCQ()
 	if d.Field.kind != none {
 		d.Field.put(p[15:])
@@ -137,6 +154,11 @@ func (d Data) putDescriptor(p []byte) int {
 	if d.HasInfo {
 		p[n], p[n+1], p[n+2] = 0x00, 0x0A, 0x80
 		binary.BigEndian.PutUint64(p[n+4:], d.Info)
+		n += 12
+	}
+	if d.HasSpecific && !d.HasInfo {
+		p[n], p[n+1] = 0x01, 0x0A
+		binary.BigEndian.PutUint64(p[n+4:], d.Specific)
 		n += 12
 	}
 	if d.Field.kind != none {

@@ -34,6 +34,11 @@ func TestFormats(t *testing.T) {
 			"72 02 041B 000000 08 02 06 0000 808001 00",
 		},
 		{
+			"segment", Data{Code: New(10, 0x0D, 2), Field: InSegment(6), Specific: 3, HasSpecific: true},
+			"70 00 0A 00000000 0A 00000003 0D02 00 A00006",
+			"72 0A 0D02 000000 14 01 0A 00 00 0000000000000003 02 06 0000 A00006 00",
+		},
+		{
 			"information", Data{Code: New(0xE, 0x1D, 0), Info: 0x01020304, HasInfo: true},
 			"F0 00 0E 01020304 0A 00000000 1D00 00 000000",
 			"72 0E 1D00 000000 0C 00 0A 80 00 0000000001020304",

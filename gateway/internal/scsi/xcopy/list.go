@@ -44,7 +44,7 @@ type Usage byte
 // Values of Usage.
 const (
 	UsageHold    Usage = 0 // the result is kept
-	UsageDiscard Usage = 2 // the result need not be kept when the command ended with GOOD; it is
+	UsageDiscard Usage = 2 // the result need not be kept when the command ended with GOOD
 	UsageNone    Usage = 3 // there is no list identifier, so nobody can ask for the result
 )
 
