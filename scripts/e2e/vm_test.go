@@ -123,3 +123,35 @@ func TestVMChap(t *testing.T) {
 		"--mutual-user", mutualUser, "--mutual-secret-file", secret("out", mutualSecret))
 	guest(t, "chap.sh", u.portal, u.target, "0", chapUser, chapSecret, mutualUser, mutualSecret)
 }
+
+// TestVMMoved has open-iscsi in the middle of its I/O when its target is redirected to the other gateway: it is asked to log
+// out, logs in again, is sent on, and its I/O goes on.
+func TestVMMoved(t *testing.T) {
+	const target = "iqn.2026-11.dev.ashlar.test:moved"
+	cl := startCluster(t, cluster.Options{Gateways: 2})
+	admin(t, cl, "volume", "create", "moved", "--size", "64MiB")
+	admin(t, cl, "target", "create", target)
+	admin(t, cl, "target", "map", target, "--lun", "0", "--volume", "moved")
+	admin(t, cl, "target", "allow", target, "--initiator", "*")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			out, err := cl.Admin(ctx, "volume", "show", "moved", "-o", "json")
+			if err == nil && strings.Contains(string(out), `"gateway": "gateway-1"`) { // the host has attached there
+				if out, err := cl.Admin(ctx, "target", "redirect", target, "--to", cl.Portals[1]); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	if out := guest(t, "moved.sh", cl.Portals[0], target, "0", cl.Portals[1]); !strings.Contains(out, "moved to "+cl.Portals[1]) {
+		t.Errorf("the host did not move:\n%s", out)
+	}
+}
