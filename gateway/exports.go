@@ -100,6 +100,9 @@ func newMap(v *metav1.Volume) *layout.Map {
 // productRevision is the product revision level that hosts see; it is the version of the SCSI behaviour, not of a release.
 const productRevision = "0001"
 
+// atomicBlocks is what WRITE ATOMIC writes unless the stripe unit is shorter, in logical blocks.
+const atomicBlocks = 256
+
 func newUnit(v *metav1.Volume) scsi.UnitConfig {
 	u := scsi.UnitConfig{
 		Identity: scsi.Identity{
@@ -112,7 +115,7 @@ func newUnit(v *metav1.Volume) scsi.UnitConfig {
 	copy(u.Identity.NAA[:], v.GetNaa())
 	// An atomic write stays within one stripe unit, and so within one chunk.
 	unit := int64(v.GetStripeUnit())
-	u.Limits.MaxAtomic = min(u.Limits.MaxAtomic, unit&-unit)
+	u.Limits.MaxAtomic = min(atomicBlocks*int64(v.GetLogicalBlock()), unit&-unit)
 	return u
 }
 

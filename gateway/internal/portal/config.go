@@ -40,7 +40,8 @@ type Config struct {
 	// LoginTimeout bounds the login phase of a connection.
 	LoginTimeout time.Duration
 	// PingInterval is how long a connection may be silent before the initiator is asked whether it is there, and
-	// PingTimeout how long it has for the answer. 0 for PingInterval: it is not asked.
+	// PingTimeout how long it has for the answer: longer than a minute, for hosts are paused and programs sleep that long, and
+	// lose their unit attentions with the session. 0 for PingInterval: it is not asked.
 	PingInterval, PingTimeout time.Duration
 	// SendTimeout is how long a write to a connection may take without the peer taking all of it.
 	SendTimeout time.Duration
@@ -74,7 +75,7 @@ func Default() Config {
 		AnnounceLUNs:        true,
 		LoginTimeout:        15 * time.Second,
 		PingInterval:        5 * time.Second,
-		PingTimeout:         5 * time.Second,
+		PingTimeout:         90 * time.Second,
 		SendTimeout:         30 * time.Second,
 		FinishTimeout:       3 * time.Second,
 		ReplaceTimeout:      5 * time.Second,
