@@ -23,6 +23,7 @@ type initiator struct {
 	cid    pdu.CID
 	digest bool
 	attr   pdu.TaskAttr // of rw
+	lun    pdu.LUN      // of rw
 }
 
 // answer is one PDU from the target.
@@ -155,7 +156,7 @@ func (i *initiator) sns() pdu.InitiatorSNs {
 func (i *initiator) rw(op byte, lba uint32, length int, data []byte) pdu.ITT {
 	i.itt++
 	h := pdu.SCSICommand{
-		Final: true, Read: op == 0x28, Write: op == 0x2a, Attr: i.attr, ITT: i.itt,
+		Final: true, Read: op == 0x28, Write: op == 0x2a, Attr: i.attr, LUN: i.lun, ITT: i.itt,
 		ExpectedDataTransferLength: uint32(length), InitiatorSNs: i.sns(),
 		CDB: [16]byte{op, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, byte(length / 512 >> 8), byte(length / 512)},
 	}

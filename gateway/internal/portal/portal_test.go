@@ -277,6 +277,49 @@ func TestApply(t *testing.T) {
 	eventually(t, "sessions end", func() bool { return len(r.Sessions()) == 0 })
 }
 
+// TestUnmapInFlight takes a LUN away under a running write: the write ends with a status, and a command on another LUN of
+// the session, which runs at that time, is not disturbed.
+func TestUnmapInFlight(t *testing.T) {
+	p, r, m := testServer(t, nil)
+	c := exported("x:1", testSize, 512)
+	c.Targets[0].LUNs = append(c.Targets[0].LUNs, target.LUN{Number: 1, Volume: testVolume})
+	if err := r.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	i := dial(t, p)
+	if err := i.login(testInitiator, 1); err != nil {
+		t.Fatal(err)
+	}
+	i.ready()
+	i.lun = pdu.LUNOf(1)
+	i.rw(0x28, 0, 512, nil) // its unit attention
+	i.must(pdu.OpSCSIResponse)
+	gate := make(chan struct{})
+	m.disks[testVolume].hold.Store(&gate)
+	gone := i.rw(0x2a, 0, 512, random(512))
+	i.lun = pdu.LUN{}
+	stays := i.rw(0x2a, 8, 512, random(512))
+	eventually(t, "writes", func() bool { return m.disks[testVolume].calls.Load() == 2 })
+	if err := r.Apply(exported("x:1", testSize, 512)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // in either order
+		a, err := i.read()
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case a.Opcode() == pdu.OpAsyncMessage && a.Header[36] == byte(pdu.AsyncSCSI):
+		case a.Opcode() != pdu.OpSCSIResponse || a.ITT() != gone || a.data[4]&15 != 5 || a.data[14] != 0x25:
+			t.Errorf("%v %v: %x", a.Opcode(), a.ITT(), a.data)
+		}
+	}
+	close(gate)
+	if a := i.must(pdu.OpSCSIResponse); a.ITT() != stays || a.Header[3] != 0 {
+		t.Errorf("%v: status %#x", a.ITT(), a.Header[3])
+	}
+	i.logout()
+}
+
 // TestEvict closes the sessions of an initiator on a volume.
 func TestEvict(t *testing.T) {
 	p, r, _ := testServer(t, nil)

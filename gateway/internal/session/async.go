@@ -75,6 +75,7 @@ func (s *Session) Drop() {
 	if s.ended {
 		return
 	}
+	s.Quiesce()
 	s.abortWhere(func(t *Task) bool { return t.stage != stageSending })
 	for _, c := range s.conns {
 		if !c.closing {

@@ -32,6 +32,9 @@
 // the window, so a connection is always read; data that it sends when asked (R2T), and data to it, is leased first, and
 // a task waits when there is none. See Pool.
 //
+// Connections. A session has up to ConnMax. A task belongs to the connection of its command: its data and its status go
+// there, and it is aborted when that connection is lost. The session ends with its last connection.
+//
 // Errors. ErrorRecoveryLevel is 0: a PDU that breaks a rule is answered with Reject and the connection is closed. A
 // request that is well formed and only not supported is rejected and the connection lives.
 package session
