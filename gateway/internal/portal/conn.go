@@ -58,7 +58,9 @@ func (c *conn) serve() {
 	c.p.loginOver(c)
 	if err != nil {
 		c.p.counters.loginsFailed.Add(1)
-		c.log.Info("login failed", zap.Error(err))
+		if hidden, ok := c.p.failed.pass(time.Now()); ok {
+			c.log.Info("login failed", zap.Error(err), zap.Uint64("not_logged", hidden))
+		}
 		return
 	}
 	c.p.counters.loginsDone.Add(1)

@@ -26,6 +26,7 @@ type Portal struct {
 	listeners []net.Listener
 	counters  counters
 	backoff   *backoff.Table
+	failed    failedLog
 	served    sync.WaitGroup // serve of each connection
 	stopped   chan struct{}  // closed by shut
 

@@ -9,8 +9,13 @@ func TestLister(t *testing.T) {
 	r, _ := newRegistry(t, roomy)
 	c := config()
 	c.Portals = []Portal{
-		{Address: "0.0.0.0:3260", Group: 1}, {Address: "[::]:3260", Group: 1}, {Address: ":3261", Group: 1}, {Address: "[fd00::1]:3260", Group: 1},
-		{Address: "0.0.0.0:3260", Group: 2}, {Address: ":3260", Group: 11}, {Address: "gw.example.com:3260", Group: 2},
+		{Address: "0.0.0.0:3260", Group: 1},
+		{Address: "[::]:3260", Group: 1},
+		{Address: ":3261", Group: 1},
+		{Address: "[fd00::1]:3260", Group: 1},
+		{Address: "0.0.0.0:3260", Group: 2},
+		{Address: ":3260", Group: 11},
+		{Address: "gw.example.com:3260", Group: 2},
 	}
 	if err := r.Apply(c); err != nil {
 		t.Fatal(err)
