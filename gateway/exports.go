@@ -35,6 +35,11 @@ func newExports(m *metav1.Exports, self uint64) (*exports, error) {
 		directory: newDirectory(m),
 	}
 	e.targets.Volumes = map[uint64]scsi.UnitConfig{}
+	e.targets.Reservations = map[uint64]*scsi.Reservations{}
+	reservations := map[uint64]*metav1.VolumeReservations{}
+	for _, r := range m.GetReservations() {
+		reservations[r.GetVolume()] = r
+	}
 	for _, v := range m.GetVolumes() {
 		if v.GetState() != metav1.VolumeState_VOLUME_STATE_ACTIVE {
 			continue
@@ -43,7 +48,12 @@ func newExports(m *metav1.Exports, self uint64) (*exports, error) {
 		if err := placement.Validate(); err != nil {
 			return nil, fmt.Errorf("volume %s: %w", v.GetName(), err)
 		}
-		e.volumes[placement.Volume] = volumeState{placement, layout.AccessGeneration(v.GetAccessGeneration())}
+		now, err := reservationsOf(v, reservations[v.GetId()])
+		if err != nil {
+			return nil, err
+		}
+		e.targets.Reservations[v.GetId()] = now
+		e.volumes[placement.Volume] = volumeState{placement: placement, reservations: now}
 		e.targets.Volumes[v.GetId()] = newUnit(v)
 	}
 	var here *metav1.Gateway

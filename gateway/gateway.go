@@ -46,10 +46,13 @@ type Gateway struct {
 	log      *zap.Logger
 	mediums  *mediums
 	registry *target.Registry
+	reserver *reserver
 	evicting sync.WaitGroup
 	portal   atomic.Pointer[portal.Portal]
 	// id is what the metaserver registered the gateway under.
 	id atomic.Uint64
+	// relativePort is the relative port identifier that it got.
+	relativePort atomic.Uint32
 	// applied is the revision of the exports that are served by; taken holds a token when it rose.
 	applied atomic.Int64
 	taken   chan struct{}
@@ -114,6 +117,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer router.Close()
 	g.mediums = newMediums(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
 	g.mediums.lost = g.evict
+	g.reserver = newReserver(meta.Node(), g.id.Load, g.log)
+	g.mediums.reserver = g.reserver
+	g.relativePort.Store(reg.GetRelativePort())
 	g.mediums.erasures.ended = func(id layout.VolumeID, err error) {
 		g.log.Info("sanitize ended", zap.Uint64("volume", uint64(id)), zap.Error(err))
 	}
@@ -125,6 +131,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.isns = newRegistrar(g.cfg.ISNS, reg.GetId(), reg.GetClusterId(), g.log)
 		group.Go(func() error { return g.isns.run(gctx) })
 	}
+	g.reserver.told = func(id layout.VolumeID, now *scsi.Reservations) {
+		if u := g.registry.Unit(uint64(id)); u != nil {
+			u.SetReservations(now)
+		}
+	}
+	group.Go(func() error { return g.reserver.run(gctx) })
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
 	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })
@@ -176,6 +188,7 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 			return nil
 		}
 		router.SetDirectory(e.directory)
+		g.registry.SetReservations(e.targets.Reservations)
 		g.mediums.update(e.volumes, e.allows)
 		if err := g.registry.Apply(e.targets); err != nil {
 			g.log.Error("exports can not be used, going on with the ones before", zap.Error(err))
@@ -184,6 +197,7 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 		g.log.Debug("exports", zap.Int64("revision", e.revision), zap.Int("targets", len(e.targets.Targets)))
 		g.move(e.targets.Targets)
 		g.isns.set(m)
+		g.orphan(e.targets.Reservations)
 		g.applied.Store(e.revision)
 		select {
 		case g.taken <- struct{}{}:

@@ -36,11 +36,15 @@ type medium struct {
 
 	// asking is a token: whoever holds it may have the tenancy confirmed.
 	asking chan struct{}
+	// refreshing is one for having the reservations read anew.
+	refreshing chan struct{}
 
 	mu struct {
 		sync.Mutex
 		placement *layout.Map
 		access    layout.AccessGeneration
+		// known are the reservations that access goes with.
+		known *scsi.Reservations
 		// handle is the present tenancy, nil when there is none.
 		handle *volume.Handle
 		// lost: the tenancy is over and its sessions are not closed yet.
@@ -57,8 +61,9 @@ type medium struct {
 }
 
 var (
-	_ scsi.Backend = (*medium)(nil)
-	_ scsi.Fencer  = (*medium)(nil)
+	_ scsi.Backend  = (*medium)(nil)
+	_ scsi.Fencer   = (*medium)(nil)
+	_ scsi.Reserver = (*medium)(nil)
 )
 
 // tenancy returns the handle for a command of ctx, after it was confirmed if it is in doubt.
@@ -200,6 +205,8 @@ func (m *medium) outcome(h *volume.Handle, err error, off int64) error {
 	case errors.Is(err, volume.ErrStaleEpoch):
 		m.lose(h)
 		return scsi.ErrStaleEpoch
+	case errors.Is(err, volume.ErrAccessChanged):
+		return scsi.ErrAccessChanged
 	case errors.Is(err, volume.ErrAccessRevoked):
 		return scsi.ErrAccessRevoked
 	case errors.Is(err, volume.ErrNoSpace):
@@ -245,15 +252,15 @@ func (m *medium) fence() {
 	}
 }
 
-// update takes over a changed placement and access generation.
-func (m *medium) update(placement *layout.Map, access layout.AccessGeneration) {
+// update takes over a changed placement, and access generation with the reservations that it came with.
+func (m *medium) update(v volumeState) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mu.placement, m.mu.access = placement, max(access, m.mu.access)
+	m.mu.placement = v.placement
 	if m.mu.handle != nil {
-		m.mu.handle.SetMap(placement)
-		m.mu.handle.SetAccess(access, false)
+		m.mu.handle.SetMap(v.placement)
 	}
+	m.mu.Unlock()
+	m.judged(v.reservations)
 }
 
 // rest is called when the last session has ended. It tells whether there is a tenancy for the initiator to come back to,

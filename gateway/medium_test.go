@@ -141,7 +141,7 @@ func mediumsOf(t *testing.T, f *fakeStore, node volume.Attacher) *mediums {
 }
 
 func testVolumes(access layout.AccessGeneration) map[layout.VolumeID]volumeState {
-	return map[layout.VolumeID]volumeState{testVolume: {access: access, placement: &layout.Map{
+	return map[layout.VolumeID]volumeState{testVolume: {reservations: unreserved(access), placement: &layout.Map{
 		Volume: testVolume, Size: 1 << 20, ChunkSize: 1 << 20, StripeUnit: 1 << 20, StripeCount: 1,
 		Ranges: []layout.Range{{Chunks: 1, Copysets: []layout.CopysetID{1}}},
 	}}}

@@ -28,6 +28,8 @@ type mediumKey struct {
 type mediums struct {
 	client   *volume.Client
 	attacher volume.Attacher
+	// reserver changes and reads reservations.
+	reserver *reserver
 	// unusedMax bounds the media that no session uses.
 	unusedMax int
 	// confirmTimeout bounds how long a resumed tenancy waits for the metaserver; see the constant.
@@ -55,7 +57,8 @@ const unusedMax = sessions
 
 type volumeState struct {
 	placement *layout.Map
-	access    layout.AccessGeneration
+	// reservations have the access generation with them.
+	reservations *scsi.Reservations
 }
 
 // newMediums makes an empty table: nothing is exported. inFlight bounds the bytes of data on their way, at least 1.
@@ -85,8 +88,9 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 			e = newErasure()
 			ms.mu.erasures[id] = e
 		}
-		m = &medium{owner: ms, mediumKey: key, erasure: e, asking: make(chan struct{}, 1)}
-		m.mu.placement, m.mu.access = v.placement, v.access
+		m = &medium{owner: ms, mediumKey: key, erasure: e, asking: make(chan struct{}, 1), refreshing: make(chan struct{}, 1)}
+		m.mu.placement = v.placement
+		m.judged(v.reservations)
 		ms.mu.open[key] = m
 	}
 	if m.place != nil {
@@ -154,6 +158,6 @@ func (ms *mediums) update(volumes map[layout.VolumeID]volumeState, allowed func(
 			ms.dropLocked(m, volume.ErrAccessRevoked, scsi.ErrAccessRevoked)
 			continue
 		}
-		m.update(v.placement, v.access)
+		m.update(v)
 	}
 }

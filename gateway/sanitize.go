@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // How a volume is sanitized.
@@ -44,7 +45,7 @@ type erasures struct {
 
 func newErasures() *erasures {
 	s := &erasures{rate: overwriteRate, ended: func(layout.VolumeID, error) {}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(reservation.Exempt(context.Background()))
 	return s
 }
 

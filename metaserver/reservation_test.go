@@ -74,10 +74,13 @@ func TestReservations(t *testing.T) {
 	_, err = node.Reserve(ctx, request("iqn.2026-11.com.example:c", 0, 0, 0, 3))
 	wantCode(t, err, codes.FailedPrecondition, "allowed in no target")
 
+	_, err = node.ShowReservations(ctx, &metav1.ShowReservationsRequest{Volume: v.GetId(), Initiator: "iqn.2026-11.com.example:c"})
+	wantCode(t, err, codes.FailedPrecondition, "allowed in no target")
+
 	next := start(t, testConfig("reservations"), Options{Raiser: w})
 	d.stop2(t)
 	node = dial(t, next.address).Node()
-	kept := must(node.ShowReservations(ctx, &metav1.ShowReservationsRequest{Volume: v.GetId()}))(t)
+	kept := must(node.ShowReservations(ctx, &metav1.ShowReservationsRequest{Volume: v.GetId(), Initiator: a}))(t)
 	if !proto.Equal(kept, now) {
 		t.Errorf("the next metaserver has %v, not %v", kept, now)
 	}

@@ -9,7 +9,6 @@ type accessKey struct{}
 type bound struct {
 	context.Context
 	access uint64
-	exempt bool
 }
 
 // Value implements context.Context.
@@ -23,7 +22,7 @@ func (b *bound) Value(key any) any {
 // WithAccess binds what is done under the context to the access generation of the state by which it was judged: it is never
 // sent to the store under a higher one, but refused so that it is judged again. access is not 0.
 func WithAccess(ctx context.Context, access uint64) context.Context {
-	return &bound{ctx, access, false}
+	return &bound{ctx, access}
 }
 
 // AccessOf returns the access generation that a context is bound to, 0 when it is not bound.
@@ -35,14 +34,8 @@ func AccessOf(ctx context.Context) uint64 {
 }
 
 // Exempt frees a context that was bound, for work that goes on whoever reserves the logical unit.
-func Exempt(ctx context.Context) context.Context { return &bound{ctx, 0, true} }
+func Exempt(ctx context.Context) context.Context { return &bound{ctx, 0} }
 
 // Unbound returns the context as it was before WithAccess, for work on another logical unit: it is judged by the state of
 // that one.
-func Unbound(ctx context.Context) context.Context { return &bound{ctx, 0, false} }
-
-// IsExempt tells whether Exempt freed a context.
-func IsExempt(ctx context.Context) bool {
-	b, ok := ctx.Value(accessKey{}).(*bound)
-	return ok && b.exempt
-}
+func Unbound(ctx context.Context) context.Context { return &bound{ctx, 0} }

@@ -271,21 +271,21 @@ func (h *Handle) outrun(ctx context.Context, seen layout.Fence) (again bool, err
 }
 
 // awaitAccess handles a refusal for an older access generation. An operation that is bound to one by its context ends, to be
-// judged again. Any other waits until the caller has judged the initiator's rights under the newer one, and is repeated under
-// it unless the volume is reserved by then.
+// judged again. Any other waits until the caller has judged the initiator's rights under the newer one.
 func (h *Handle) awaitAccess(ctx context.Context, seen layout.AccessGeneration) (again bool, err error) {
 	if seen == layout.DeletedAccess {
 		h.Revoke(ErrAccessRevoked)
 		return false, ErrAccessRevoked
 	}
+	bound := reservation.AccessOf(ctx) != 0
 	for {
 		h.mu.Lock()
-		access, reserved, changed, dead := h.mu.access, h.mu.reserved, h.mu.accessChanged, h.mu.dead
+		access, changed, dead := h.mu.access, h.mu.accessChanged, h.mu.dead
 		h.mu.Unlock()
 		switch {
 		case dead != nil:
 			return false, dead
-		case reservation.AccessOf(ctx) != 0, access >= seen && reserved && !reservation.IsExempt(ctx):
+		case bound:
 			return false, ErrAccessChanged
 		case access >= seen:
 			return true, nil

@@ -100,8 +100,6 @@ type Handle struct {
 		id        layout.InitiatorID
 		fence     layout.Fence
 		access    layout.AccessGeneration
-		// reserved: there is a reservation under access.
-		reserved bool
 		// accessChanged is closed, and made anew, when access rises.
 		accessChanged chan struct{}
 		// dead is why every command ends, nil while the handle is of use.
@@ -153,16 +151,11 @@ func (h *Handle) SetMap(m *layout.Map) {
 	h.mu.placement = m
 }
 
-// SetAccess tells the handle that its initiator may still use the volume under access generation a, and whether the volume
-// is reserved under it. A command that a copyset refused for an older one is repeated under it, or ends with
-// ErrAccessChanged.
-func (h *Handle) SetAccess(a layout.AccessGeneration, reserved bool) {
+// SetAccess tells the handle that its initiator may still use the volume under access generation a. A command that a
+// copyset refused for an older one is repeated under it, unless it is bound to one (reservation.WithAccess).
+func (h *Handle) SetAccess(a layout.AccessGeneration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if a < h.mu.access {
-		return
-	}
-	h.mu.reserved = reserved
 	if a > h.mu.access {
 		h.mu.access = a
 		close(h.mu.accessChanged)

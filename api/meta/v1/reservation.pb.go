@@ -566,8 +566,10 @@ func (x *ReserveReply) GetReservations() *VolumeReservations {
 }
 
 type ShowReservationsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Volume uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	// initiator is who asks; one that may not use the volume is refused.
+	Initiator     string `protobuf:"bytes,2,opt,name=initiator,proto3" json:"initiator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -607,6 +609,13 @@ func (x *ShowReservationsRequest) GetVolume() uint64 {
 		return x.Volume
 	}
 	return 0
+}
+
+func (x *ShowReservationsRequest) GetInitiator() string {
+	if x != nil {
+		return x.Initiator
+	}
+	return ""
 }
 
 var File_api_meta_v1_reservation_proto protoreflect.FileDescriptor
@@ -668,9 +677,10 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\arequest\x18\x10 \x01(\fR\arequest\"n\n" +
 	"\fReserveReply\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12F\n" +
-	"\freservations\x18\x02 \x01(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"1\n" +
+	"\freservations\x18\x02 \x01(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"O\n" +
 	"\x17ShowReservationsRequest\x12\x16\n" +
-	"\x06volume\x18\x01 \x01(\x04R\x06volumeB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x1c\n" +
+	"\tinitiator\x18\x02 \x01(\tR\tinitiatorB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
 
 var (
 	file_api_meta_v1_reservation_proto_rawDescOnce sync.Once

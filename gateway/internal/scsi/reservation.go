@@ -27,9 +27,9 @@ type Reserver interface {
 	// Reservations returns the reservations as they are at some time during the call.
 	Reservations(ctx context.Context) (*Reservations, error)
 
-	// Refresh has the reservations read anew, unless the logical unit knows newer ones than seen by now. It returns soon,
-	// also when they can not be read.
-	Refresh(ctx context.Context, seen *Reservations)
+	// Refresh has the reservations read anew, unless newer ones than seen are known by now. It returns soon, also when they
+	// can not be read. The error is ErrAccessRevoked, or nil.
+	Refresh(ctx context.Context, seen *Reservations) error
 
 	// EndLegacy has an SPC-2 reservation ended (NexusLost, UnitReset). It does not block; until it is done, Reserve and
 	// Reservations for the same logical unit wait in the same process.
@@ -86,7 +86,7 @@ var reservationAttentions = [...]SenseCode{
 	reservation.RegistrationsPreempted: AttentionRegistrationsPreempted,
 }
 
-// permits judges a command by what is known of the reservations; seen is that, nil while nothing is reserved.
+// permits judges a command by what is known of the reservations; seen is that, nil before SetReservations.
 func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok bool) {
 	return a.allows(conflict.Class(c.CDB, op.traits&writes != 0))
 }
@@ -95,7 +95,7 @@ func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok 
 func (a *attachment) allows(class reservation.Class) (seen *Reservations, ok bool) {
 	seen = a.unit.reserved.now.Load()
 	if seen == nil || !seen.State.Restricts() {
-		return nil, true
+		return seen, true
 	}
 	p := a.permit.Load()
 	if p == nil || p.Of != seen.State {
@@ -106,8 +106,8 @@ func (a *attachment) allows(class reservation.Class) (seen *Reservations, ok boo
 }
 
 // perform runs a command that was admitted, if the reservations let it. A command that waits for the medium anyway is not
-// refused before they were read anew, for they may have been released through another gateway. While something is reserved
-// it is bound to the state that it was judged by.
+// refused before they were read anew, for they may have been released through another gateway. It is bound to the state that
+// it was judged by, also where nothing is reserved: something may be by now.
 func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 	reserver, _ := a.backend.(Reserver)
 	for asked := false; ; {
@@ -115,7 +115,10 @@ func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 		if !ok {
 			if !asked && op.traits&medium != 0 && reserver != nil {
 				asked = true
-				reserver.Refresh(ctx, seen)
+				if err := reserver.Refresh(ctx, seen); err != nil {
+					a.failBackend(ctx, c, err, false)
+					return
+				}
 				continue
 			}
 			c.Status = StatusReservationConflict
@@ -130,8 +133,12 @@ func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 			return
 		}
 		c.clearResult()
-		if reserver != nil {
-			reserver.Refresh(ctx, seen)
+		if reserver == nil {
+			continue
+		}
+		if err := reserver.Refresh(ctx, seen); err != nil {
+			a.failBackend(ctx, c, err, false)
+			return
 		}
 	}
 }

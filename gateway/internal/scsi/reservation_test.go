@@ -48,9 +48,10 @@ func (r *reservable) Reservations(context.Context) (*Reservations, error) {
 	return now, nil
 }
 
-func (r *reservable) Refresh(ctx context.Context, _ *Reservations) {
+func (r *reservable) Refresh(ctx context.Context, _ *Reservations) error {
 	r.shared.refreshed++
-	_, _ = r.Reservations(ctx)
+	_, err := r.Reservations(ctx)
+	return err
 }
 
 func (r *reservable) EndLegacy(q *reservation.Request) { _, _ = r.Reserve(context.Background(), q) }

@@ -72,7 +72,9 @@ func (m copyMedium) judged(ctx context.Context, class reservation.Class, access 
 			return ErrReservationConflict
 		case !ok:
 			asked = true
-			reserver.Refresh(ctx, seen)
+			if err := reserver.Refresh(ctx, seen); err != nil {
+				return err
+			}
 			continue
 		}
 		bound := reservation.Unbound(ctx)
@@ -83,7 +85,9 @@ func (m copyMedium) judged(ctx context.Context, class reservation.Class, access 
 		if !errors.Is(err, ErrAccessChanged) || reserver == nil || ctx.Err() != nil {
 			return err
 		}
-		reserver.Refresh(ctx, seen)
+		if err := reserver.Refresh(ctx, seen); err != nil {
+			return err
+		}
 	}
 }
 

@@ -17,7 +17,9 @@ type Config struct {
 	Portals []Portal
 	// Volumes are the logical units by volume ID.
 	Volumes map[uint64]scsi.UnitConfig
-	Targets []Target
+	// Reservations are those of the volumes; a volume may have none here.
+	Reservations map[uint64]*scsi.Reservations
+	Targets      []Target
 }
 
 // Portal is one address that initiators can connect to.
@@ -75,6 +77,8 @@ type snapshot struct {
 	targets map[string]*target
 	sorted  []*target // by name
 	volumes map[uint64]scsi.UnitConfig
+	// reservations are for the logical units that are made.
+	reservations map[uint64]*scsi.Reservations
 }
 
 // newSnapshot checks c.
@@ -82,7 +86,7 @@ func newSnapshot(c Config) (*snapshot, error) {
 	s := &snapshot{
 		portals: append([]Portal(nil), c.Portals...),
 		targets: make(map[string]*target, len(c.Targets)),
-		volumes: maps.Clone(c.Volumes),
+		volumes: maps.Clone(c.Volumes), reservations: c.Reservations,
 	}
 	for id, v := range c.Volumes {
 		if err := v.Validate(); err != nil {

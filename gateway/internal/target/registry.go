@@ -145,6 +145,9 @@ func (r *Registry) updateUnitsLocked(old, next *snapshot) error {
 		if err != nil {
 			return fmt.Errorf("target: volume %d: %w", id, err)
 		}
+		if now := next.reservations[id]; now != nil {
+			u.SetReservations(now)
+		}
 		made[id] = u
 	}
 	for id, u := range made {

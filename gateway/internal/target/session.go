@@ -97,6 +97,7 @@ func (s *Session) Attach(control Control) (*scsi.Nexus, error) {
 	s.nexus = scsi.NewNexus(scsi.NexusConfig{
 		InitiatorPort: fmt.Sprintf("%s,i,0x%v", s.initiator, s.isid),
 		InitiatorName: s.initiator,
+		Reservation:   s.reservationNexus(),
 		TargetPort: scsi.TargetPort{
 			Name:       fmt.Sprintf("%s,t,0x%04x", s.target, s.port.Group),
 			RelativeID: s.port.RelativeID,

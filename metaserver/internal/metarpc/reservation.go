@@ -37,7 +37,7 @@ func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.R
 
 // ShowReservations implements metav1.NodeServer.
 func (n *node) ShowReservations(ctx context.Context, m *metav1.ShowReservationsRequest) (*metav1.VolumeReservations, error) {
-	now, err := termOf(ctx).Namespace.VolumeReservations(layout.VolumeID(m.GetVolume()))
+	now, err := termOf(ctx).Namespace.VolumeReservations(layout.VolumeID(m.GetVolume()), m.GetInitiator())
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/metastore"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
@@ -104,7 +105,7 @@ func (n *Namespace) Reserve(
 }
 
 // reservable returns the volume of a request whose initiator may use it. An end of an SPC-2 reservation is for everybody: the
-// initiator may have been denied meanwhile. The caller holds the turn.
+// initiator may have been denied meanwhile. The caller holds the turn or mu.
 func (n *Namespace) reservable(volume layout.VolumeID, r *reservation.Request) (*VolumeRecord, error) {
 	v := n.mu.volumes[volume]
 	if v == nil || v.Deleting {
@@ -118,13 +119,15 @@ func (n *Namespace) reservable(volume layout.VolumeID, r *reservation.Request) (
 	return v, nil
 }
 
-// VolumeReservations returns the reservations of one volume.
-func (n *Namespace) VolumeReservations(volume layout.VolumeID) (Reservations, error) {
+// VolumeReservations returns the reservations of one volume, for an initiator that may use it: its access generation is then
+// one under which it may.
+func (n *Namespace) VolumeReservations(volume layout.VolumeID, initiator string) (Reservations, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	v := n.mu.volumes[volume]
-	if v == nil || v.Deleting {
-		return Reservations{}, refuse.As(refuse.NotFound, "there is no volume %d", volume)
+	r := reservation.Request{Nexus: reservation.Nexus{Initiator: strings.ToLower(initiator)}}
+	v, err := n.reservable(volume, &r)
+	if err != nil {
+		return Reservations{}, err
 	}
 	return n.reservationsLocked(v), nil
 }

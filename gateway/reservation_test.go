@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
+)
+
+// unreserved is what is known of a volume that was never reserved.
+func unreserved(access layout.AccessGeneration) *scsi.Reservations {
+	return &scsi.Reservations{Access: uint64(access), State: &reservation.State{}}
+}
+
+// fakeMeta is a metaserver that loses the first answers.
+type fakeMeta struct {
+	metav1.NodeClient
+	mu    sync.Mutex
+	lose  int
+	deny  bool
+	got   []*metav1.ReserveRequest
+	reply *metav1.VolumeReservations
+}
+
+func (f *fakeMeta) answer() (*metav1.VolumeReservations, error) {
+	switch {
+	case f.lose > 0:
+		f.lose--
+		return nil, status.Error(codes.Unavailable, "lost")
+	case f.deny:
+		return nil, status.Error(codes.FailedPrecondition, "denied")
+	}
+	return f.reply, nil
+}
+
+func (f *fakeMeta) Reserve(_ context.Context, m *metav1.ReserveRequest, _ ...grpc.CallOption) (*metav1.ReserveReply, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.got = append(f.got, proto.CloneOf(m))
+	r, err := f.answer()
+	return &metav1.ReserveReply{Reservations: r}, err
+}
+
+func (f *fakeMeta) ShowReservations(
+	context.Context, *metav1.ShowReservationsRequest, ...grpc.CallOption,
+) (*metav1.VolumeReservations, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answer()
+}
+
+func newFakeMeta(access uint64) (*fakeMeta, *reserver) {
+	f := &fakeMeta{reply: &metav1.VolumeReservations{Volume: uint64(testVolume), AccessGeneration: access, Version: 1}}
+	return f, newReserver(f, func() uint64 { return 7 }, zap.NewNop())
+}
+
+func TestReserveIsRepeatedUnderOneName(t *testing.T) {
+	f, r := newFakeMeta(3)
+	f.lose = 1
+	var told *scsi.Reservations
+	r.told = func(_ layout.VolumeID, now *scsi.Reservations) { told = now }
+	n := reservation.Nexus{Initiator: "iqn.a", ISID: reservation.ISID{1}, Port: 2}
+	q := &reservation.Request{Nexus: n, Action: reservation.RegisterAndMove, Destination: reservation.Nexus{Initiator: "iqn.b", AnyISID: true, Port: 3}}
+	if _, now, err := r.change(t.Context(), testVolume, q); err != nil || now.Access != 3 || told != now {
+		t.Fatal(now, err)
+	}
+	if len(f.got) != 2 || !proto.Equal(f.got[0], f.got[1]) || len(f.got[0].GetRequest()) != 16 {
+		t.Fatalf("sent %v", f.got)
+	}
+	m := f.got[0]
+	if newNexus(m.GetNexus()) != n || newNexus(m.GetDestination()) != q.Destination || m.GetGateway() != 7 {
+		t.Fatalf("sent %v", m)
+	}
+	f.deny = true
+	if _, _, err := r.change(t.Context(), testVolume, q); !errors.Is(err, scsi.ErrAccessRevoked) {
+		t.Fatal(err)
+	}
+}
+
+// TestEndsGoFirst: what ended a reservation of SPC-2 is told before anything else about the volume.
+func TestEndsGoFirst(t *testing.T) {
+	f, r := newFakeMeta(3)
+	r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Since: 5})
+	r.end(testVolume, &reservation.Request{Action: reservation.UnitReset, Since: 6})
+	if _, _, err := r.change(t.Context(), testVolume, &reservation.Request{Action: reservation.LegacyReserve}); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.got) != 3 || f.got[0].GetSince() != 5 || f.got[1].GetSince() != 6 || f.got[2].GetAction() != uint32(reservation.LegacyReserve) {
+		t.Fatalf("sent %v", f.got)
+	}
+	f.lose = 2
+	r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Since: 7})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = r.run(ctx) })
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		r.mu.Lock()
+		left := r.mu.count
+		r.mu.Unlock()
+		if left == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the end was not sent")
+		}
+	}
+	cancel()
+	wg.Wait()
+}
+
+// TestJudged: an access generation is taken over with the reservations that go with it, never an older one.
+func TestJudged(t *testing.T) {
+	f, r := newFakeMeta(3)
+	m := &medium{owner: &mediums{reserver: r}, mediumKey: mediumKey{testVolume, "iqn.a"}, refreshing: make(chan struct{}, 1)}
+	first := unreserved(2)
+	m.judged(first)
+	f.reply.Type, f.reply.Registrations = 7, []*metav1.Registration{{Nexus: &metav1.Nexus{Initiator: "iqn.b", Isid: make([]byte, 6), Port: 1}, Key: 1}}
+	must(t, m.Refresh(t.Context(), first))
+	if m.mu.access != 3 || m.mu.known.State.Type != 7 {
+		t.Fatalf("%+v", m.mu.known)
+	}
+	f.deny = true // not asked: more than first is known by now
+	must(t, m.Refresh(t.Context(), first))
+	m.judged(first)
+	if m.mu.access != 3 || m.mu.known == first {
+		t.Fatal("an older generation was taken over")
+	}
+	if err := m.Refresh(t.Context(), m.mu.known); !errors.Is(err, scsi.ErrAccessRevoked) || m.mu.access != 3 {
+		t.Fatal("a refusal changed something, or was not told", err)
+	}
+	if _, err := m.Reservations(t.Context()); !errors.Is(err, scsi.ErrAccessRevoked) {
+		t.Fatal(err)
+	}
+}
+
+func TestReservationMessages(t *testing.T) {
+	bad := &metav1.VolumeReservations{Volume: 1, Type: 1}
+	if _, err := newReservations(bad); err == nil {
+		t.Error("a reservation without a holder was taken")
+	}
+	m := &metav1.VolumeReservations{
+		Volume: 1, Version: 4, Legacy: &metav1.Nexus{Initiator: "iqn.a", Isid: []byte{1, 2, 3, 4, 5, 6}, Port: 9}, LegacySince: 4,
+		Events: []*metav1.ReservationEvent{
+			{Version: 3, Attention: 3, Abort: true, Nexuses: []*metav1.Nexus{{Initiator: "iqn.b", Port: 1}}},
+			{Version: 4, Attention: 99},
+		},
+	}
+	now, err := newReservations(m)
+	if err != nil || now.State.Legacy.Port != 9 || len(now.State.Events) != 1 || !now.State.Events[0].Nexuses[0].AnyISID {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
