@@ -622,8 +622,11 @@ func (*barred) Reserve(context.Context, *reservation.Request) (reservation.Statu
 func (*barred) Reservations(context.Context) (*Reservations, error) {
 	return nil, errors.New("not asked for")
 }
-func (b *barred) Refresh(context.Context, *Reservations) { b.refreshed++ }
-func (*barred) EndLegacy(*reservation.Request)           {}
+func (b *barred) Refresh(context.Context, *Reservations) error {
+	b.refreshed++
+	return nil
+}
+func (*barred) EndLegacy(*reservation.Request) {}
 func (b *barred) Write(ctx context.Context, p []byte, off int64) error {
 	if reservation.AccessOf(ctx) != 7 {
 		return errors.New("not bound to the state of this logical unit")
@@ -666,5 +669,5 @@ func TestExtendedCopyReserved(t *testing.T) {
 	reserve(reservation.ExclusiveAccess, 200)
 	wantSense(t, r.copied(back), 0x0A0D01)
 	r.other.SetReservations(&Reservations{Access: 8, State: &reservation.State{Version: 300}})
-	wantSense(t, r.copied(there), 0x0A0D01) // not reserved, so not bound, which is what this Backend looks at
+	wantSense(t, r.copied(there), 0x0A0D01) // not reserved, and bound to 8, which is not what this Backend looks for
 }
