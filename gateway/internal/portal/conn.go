@@ -110,6 +110,9 @@ func (c *conn) enter() (r *runner, err error) {
 		if werr := c.writeLogin(responses); err == nil {
 			err = werr
 		}
+		if done != nil && err == nil {
+			err = c.nc.SetDeadline(time.Time{}) // fails if the session is closed again already
+		}
 		switch {
 		case err != nil:
 			if r != nil {
@@ -118,7 +121,7 @@ func (c *conn) enter() (r *runner, err error) {
 			}
 			return nil, err
 		case done != nil:
-			return r, c.nc.SetDeadline(time.Time{})
+			return r, nil
 		}
 	}
 }

@@ -493,8 +493,12 @@ func (r *runner) checkTime() {
 	r.mu.Lock()
 	conns := slices.Clone(r.conns)
 	late := !r.dropBy.IsZero() && time.Now().After(r.dropBy)
-	if late && !r.broken {
+	switch {
+	case r.broken:
+	case late:
 		r.engine.End()
+	default:
+		r.engine.Tick()
 	}
 	r.unlock()
 	for _, c := range conns {

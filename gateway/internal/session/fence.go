@@ -21,7 +21,22 @@ type fence struct {
 	rest []*Conn // those that have a barrier
 	sent bool
 	sn   pdu.StatSN // of the response, once sent
+	age  int        // ticks
 	done bool
+}
+
+// fenceTicks is after how many ticks a fence is lifted although the initiator has not acknowledged what it waits for.
+const fenceTicks = 8
+
+// Tick tells that some time has passed; it is called four times per second. An initiator that acknowledges nothing, because
+// one of its connections is dead, does not wait longer than 2 s for the answer to a task management function.
+func (s *Session) Tick() {
+	for _, f := range s.fences {
+		if f.age++; f.age >= fenceTicks {
+			f.done = true
+		}
+	}
+	s.stir()
 }
 
 // enqueueFenced queues a response with a fence, if one is needed.

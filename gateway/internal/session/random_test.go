@@ -200,6 +200,8 @@ func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
 		case 3:
 			p.s.RemoveUnit(0)
 			p.settle()
+		case 7:
+			p.s.Tick()
 		case 4:
 			p.s.Report(0, scsi.AttentionLUNsChanged)
 		case 5:

@@ -22,7 +22,7 @@ import (
 //	tmf itt= fn= [ref=] [refsn=] [lun=] [sn=]     nop itt= sn= [ttt=] [len=] [imm]      text itt= sn= [ttt=] [c]
 //	logout itt= sn= [reason=] [cid=]              raw op=    hold    finish [itt=]       ack stat=
 //	ping   lost   join cid=   lock (output is kept)   take   state
-//	reset lun= (by another nexus)   unmap lun=   report lun=   drain seconds=   quiesce   busy   drop
+//	reset lun= (by another nexus)   unmap lun=   report lun=   drain seconds=   quiesce   busy   drop   tick n=
 //
 // sn and stat count from the first CmdSN and StatSN of the session, which are close to the wrap.
 func TestTranscripts(t *testing.T) {
@@ -164,6 +164,10 @@ func (p *peer) step(t *testing.T, d *datadriven.TestData, o options, keep *bool,
 		p.unmap(t, uint16(number(d, "lun", 0)))
 	case "report":
 		p.s.Report(scsi.FlatLUN(uint16(number(d, "lun", 0))), scsi.AttentionLUNsChanged)
+	case "tick":
+		for range number(d, "n", 1) {
+			p.s.Tick()
+		}
 	case "quiesce":
 		p.s.Quiesce()
 	case "drop":
