@@ -94,7 +94,8 @@ func otherUnits(t *testing.T, u unit) map[string]unit {
 	}
 	readOnly, large := u, u
 	readOnly.lun, large.lun = 1, 2
-	admin(t, u.cl, "target", "map", u.target, "--lun", "1", "--volume", u.volume, "--read-only")
+	admin(t, u.cl, "volume", "create", u.volume+"-read", "--size", "256MiB")
+	admin(t, u.cl, "target", "map", u.target, "--lun", "1", "--volume", u.volume+"-read", "--read-only")
 	admin(t, u.cl, "volume", "create", u.volume+"-4096", "--size", "256MiB", "--block-size", "4096")
 	admin(t, u.cl, "target", "map", u.target, "--lun", "2", "--volume", u.volume+"-4096")
 	return map[string]unit{"ReadOnly.ReadOnlySBC": readOnly, "GetLBAStatus.UnmapSingle": large}

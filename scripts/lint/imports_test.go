@@ -36,7 +36,8 @@ var table = []rule{
 	},
 	{
 		from: "gateway/internal/scsi/...", except: []string{
-			"gateway/internal/scsi", "gateway/internal/scsi/attention", "gateway/internal/scsi/thirdparty",
+			"gateway/internal/scsi", "gateway/internal/scsi/attention", "gateway/internal/scsi/media",
+			"gateway/internal/scsi/thirdparty",
 		},
 		inside: []string{"storage/reservation", "gateway/internal/scsi/vpd"},
 		only:   "std", ban: noIO, why: "a part of scsi stands alone",
@@ -44,6 +45,10 @@ var table = []rule{
 	{
 		from: "gateway/internal/scsi/attention", inside: []string{"gateway/internal/scsi/sense"},
 		only: "std", ban: noIO, why: "a queue of sense codes",
+	},
+	{
+		from: "gateway/internal/scsi/media", inside: []string{"gateway/internal/scsi/lu"},
+		only: "std", ban: noIO, why: "what is done with a medium knows no command",
 	},
 	{
 		from:   "gateway/internal/scsi/thirdparty",

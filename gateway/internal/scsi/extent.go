@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
+)
 
 // extent is the range of logical blocks that a CDB names, and where the CDB says it, for field pointers.
 type extent struct {
@@ -63,50 +67,12 @@ func (a *attachment) parameterList(c *Command, n int) (list []byte, ok bool) {
 	return c.DataOut[:n], true
 }
 
-// buffer borrows a buffer of bufferSize bytes; release gives it back.
-func (u *LogicalUnit) buffer() *[]byte   { return u.buffers.Get().(*[]byte) }
-func (u *LogicalUnit) release(b *[]byte) { u.buffers.Put(b) }
-
-// fill writes pattern, whose length divides bufferSize, over and over from off for length bytes.
+// fill writes pattern, whose length divides ProvisioningBlock, over and over from off for length bytes.
 func (a *attachment) fill(ctx context.Context, off, length int64, pattern []byte) error {
-	if length == 0 {
-		return nil
-	}
-	buf := a.unit.buffer()
-	defer a.unit.release(buf)
-	most := min(length, bufferSize)
-	p := (*buf)[:most]
-	for n := copy(p, pattern); n < len(p); {
-		n += copy(p[n:], p[:n])
-	}
-	for length > 0 {
-		n := min(length, most)
-		if err := a.backend.Write(ctx, p[:n], off); err != nil {
-			return err
-		}
-		off, length = off+n, length-n
-	}
-	return nil
+	return media.Fill(ctx, a.backend, &a.unit.buffers, off, length, pattern)
 }
 
-// deallocate makes the range read as zeroes: the whole ProvisioningBlocks in it are unmapped, the parts of blocks at
-// its edges are written. So all of an unmapped range reads as zeroes, whatever its alignment.
+// deallocate makes the range read as zeroes; see media.Deallocate.
 func (a *attachment) deallocate(ctx context.Context, off, length int64) error {
-	const mask = ProvisioningBlock - 1
-	end := off + length
-	first := (off + mask) &^ mask
-	last := end &^ mask
-	if first >= last {
-		return a.fill(ctx, off, length, zeroBlock[:])
-	}
-	if err := a.fill(ctx, off, first-off, zeroBlock[:]); err != nil {
-		return err
-	}
-	if err := a.backend.Unmap(ctx, first, last-first); err != nil {
-		return err
-	}
-	return a.fill(ctx, last, end-last, zeroBlock[:])
+	return media.Deallocate(ctx, a.backend, &a.unit.buffers, off, length)
 }
-
-// zeroBlock is one logical block of the longest kind, never written.
-var zeroBlock [ProvisioningBlock]byte

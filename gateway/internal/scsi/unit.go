@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/attention"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
@@ -38,7 +39,7 @@ type LogicalUnit struct {
 	blocks     atomic.Uint64  // capacity in logical blocks
 	settings   atomic.Uint32  // mode.Settings; changed under mu
 	operations *operationList // for the commands that report on commands
-	buffers    sync.Pool      // *[]byte of bufferSize
+	buffers    media.Buffers
 	reserved   reserved
 	copies     thirdparty.Copies
 
@@ -47,9 +48,6 @@ type LogicalUnit struct {
 		listeners map[*listener]struct{}
 	}
 }
-
-// bufferSize is the length of the buffers that VERIFY and WRITE SAME work through, in bytes.
-const bufferSize = 1 << 20
 
 // listener is one I_T_L nexus as the logical unit sees it. It outlives a change of the mapping's other properties.
 type listener struct {
@@ -72,10 +70,6 @@ func NewLogicalUnit(config UnitConfig) (*LogicalUnit, error) {
 	}
 	u.blocks.Store(uint64(config.Capacity) >> u.shift)
 	u.settings.Store(uint32(u.defaultModes()))
-	u.buffers.New = func() any {
-		b := make([]byte, bufferSize)
-		return &b
-	}
 	u.mu.listeners = make(map[*listener]struct{})
 	return u, nil
 }

@@ -1,8 +1,9 @@
 package scsi
 
 import (
-	"bytes"
 	"context"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
 )
 
 // VERIFY(10), VERIFY(12), VERIFY(16) (SBC-3 5.29 to 5.31).
@@ -49,42 +50,14 @@ func (a *attachment) verify(ctx context.Context, c *Command, e extent) {
 	a.compare(ctx, c, e, expect)
 }
 
-// compare reads e in pieces. expect is nil, one logical block or as long as e: unless nil the medium must equal it,
-// over and over, and the first byte that does not ends c with MISCOMPARE, its offset within e as INFORMATION.
+// compare reads e and compares it with expect, which is nil, one logical block or as long as e; see media.Compare. The
+// first byte that differs ends c with MISCOMPARE, its offset within e as INFORMATION.
 func (a *attachment) compare(ctx context.Context, c *Command, e extent, expect []byte) {
-	buf := a.unit.buffer()
-	defer a.unit.release(buf)
-	off, length := a.offset(e), a.bytes(e)
-	for done := int64(0); done < length; {
-		p := (*buf)[:min(length-done, bufferSize)]
-		if err := a.backend.Read(ctx, p, off+done); err != nil {
-			a.failBackend(ctx, c, err, false)
-			return
-		}
-		if at := mismatch(p, expect, done); at >= 0 {
-			a.fail(c, senseData{Code: MiscompareDuringVerify, Info: uint64(done) + uint64(at), HasInfo: true})
-			return
-		}
-		done += int64(len(p))
+	at, err := media.Compare(ctx, a.backend, &a.unit.buffers, a.offset(e), a.bytes(e), expect)
+	switch {
+	case err != nil:
+		a.failBackend(ctx, c, err, false)
+	case at >= 0:
+		a.fail(c, senseData{Code: MiscompareDuringVerify, Info: uint64(at), HasInfo: true})
 	}
-}
-
-// mismatch returns the index of the first byte of p that differs from expect, which is repeated and of which p
-// begins at offset start, or -1. An empty expect fits everything.
-func mismatch(p, expect []byte, start int64) int {
-	if len(expect) == 0 {
-		return -1
-	}
-	for at := 0; at < len(p); {
-		e := expect[(start+int64(at))%int64(len(expect)):]
-		n := min(len(e), len(p)-at)
-		if !bytes.Equal(p[at:at+n], e[:n]) {
-			for p[at] == e[0] {
-				at, e = at+1, e[1:]
-			}
-			return at
-		}
-		at += n
-	}
-	return -1
 }

@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"context"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
 )
 
 // WRITE SAME(10), WRITE SAME(16) (SBC-3 5.40, 5.41).
@@ -26,7 +28,7 @@ func (a *attachment) writeSame(ctx context.Context, c *Command, e extent, ndob b
 		a.refuse(c, InvalidFieldInCDB, cdbField(e.length, -1))
 		return
 	}
-	block := zeroBlock[:1<<a.unit.shift]
+	block := media.Zeroes[:1<<a.unit.shift]
 	if !ndob {
 		c.Transfer = uint64(len(block))
 		if len(c.DataOut) != len(block) {
@@ -36,7 +38,7 @@ func (a *attachment) writeSame(ctx context.Context, c *Command, e extent, ndob b
 		block = c.DataOut
 	}
 	var err error
-	if unmap := c.CDB[1]&0x08 != 0; unmap && bytes.Equal(block, zeroBlock[:len(block)]) {
+	if unmap := c.CDB[1]&0x08 != 0; unmap && bytes.Equal(block, media.Zeroes[:len(block)]) {
 		err = a.deallocate(ctx, a.offset(e), a.bytes(e))
 	} else {
 		err = a.fill(ctx, a.offset(e), a.bytes(e), block)
