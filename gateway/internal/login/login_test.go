@@ -314,6 +314,10 @@ var failures = []struct {
 		req.Transit, req.Continue, req.NSG, req.Data = true, true, oper, textOf(normal...)
 		h.send(req)
 	}, StatusInitiatorError},
+	{"MaxRecvDataSegmentLength of 0", nil, func(h *host) { h.say(oper, full, with("MaxRecvDataSegmentLength=0")...) }, StatusInitiatorError},
+	{"MaxRecvDataSegmentLength of 511", nil, func(h *host) { h.say(oper, full, with("MaxRecvDataSegmentLength=511")...) }, StatusInitiatorError},
+	{"MaxRecvDataSegmentLength of 2^24", nil, func(h *host) { h.say(oper, full, with("MaxRecvDataSegmentLength=16777216")...) }, StatusInitiatorError},
+	{"MaxRecvDataSegmentLength of nothing", nil, func(h *host) { h.say(sec, oper, with("MaxRecvDataSegmentLength=")...) }, StatusInitiatorError},
 	{"key twice", nil, func(h *host) {
 		h.say(oper, full, with("MaxBurstLength=1024", "MaxBurstLength=1024")...)
 	}, StatusInitiatorError},

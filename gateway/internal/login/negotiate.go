@@ -78,7 +78,11 @@ func (n *negotiation) answer(p Pair) (string, error) {
 	case use&useIdentity != 0:
 		return "", failf(StatusInitiatorError, "%s after the first request", p.Key)
 	case use&useFullFeature != 0:
-		return n.declared(p), nil
+		// A Reject of a declaration would stand beside the target's own one of the same key.
+		if answer := n.declared(p); answer != "" {
+			return "", failf(StatusInitiatorError, "%s=%q", p.Key, p.Value)
+		}
+		return "", nil
 	case n.discovery && use&useNormal != 0:
 		return answerIrrelevant, nil
 	case n.joined && use&useLeading != 0:

@@ -77,6 +77,10 @@ func (c *conn) enter() (r *runner, err error) {
 		if v := recover(); v != nil {
 			c.panicked("login", v)
 			err = fmt.Errorf("panic: %v", v)
+			if r != nil {
+				r.abandon(c)
+				r = nil
+			}
 		}
 	}()
 	if err := c.nc.SetDeadline(time.Now().Add(c.p.cfg.LoginTimeout)); err != nil {
