@@ -671,3 +671,37 @@ func TestExtendedCopyReserved(t *testing.T) {
 	r.other.SetReservations(&Reservations{Access: 8, State: &reservation.State{Version: 300}})
 	wantSense(t, r.copied(there), 0x0A0D01) // not reserved, and bound to 8, which is not what this Backend looks for
 }
+
+// FuzzThirdPartyCopy throws parameter lists at the commands that copy. Whatever is in them, nothing is written to what the
+// initiator does not see, and a command ends with a status.
+func FuzzThirdPartyCopy(f *testing.F) {
+	r := newCopyRig(f, 512, 512)
+	copy(r.mem.data, pattern(8192, 1))
+	token := r.populate(1, odx.Range{LBA: 0, Blocks: 16})
+	f.Add(byte(0x00), r.list(1, blocksSegment(0, 1, 8, 0, 0), bytesSegment(1, 0, 1024, 0, 64, 0, 512)))
+	f.Add(byte(0x00), copyList(1, [][]byte{cscd(r.hidden), cscd(r.other)}, blocksSegment(0, 1, 8, 0, 0)))
+	f.Add(byte(0x10), appendRanges(make([]byte, 16), 14, []odx.Range{{LBA: 1, Blocks: 8}, {LBA: 100, Blocks: 9}}))
+	f.Add(byte(0x11), appendRanges(append(append(make([]byte, 16), token[:]...), make([]byte, 8)...), 534, []odx.Range{{LBA: 9, Blocks: 16}}))
+	zero := odx.Token{0xFF, 0xFF, 0, 1, 0, 0, 1, 0xF8}
+	f.Add(byte(0x11), appendRanges(append(append(make([]byte, 16), zero[:]...), make([]byte, 8)...), 534, []odx.Range{{LBA: 9, Blocks: 16}}))
+	hidden := r.otherLUNs.Mappings()[0].Backend.(*memory)
+	run := func(t *testing.T, cdb string, list []byte) {
+		c := &Command{CDB: fromHex(t, cdb), DataOut: list, MaxDataIn: 1024}
+		if err := r.nexus.Execute(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		checkOutcome(t, c, 0)
+	}
+	f.Fuzz(func(t *testing.T, action byte, list []byte) {
+		if len(list) > 8192 || action != 0x00 && action != 0x10 && action != 0x11 {
+			return
+		}
+		run(t, cdbCopyOut(action, 1, len(list)), list)
+		run(t, "84 00 01 00000000000000 00000400 00 00", nil)
+		run(t, "84 04 01 00000000000000 00000400 00 00", nil)
+		run(t, "84 07 00000001 00000000 00000400 00 00", nil)
+		if len(hidden.calls) != 0 || hidden.reads.Load() != 0 {
+			t.Fatal("a hidden logical unit was reached")
+		}
+	})
+}
