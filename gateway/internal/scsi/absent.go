@@ -4,7 +4,7 @@ package scsi
 // there, REPORT LUNS is answered at LUN 0, REQUEST SENSE returns LOGICAL UNIT NOT SUPPORTED as data, and everything
 // else ends with it.
 func (n *Nexus) executeAbsent(c *Command) {
-	op, _ := allOperations.find(c.CDB)
+	op, _ := allOperations.Find(c.CDB)
 	if op == nil || len(c.CDB) < len(op.usage) || op.traits&ignoreUA == 0 {
 		c.check(senseData{Code: LogicalUnitNotSupported}, false)
 		return

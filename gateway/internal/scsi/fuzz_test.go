@@ -8,7 +8,7 @@ import (
 // FuzzCDB: whatever the CDB and the data, a command ends with a status, its data-in is bounded, sense data and status
 // fit together, and the medium is touched only by commands that Classify says touch it.
 func FuzzCDB(f *testing.F) {
-	for _, op := range allOperations.all {
+	for _, op := range allOperations.All {
 		p := make([]byte, 16)
 		copy(p, op.usage[:2])
 		if !op.action {

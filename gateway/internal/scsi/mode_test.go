@@ -171,8 +171,8 @@ func TestModeSelectChanges(t *testing.T) {
 	r.good(selectCDB, fromHex(t, swp)...)
 	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 90 00 0A 0A 20 10 08 00 00 00 FFFF 0000")
 	wantSense(t, at(t, other, 0, cdbTestUnitReady), AttentionModeChanged)
-	for i := range allOperations.all {
-		op := &allOperations.all[i]
+	for i := range allOperations.All {
+		op := &allOperations.All[i]
 		if op.traits&writes == 0 {
 			continue
 		}

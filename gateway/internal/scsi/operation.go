@@ -2,9 +2,9 @@ package scsi
 
 import (
 	"context"
-	"math/bits"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/opcodes"
 )
 
 // operation is one command that the device server supports: one line of the table in operations.go, from which
@@ -59,73 +59,23 @@ const serviceActionMask = 0x1F
 const controlNACA = 0x04
 
 // operationList is a table of operations with its index. It is immutable.
-type operationList struct {
-	all   []operation
-	index [256]*opcodeEntry
-}
+type operationList = opcodes.Index[operation]
 
-// opcodeEntry is what one operation code leads to: one operation, or several told apart by service action.
-type opcodeEntry struct {
-	plain   *operation
-	actions *[serviceActionMask + 1]*operation
-}
-
-// newOperationList indexes all. A table that contradicts itself is a programming error.
+// newOperationList indexes all.
 func newOperationList(all []operation) *operationList {
-	l := &operationList{all: all}
-	for i := range l.all {
-		o := &l.all[i]
-		e := l.index[o.opcode()]
-		if e == nil {
-			e = &opcodeEntry{}
-			if o.action {
-				e.actions = new([serviceActionMask + 1]*operation)
-			}
-			l.index[o.opcode()] = e
-		}
-		switch {
-		case o.action && e.actions != nil && e.actions[o.serviceAction()] == nil:
-			e.actions[o.serviceAction()] = o
-		case !o.action && e.actions == nil && e.plain == nil:
-			e.plain = o
-		default:
-			panic("scsi: two operations for one code: " + o.name)
-		}
-	}
-	return l
+	return opcodes.NewIndex(all, (*operation).reported)
 }
 
-// find returns the operation of cdb. When there is none, known tells whether the operation code exists with another
-// service action.
-func (l *operationList) find(cdb []byte) (o *operation, known bool) {
-	e := l.index[cdb[0]]
-	switch {
-	case e == nil:
-		return nil, false
-	case e.actions == nil:
-		return e.plain, true
-	case len(cdb) < 2:
-		return nil, true
-	}
-	return e.actions[cdb[1]&serviceActionMask], true
+// reported is the operation as REPORT SUPPORTED OPERATION CODES tells of it.
+func (o *operation) reported() opcodes.Command {
+	return opcodes.Command{Usage: o.usage, Action: o.action, Timeout: o.timeout}
 }
 
 // badBit returns the first bit of cdb that is set and that o does not know; ok is false when all is well. cdb is
 // at least as long as the operation's CDB.
 func (o *operation) badBit(cdb []byte) (field fieldPointer, ok bool) {
-	last := len(o.usage) - 1
-	bad := cdb[1] &^ (o.usage[1] | o.ignored)
-	if o.action {
-		bad &^= serviceActionMask
-	}
-	at := 1
-	for bad == 0 {
-		if at++; at >= last {
-			return fieldPointer{}, false
-		}
-		bad = cdb[at] &^ o.usage[at]
-	}
-	return cdbField(at, bits.Len8(bad)-1), true
+	at, bit, bad := o.reported().BadBit(cdb, o.ignored)
+	return cdbField(at, bit), bad
 }
 
 // Direction is where a command's data go.
@@ -155,7 +105,7 @@ func Classify(cdb []byte) Class {
 	if len(cdb) == 0 {
 		return Class{}
 	}
-	o, _ := allOperations.find(cdb)
+	o, _ := allOperations.Find(cdb)
 	if o == nil {
 		return Class{}
 	}
@@ -174,7 +124,7 @@ func Name(cdb []byte) string {
 	if len(cdb) == 0 {
 		return ""
 	}
-	if o, _ := allOperations.find(cdb); o != nil {
+	if o, _ := allOperations.Find(cdb); o != nil {
 		return o.name
 	}
 	return ""
@@ -182,7 +132,7 @@ func Name(cdb []byte) string {
 
 // admit makes the checks that are the same for every command. It returns nil when the command ended there.
 func (a *attachment) admit(c *Command) *operation {
-	op, known := a.unit.operations.find(c.CDB)
+	op, known := a.unit.operations.Find(c.CDB)
 	switch {
 	case op == nil && known: // SPC-4 4.2.5.2: a service action that is not supported
 		a.refuse(c, InvalidFieldInCDB, cdbField(1, 4))

@@ -21,7 +21,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 			cdb, step = withTimeouts, 20
 		}
 		data := r.good(cdb)
-		if n := int(binary.BigEndian.Uint32(data)); n != len(data)-4 || n%step != 0 || n/step != len(r.unit.operations.all) {
+		if n := int(binary.BigEndian.Uint32(data)); n != len(data)-4 || n%step != 0 || n/step != len(r.unit.operations.All) {
 			t.Fatalf("length %d of %d", n, len(data))
 		}
 		for d := data[4:]; len(d) > 0; d = d[step:] {
@@ -172,8 +172,8 @@ func TestReportOneOperationCode(t *testing.T) {
 
 // What the table says of a command is what Classify says and what the frame does.
 func TestTable(t *testing.T) {
-	for i := range allOperations.all {
-		op := &allOperations.all[i]
+	for i := range allOperations.All {
+		op := &allOperations.All[i]
 		if n := map[byte]int{0: 6, 1: 10, 2: 10, 4: 16, 5: 12}[op.opcode()>>5]; len(op.usage) != n {
 			t.Errorf("%s: CDB of %d bytes", op.name, len(op.usage))
 		}

@@ -100,8 +100,8 @@ func TestSanitizeOrders(t *testing.T) {
 func TestWhileSanitized(t *testing.T) {
 	r, e := erasableRig(t)
 	e.status = sanitize.Status{State: sanitize.Running, Progress: 0x1234}
-	for i := range allOperations.all {
-		op := &allOperations.all[i]
+	for i := range allOperations.All {
+		op := &allOperations.All[i]
 		p := make([]byte, len(op.usage))
 		p[0] = op.opcode()
 		if op.action {

@@ -593,7 +593,7 @@ func TestThirdPartyPage(t *testing.T) {
 	if !slices.Equal(types, []uint16{0, 1, 4, 8, 0xC, 0x106, 0x108, 0x8001, 0xC001}) {
 		t.Errorf("descriptors %04X", types)
 	}
-	for _, op := range allOperations.all {
+	for _, op := range allOperations.All {
 		if op.opcode() == 0x83 || op.opcode() == 0x84 {
 			key := [2]byte{op.opcode(), byte(op.serviceAction())}
 			if !named[key] {
