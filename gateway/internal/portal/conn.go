@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,9 @@ type conn struct {
 	wake   chan struct{} // cap 1: the engine has something to send
 	room   chan struct{} // cap 1: something was taken to be sent
 	gone   chan struct{} // closed when the writer has returned
+	more   bool          // the last take left something; guarded by out.mu
 	locked bool          // the reader holds runner.mu
+	owes   bool          // the reader has not sent, or had sent, what the engine has for the connection
 	pinged int64         // when the last ping was asked for, since the epoch; guarded by runner.mu
 	why    atomic.Pointer[error]
 	todo   session.Effects
@@ -193,19 +196,60 @@ func (c *conn) lock() {
 
 // unlock gives it back and does what the engine wants done.
 func (c *conn) unlock() {
+	c.pause()
+	if c.owes {
+		c.owes = false
+		c.signal()
+	}
+}
+
+// pause is unlock, except that sending is left to settle: there may be more to read first.
+func (c *conn) pause() {
 	if !c.r.broken {
 		c.r.engine.Effects(&c.todo)
+		if i := slices.Index(c.todo.Write, c.engine); i >= 0 {
+			c.owes = true
+			c.todo.Write = slices.Delete(c.todo.Write, i, i+1)
+		}
 	}
 	c.locked = false
 	c.r.mu.Unlock()
 	c.r.do(&c.todo)
 }
 
+// settle sends what the engine has for the connection, as far as the socket takes it at once, and has the writer do the
+// rest. It is called without the mutex when there is nothing to read.
+func (c *conn) settle() {
+	if !c.owes {
+		return
+	}
+	c.owes = false
+	if !c.out.mu.TryLock() || !c.sendSome() {
+		c.signal()
+	}
+}
+
+// sendSome sends a batch and reports whether nothing is left to do for the writer. It gives out.mu back.
+func (c *conn) sendSome() bool {
+	defer c.out.mu.Unlock()
+	if len(c.out.rest) > 0 {
+		return false
+	}
+	closed, dropped := c.take(someBytes)
+	sent := len(c.out.pdus) == 0 || c.out.sendSome()
+	return sent && !c.more && !closed && !dropped
+}
+
 // read takes PDUs until the connection ends. The mutex is held from the first PDU that is buffered to the last.
 func (c *conn) read() error {
+	c.in.idle = c.settle
 	for {
 		if !c.in.ready() && c.locked {
-			c.unlock()
+			waiting := c.engine.Waiting()
+			c.pause()
+			if waiting >= someMax {
+				c.settle()
+			}
 		}
 		err := c.in.header()
 		if !c.locked {
@@ -238,7 +282,7 @@ func (c *conn) receive() error {
 	if c.in.size.Data > 0 {
 		away := !c.in.dataReady()
 		if away {
-			c.unlock()
+			c.pause()
 		}
 		if place.Discard() {
 			err = c.in.discard()
@@ -337,16 +381,14 @@ func (c *conn) writeGuarded() {
 // write sends what the engine has, until the connection is to be closed.
 func (c *conn) write() {
 	for {
-		closed, dropped := c.take()
-		if len(c.out.pdus) > 0 {
-			if err := c.out.send(); err != nil {
-				_ = c.nc.Close() // the reader sees it, and ends the connection
-				c.await()
-				return
-			}
-			continue
-		}
+		sent, closed, dropped, err := c.writeSome()
 		switch {
+		case err != nil:
+			_ = c.nc.Close() // the reader sees it, and ends the connection
+			c.await()
+			return
+		case sent:
+			continue
 		case dropped:
 			_ = c.nc.Close()
 			return
@@ -359,24 +401,41 @@ func (c *conn) write() {
 	}
 }
 
+// writeSome sends what the reader left, or else the next batch.
+func (c *conn) writeSome() (sent, closed, dropped bool, err error) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if len(c.out.rest) > 0 {
+		return true, false, false, c.out.finish(c.out.rest)
+	}
+	closed, dropped = c.take(batchBytes)
+	if len(c.out.pdus) > 0 {
+		return true, closed, dropped, c.out.send()
+	}
+	return false, closed, dropped, nil
+}
+
 // await takes and gives up what the engine sends until it knows that the connection is lost.
 func (c *conn) await() {
 	for {
-		closed, _ := c.take()
-		if n := len(c.out.pdus); n > 0 {
-			c.out.release()
+		c.out.mu.Lock()
+		closed, _ := c.take(batchBytes)
+		n := len(c.out.pdus)
+		c.out.release()
+		c.out.mu.Unlock()
+		switch {
+		case n > 0:
 			continue
-		}
-		if closed {
+		case closed:
 			return
 		}
 		<-c.wake
 	}
 }
 
-// take gets a batch from the engine and reports whether the connection is to be closed when there is none, and whether at
-// once.
-func (c *conn) take() (closed, dropped bool) {
+// take gets a batch of about bytes from the engine and reports whether the connection is to be closed when there is none,
+// and whether at once. The caller holds out.mu.
+func (c *conn) take(bytes int) (closed, dropped bool) {
 	r := c.r
 	r.mu.Lock()
 	locked := true
@@ -385,9 +444,10 @@ func (c *conn) take() (closed, dropped bool) {
 			r.mu.Unlock()
 		}
 	}()
-	closed = true
+	closed, c.more = true, false
 	if !r.broken {
-		c.out.pdus = c.engine.Take(c.out.pdus[:0], batchBytes)
+		c.out.pdus = c.engine.Take(c.out.pdus[:0], bytes)
+		c.more = c.engine.Waiting() > 0
 		closed, dropped = c.engine.Closed(), c.engine.Dropped()
 		r.engine.Effects(&c.out.todo)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -16,8 +17,14 @@ const inputSize = 64 << 10
 
 // input reads PDUs from a socket. What the peer sends is taken in large pieces; a data segment that is not all there is
 // read straight to where it belongs.
+//
+// idle, if there is one, is called on the reader's goroutine when there is nothing to read, before the reader waits for
+// it: by then all that the peer has sent in one go was taken, and the answers can be sent in one go, too.
 type input struct {
-	nc     *net.TCPConn
+	raw      syscall.RawConn
+	unusable error // why there is no raw
+	idle     func()
+
 	limits pdu.Limits
 	buf    []byte
 	r, w   int // buf[r:w] was read and not used
@@ -26,6 +33,12 @@ type input struct {
 	size  pdu.FrameSize
 	ahs   []byte
 	extra [pdu.MaxAHSLen]byte // the AHS, kept while buf moves
+
+	// Of the read that is under way.
+	into []byte
+	got  int
+	err  error
+	try  func(fd uintptr) bool // tryRead, kept so that a read allocates nothing
 
 	last     atomic.Int64 // time of the last read that brought bytes, since the portal's epoch
 	counters *counters
@@ -37,7 +50,10 @@ var epoch = time.Now()
 func sinceEpoch() int64 { return int64(time.Since(epoch)) }
 
 func newInput(nc *net.TCPConn, c *counters) *input {
-	return &input{nc: nc, buf: make([]byte, inputSize), counters: c}
+	in := &input{buf: make([]byte, inputSize), counters: c}
+	in.raw, in.unusable = nc.SyscallConn()
+	in.try = in.tryRead
+	return in
 }
 
 // buffered returns the number of bytes that can be had without a read.
@@ -65,15 +81,47 @@ func (in *input) fill(n int) error {
 	return nil
 }
 
-// read is one read of the socket.
+// read is one read of the socket that brings something.
 func (in *input) read(p []byte) (int, error) {
-	n, err := in.nc.Read(p)
-	if n > 0 {
+	if in.unusable != nil {
+		return 0, in.unusable
+	}
+	in.into = p
+	err := in.raw.Read(in.try)
+	in.into = nil
+	if err != nil {
+		return 0, err
+	}
+	if in.got > 0 {
 		in.last.Store(sinceEpoch())
-		in.counters.bytesIn.Add(uint64(n))
+		in.counters.bytesIn.Add(uint64(in.got))
 		in.counters.reads.Add(1)
 	}
-	return n, err
+	return in.got, in.err
+}
+
+// tryRead reads what is there and reports whether that was anything, or an error.
+func (in *input) tryRead(fd uintptr) bool {
+	for {
+		n, err := syscall.Read(int(fd), in.into)
+		switch {
+		case err == nil && n == 0:
+			in.got, in.err = 0, io.EOF
+			return true
+		case err == nil:
+			in.got, in.err = n, nil
+			return true
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case !errors.Is(err, syscall.EAGAIN):
+			in.got, in.err = 0, fmt.Errorf("portal: read: %w", err)
+			return true
+		}
+		if in.idle != nil {
+			in.idle()
+		}
+		return false
+	}
 }
 
 // ready reports whether the header of the next PDU, and what follows it up to the data segment, is buffered.

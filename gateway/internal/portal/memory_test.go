@@ -25,6 +25,40 @@ type disk struct {
 	used  []atomic.Bool
 	hold  atomic.Pointer[chan struct{}] // when set, every write waits for it, or for its ctx
 	calls atomic.Int64
+	tries atomic.Int64
+	mode  atomic.Int32 // of the tries, which succeed
+}
+
+// Which tries succeed.
+const (
+	everyOther int32 = iota
+	always
+	never
+)
+
+// prompt tells whether a try succeeds.
+func (d *disk) prompt() bool {
+	if d.hold.Load() != nil {
+		return false
+	}
+	mode := d.mode.Load()
+	return mode == always || mode == everyOther && d.tries.Add(1)%2 == 0
+}
+
+// TryRead implements scsi.Prompt.
+func (d *disk) TryRead(p []byte, off int64) (bool, error) {
+	if !d.prompt() {
+		return false, nil
+	}
+	return true, d.Read(context.Background(), p, off)
+}
+
+// TryWrite implements scsi.Prompt.
+func (d *disk) TryWrite(p []byte, off int64) (bool, error) {
+	if !d.prompt() {
+		return false, nil
+	}
+	return true, d.Write(context.Background(), p, off)
 }
 
 func newDisk(size int64) *disk {
@@ -163,7 +197,7 @@ func exported(portal string, size int64, block int, access ...target.Access) tar
 var testLimits = target.Limits{Sessions: 1024, SessionsPerInitiator: 64}
 
 // serverOf makes a portal over m that exports c, and has it closed with the test.
-func serverOf(t testing.TB, cfg Config, m *mediums, c func(addr string) target.Config) (*Portal, *target.Registry) {
+func serverOf(t testing.TB, cfg Config, m target.Mediums, c func(addr string) target.Config) (*Portal, *target.Registry) {
 	t.Helper()
 	r := target.New(m, testLimits)
 	p, err := New(cfg, r, testLog(t))

@@ -56,6 +56,7 @@ type Command struct {
 	attention SenseCode
 	running   thirdparty.Running
 	small     [replyInline]byte
+	trial     trial
 }
 
 // replyInline is the size of a reply that needs no allocation of its own, in bytes.

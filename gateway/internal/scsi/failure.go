@@ -19,6 +19,9 @@ func (a *attachment) refuse(c *Command, code SenseCode, field fieldPointer) {
 
 // failBackend ends c because the Backend returned err. When ctx is done, c has no status.
 func (a *attachment) failBackend(ctx context.Context, c *Command, err error, writing bool) {
+	if c.trial == trialLater { // Try takes c back
+		return
+	}
 	if done := ctx.Err(); done != nil {
 		c.clearResult()
 		c.aborted = done

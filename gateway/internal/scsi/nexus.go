@@ -58,6 +58,8 @@ type attachment struct {
 	readOnly bool
 	// sanitizer is backend, nil if it is none.
 	sanitizer Sanitizer
+	// prompt is backend, nil if it is none.
+	prompt Prompt
 }
 
 // NewNexus joins a session to the logical units of luns. Close ends it.
@@ -168,6 +170,7 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 	}
 	for _, m := range mappings {
 		a := &attachment{unit: m.Unit, backend: m.Backend, readOnly: m.ReadOnly}
+		a.prompt, _ = m.Backend.(Prompt)
 		a.sanitizer, _ = m.Backend.(Sanitizer)
 		if was := old.byLUN[m.LUN]; was != nil && was.unit == m.Unit {
 			a.listener = was.listener

@@ -18,7 +18,7 @@ func (a *attachment) read(ctx context.Context, c *Command, e extent) {
 	length := a.bytes(e)
 	if n := min(length, int64(c.MaxDataIn)); n > 0 {
 		p := c.alloc(int(n))
-		if err := a.backend.Read(ctx, p, a.offset(e)); err != nil {
+		if err := a.readMedium(ctx, c, p, a.offset(e)); err != nil {
 			a.failBackend(ctx, c, err, false)
 			return
 		}

@@ -29,7 +29,7 @@ func (a *attachment) write(ctx context.Context, c *Command, e extent) (stored []
 	if len(data) == 0 {
 		return nil, true
 	}
-	if err := a.backend.Write(ctx, data, a.offset(e)); err != nil {
+	if err := a.writeMedium(ctx, c, data, a.offset(e)); err != nil {
 		a.failBackend(ctx, c, err, true)
 		return nil, false
 	}

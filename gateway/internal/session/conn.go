@@ -293,6 +293,9 @@ func (c *Conn) Acknowledged() (acked, next pdu.StatSN) { return c.acked, c.statS
 // Congested reports that so much waits to be sent that nothing more should be read from the connection for now.
 func (c *Conn) Congested() bool { return len(c.out) >= queueMax }
 
+// Waiting returns how many PDUs, or commands whose answers are not cut into PDUs yet, wait to be sent.
+func (c *Conn) Waiting() int { return len(c.out) }
+
 // enqueue puts i behind what waits to be sent.
 func (c *Conn) enqueue(i item) {
 	if c.lost {

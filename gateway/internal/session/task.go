@@ -214,8 +214,19 @@ func (s *Session) ready(t *Task) {
 		}
 		t.in.buf = b
 	}
+	if t.edtl <= tryMax {
+		t.prepare()
+		if s.cfg.Nexus.Try(&t.cmd) {
+			s.executed(t)
+			return
+		}
+	}
 	s.start(t)
 }
+
+// tryMax is the longest transfer that is tried with the mutex held, in bytes: a longer one takes so long to copy that
+// it is worth a goroutine, even if its answer is at hand.
+const tryMax = 64 << 10
 
 // readLen returns the data-in that the initiator takes, in bytes.
 func (t *Task) readLen() uint32 {
