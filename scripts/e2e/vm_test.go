@@ -5,6 +5,8 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -154,4 +156,68 @@ func TestVMMoved(t *testing.T) {
 	if out := guest(t, "moved.sh", cl.Portals[0], target, "0", cl.Portals[1]); !strings.Contains(out, "moved to "+cl.Portals[1]) {
 		t.Errorf("the host did not move:\n%s", out)
 	}
+}
+
+// TestVMStopped has open-iscsi in the middle of its I/O when a LUN is mapped, its gateway is stopped and started again, and
+// another LUN is mapped. It sees the LUNs without looking for them, and its I/O goes on.
+func TestVMStopped(t *testing.T) {
+	const target = "iqn.2026-11.dev.ashlar.test:stopped"
+	cl := startCluster(t, cluster.Options{})
+	admin(t, cl, "target", "create", target)
+	admin(t, cl, "target", "allow", target, "--initiator", "*")
+	mapped := func(lun string) error {
+		if out, err := cl.Admin(t.Context(), "volume", "create", "stopped"+lun, "--size", "64MiB"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		if out, err := cl.Admin(t.Context(), "target", "map", target, "--lun", lun, "--volume", "stopped"+lun); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}
+	must(t, mapped("0"))
+	ctx, cancel := context.WithCancel(t.Context())
+	// busy waits until the host has sent some commands in a session that began after since.
+	busy := func(since int64) (began int64) {
+		for ctx.Err() == nil {
+			var list []struct {
+				SinceUnixMs int64 `json:"since_unix_ms"`
+				Commands    int
+			}
+			out, err := cl.Admin(ctx, "session", "list", "--target", target, "-o", "json")
+			if err == nil && json.Unmarshal(out, &list) == nil && len(list) == 1 && list[0].SinceUnixMs > since && list[0].Commands > 300 {
+				return list[0].SinceUnixMs
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
+		return 0
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		began := busy(0)
+		if ctx.Err() != nil {
+			return
+		}
+		err := mapped("1")
+		pid, perr := cl.PID("gateway-1")
+		if err = errors.Join(err, perr); err == nil {
+			err = cl.Signal("gateway-1", syscall.SIGTERM)
+		}
+		for err == nil && cluster.Running(pid) && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err == nil {
+			err = cl.StartRole(ctx, "gateway-1")
+		}
+		if busy(began); err == nil && ctx.Err() == nil {
+			err = mapped("2")
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	t.Log(guest(t, "stopped.sh", cl.Portals[0], target))
 }
