@@ -32,6 +32,11 @@ func (m *Manager) Populate(ctx context.Context, r *Request, list []byte) *Failur
 	if failure := m.begin(r, kindPopulate, true); failure != nil {
 		return failure
 	}
+	return m.populate(ctx, r, l)
+}
+
+// populate carries out POPULATE TOKEN by its list.
+func (m *Manager) populate(ctx context.Context, r *Request, l *odx.Populate) *Failure {
 	u := r.Self
 	blocks, refused := l.CheckRanges(u.Blocks, odx.TransferMax>>u.Shift)
 	if refused != nil {
