@@ -2,8 +2,6 @@ package scsi
 
 import (
 	"context"
-	"encoding/binary"
-	"math"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 )
@@ -12,22 +10,11 @@ import (
 // anything else is refused whole. SP (save pages) needs pages that can be saved. What changes is told to all other nexuses
 // by the unit attention 2A/01.
 
-func modeSelect6(_ context.Context, a *attachment, c *Command) {
-	const header = 4
-	a.modeSelect(c, int(c.CDB[4]), header, func(list []byte) (descriptor int, long bool) {
-		return int(list[3]), false
-	})
-}
+func modeSelect6(_ context.Context, a *attachment, c *Command)  { a.modeSelect(c, int(c.CDB[4]), false) }
+func modeSelect10(_ context.Context, a *attachment, c *Command) { a.modeSelect(c, int(c.u16(7)), true) }
 
-func modeSelect10(_ context.Context, a *attachment, c *Command) {
-	const header = 8
-	a.modeSelect(c, int(c.u16(7)), header, func(list []byte) (descriptor int, long bool) {
-		return int(binary.BigEndian.Uint16(list[6:])), list[4]&0x01 != 0
-	})
-}
-
-// modeSelect judges a parameter list of n bytes: header, block descriptor, pages. parse reads the header.
-func (a *attachment) modeSelect(c *Command, n, header int, parse func([]byte) (descriptor int, long bool)) {
+// modeSelect judges a parameter list of n bytes; ten says that it is that of MODE SELECT(10).
+func (a *attachment) modeSelect(c *Command, n int, ten bool) {
 	switch pf, sp := c.CDB[1]&0x10 != 0, c.CDB[1]&0x01 != 0; {
 	case sp:
 		a.refuse(c, InvalidFieldInCDB, cdbField(1, 0))
@@ -42,35 +29,21 @@ func (a *attachment) modeSelect(c *Command, n, header int, parse func([]byte) (d
 	if !ok {
 		return
 	}
-	if n < header {
-		a.fail(c, senseData{Code: ParameterListLengthError})
-		return
-	}
-	descriptor, long := parse(list)
-	at := header + descriptor
-	if at > n {
-		a.fail(c, senseData{Code: ParameterListLengthError})
-		return
-	}
-	if !a.sameDescriptor(list[header:at], long) {
-		a.refuse(c, InvalidFieldInParameters, dataField(header, -1))
-		return
-	}
-	fault := a.unit.selectModes(a.nexus, list[at:])
+	fault := a.unit.selectModes(a.nexus, a.modeMedium(), list, ten)
 	switch {
 	case fault == nil:
 	case fault.Cut:
 		a.fail(c, senseData{Code: ParameterListLengthError})
 	default:
-		a.refuse(c, InvalidFieldInParameters, dataField(at+fault.At, fault.Bit))
+		a.refuse(c, InvalidFieldInParameters, dataField(fault.At, fault.Bit))
 	}
 }
 
-// selectModes takes over the settings that pages ask for by the nexus by, and tells the others if any changed.
-func (u *LogicalUnit) selectModes(by *Nexus, pages []byte) *mode.Fault {
+// selectModes takes over the settings that list asks for by the nexus by, and tells the others if any changed.
+func (u *LogicalUnit) selectModes(by *Nexus, m mode.Medium, list []byte, ten bool) *mode.Fault {
 	u.mu.Lock()
 	unit := u.modes()
-	next, fault := unit.Select(pages)
+	next, fault := unit.SelectList(m, list, ten)
 	if fault == nil {
 		u.settings.Store(uint32(next))
 	}
@@ -95,24 +68,4 @@ func (u *LogicalUnit) defaultModes() mode.Settings {
 		return mode.DescriptorSense
 	}
 	return 0
-}
-
-// sameDescriptor tells whether a block descriptor asks for what is so. A number of blocks of 0 or all ones means "as
-// it is" (SBC-3 6.4.2).
-func (a *attachment) sameDescriptor(d []byte, long bool) bool {
-	if len(d) == 0 {
-		return true
-	}
-	var blocks, length, all uint64
-	switch {
-	case !long && len(d) == 8:
-		blocks, all = uint64(binary.BigEndian.Uint32(d)), math.MaxUint32
-		length = uint64(binary.BigEndian.Uint32(d[4:]) & 0xFFFFFF)
-	case long && len(d) == 16:
-		blocks, all = binary.BigEndian.Uint64(d), math.MaxUint64
-		length = uint64(binary.BigEndian.Uint32(d[12:]))
-	default:
-		return false
-	}
-	return length == uint64(a.unit.BlockLength()) && (blocks == 0 || blocks == all || blocks == a.unit.Blocks())
 }

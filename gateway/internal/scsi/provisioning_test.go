@@ -10,7 +10,7 @@ import (
 
 // unmapList makes an UNMAP parameter list of (LBA, number of blocks) pairs.
 func unmapList(pairs ...uint64) []byte {
-	n := len(pairs) / 2 * unmapDescriptor
+	n := len(pairs) / 2 * 16
 	p := binary.BigEndian.AppendUint16(nil, uint16(n+6))
 	p = binary.BigEndian.AppendUint16(p, uint16(n))
 	p = append(p, 0, 0, 0, 0)
@@ -95,7 +95,7 @@ func TestUnmapLists(t *testing.T) {
 	r.good(cdbUnmap(8), unmapList()...)
 	wantGood(t, r.unmap(1<<20, 0))
 	wantGood(t, r.unmap(0, 64, 64, 64))
-	for n := 1; n < unmapHeader; n++ {
+	for n := 1; n < 8; n++ {
 		r.sense(ParameterListLengthError, cdbUnmap(n), make([]byte, n)...)
 	}
 	list := unmapList(0, 8, 8, 8)
@@ -124,10 +124,10 @@ func TestUnmapLists(t *testing.T) {
 	}
 	// Cut at every byte: what is not a whole descriptor is ignored, as is what the list's own length leaves out.
 	list = unmapList(0, 8, 16, 8)
-	for n := unmapHeader; n <= len(list); n++ {
+	for n := 8; n <= len(list); n++ {
 		r.mem.calls = nil
 		r.good(cdbUnmap(n), list[:n]...)
-		if got, want := len(r.mem.calls), (n-unmapHeader)/unmapDescriptor; got != want {
+		if got, want := len(r.mem.calls), (n-8)/16; got != want {
 			t.Errorf("%d bytes: %d descriptors, want %d", n, got, want)
 		}
 	}
