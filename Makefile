@@ -125,6 +125,12 @@ conformance: build ## libiscsi's iscsi-test-cu, each test alone, with a table
 bench: build ## measure against Debian's tgt in the same run (ARGS: see scripts/bench)
 	$(GO) run ./scripts/bench $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: ## measure the iSCSI engine alone, over memory, beside tgt and gotgt (ARGS: see scripts/bench)
+	CGO_ENABLED=0 $(GO) build -o bin/ramtarget ./gateway/ramtarget
+	CGO_ENABLED=0 $(GO) build -o bin/gotgt ./scripts/bench/gotgt
+	$(GO) run ./scripts/bench -engine -o bin/bench-engine.jsonl $(ARGS)
+
 # ---- quality -----------------------------------------------------------------------------------------
 
 .PHONY: lint

@@ -40,6 +40,33 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestEngine(t *testing.T) {
+	opt, err := parse([]string{"-engine", "-seconds", "2", "-ramp", "0.5", "-workloads", "rr4k-q128,sw1m-s4q8"})
+	if err != nil || strings.Join(opt.targets, " ") != "ram tgt-ram gotgt" || opt.size != 256<<20 || len(opt.workloads) != 2 {
+		t.Fatalf("%+v, %v", opt, err)
+	}
+	tg := target{unit: initiator.Config{Portal: "127.0.0.1:1", Target: "iqn.x", LUN: 2}}
+	got := strings.Join(opt.workloads[1].loadArgs(opt, tg), " ")
+	want := "--url iscsi://127.0.0.1:1/iqn.x/2 --rw write --bs 1048576 --qd 8 --sessions 4 --seconds 2 --ramp 0.5 --size 268435456 --check"
+	if got != want {
+		t.Errorf("arguments %q", got)
+	}
+	if _, err := parse([]string{"-workloads", "rr4k-q128"}); err == nil {
+		t.Error("a workload of the engines without -engine")
+	}
+	if opt, _ := parse(nil); opt.size != 1<<30 || opt.targets[0] != "ashlar" {
+		t.Errorf("defaults: %+v", opt)
+	}
+	for _, line := range []string{"", "ready\n", "no\n"} {
+		if _, err := readyUnit(t.Context(), strings.NewReader(line)); err == nil {
+			t.Errorf("%q: no error", line)
+		}
+	}
+	if u, err := readyUnit(t.Context(), strings.NewReader("ready iscsi://127.0.0.1:9/iqn.x/0\n")); err != nil || u.Target != "iqn.x" {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 func TestSumAndTable(t *testing.T) {
 	w := &worker{failed: 1, errs: []string{"e"}}
 	for range 100 {

@@ -39,15 +39,33 @@ var workloads = []workload{
 	{"sr1m-q8", false, false, 1 << 20, 8, 1},
 }
 
-// choose picks workloads by name.
-func choose(names string) ([]workload, error) {
+// engineWorkloads are those for targets over memory.
+var engineWorkloads = []workload{
+	{"rw4k-q1", true, true, 4 << 10, 1, 1},
+	{"rr4k-q1", false, true, 4 << 10, 1, 1},
+	{"rw4k-q32", true, true, 4 << 10, 32, 1},
+	{"rr4k-q32", false, true, 4 << 10, 32, 1},
+	{"rw4k-q128", true, true, 4 << 10, 128, 1},
+	{"rr4k-q128", false, true, 4 << 10, 128, 1},
+	{"rw4k-s4q32", true, true, 4 << 10, 32, 4},
+	{"rr4k-s4q32", false, true, 4 << 10, 32, 4},
+	{"sw128k-q16", true, false, 128 << 10, 16, 1},
+	{"sr128k-q16", false, false, 128 << 10, 16, 1},
+	{"sw1m-q8", true, false, 1 << 20, 8, 1},
+	{"sr1m-q8", false, false, 1 << 20, 8, 1},
+	{"sw1m-s4q8", true, false, 1 << 20, 8, 4},
+	{"sr1m-s4q8", false, false, 1 << 20, 8, 4},
+}
+
+// choose picks workloads by name; none is all of them.
+func choose(names string, all []workload) ([]workload, error) {
 	if names == "" {
-		return workloads, nil
+		return all, nil
 	}
 	var out []workload
 	for n := range strings.SplitSeq(names, ",") {
 		found := false
-		for _, w := range workloads {
+		for _, w := range all {
 			if w.name == n {
 				out, found = append(out, w), true
 			}
@@ -224,8 +242,16 @@ func (w *worker) run(ctx context.Context, begin, end time.Time) {
 	}
 }
 
-// measure runs one workload.
+// measure runs one workload with the generator that was asked for.
 func measure(ctx context.Context, opt options, tg target, wl workload) (result, error) {
+	if opt.load != "" {
+		return measureWith(ctx, opt, tg, wl)
+	}
+	return measureHere(ctx, opt, tg, wl)
+}
+
+// measureHere runs one workload with the generator in this process.
+func measureHere(ctx context.Context, opt options, tg target, wl workload) (result, error) {
 	var ws []*worker
 	for i := range wl.sessions {
 		s, lb, err := dial(ctx, tg.unit, i, opt.size)

@@ -7,6 +7,9 @@
 //	ashlar     "ashlar dev --separate": three replicas, each synced before a write is answered
 //	tgt-sync   tgtd on a local file, write cache off: fdatasync after each write, one copy
 //	tgt-wb     tgtd on a local file, tgt's default: a write is done when it is in the page cache
+//	ram        the gateway's engine alone, over memory (-ramtarget, see gateway/ramtarget)
+//	gotgt      the engine of github.com/gostor/gotgt over the same memory (-gotgt, see scripts/bench/gotgt)
+//	tgt-ram    tgtd on a file in the memory file system (-shm), write cache on
 //	URL        -url iscsi://HOST:PORT/IQN/LUN with -pids: anything else that is running
 //
 // Workloads are named by access (s sequential, r random), direction, block size and queue depth: rw4k-q32 is
@@ -14,6 +17,16 @@
 // workloads of all targets, and the table has the median of the rounds. Every 4 KiB that is written carries its
 // place, and every read checks it. Latency is from handing the command to the initiator to its answer. CPU is
 // user and system time of the target's processes out of /proc/PID/stat, per completed command.
+//
+// -engine measures the last three with workloads of their own; "make bench-engine" builds what it needs. A target that dies
+// has no figures for what was left, and the run goes on.
+//
+// The generator is this process. It is not the fastest; -load PROGRAM uses another one, which is called for each workload as
+//
+//	PROGRAM --url URL --rw randread|randwrite|read|write --bs N --qd N --sessions N --seconds S --ramp S --size N --check --pids P,...
+//
+// and prints a JSON object: total {ios, iops, mb_s, lat_us {mean, p50, p99, max}}, errors, client_cpu_s, and servers, a list
+// of {pid, cpu_s}.
 //
 // The result is one JSON object per measurement in -o, and a table on stdout. On a machine with few cores the
 // generator competes with the target: its own CPU is in the table for that reason.
@@ -43,6 +56,10 @@ type options struct {
 	workloads []workload
 	url       string
 	pids      []int
+	ramtarget string
+	gotgt     string
+	shm       string
+	load      string
 	out       string
 	size      int64
 	seconds   time.Duration
@@ -71,12 +88,17 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&opt.binary, "binary", "bin/ashlar", "the program to measure")
 	f.StringVar(&opt.dir, "dir", "bin/bench", "folder for data, on the disk to measure; removed at the end")
-	targets := f.String("targets", "ashlar,tgt-sync,tgt-wb", "targets to measure")
+	targets := f.String("targets", "", "targets to measure (default: ashlar,tgt-sync,tgt-wb)")
+	engine := f.Bool("engine", false, "measure engines over memory: ram,tgt-ram,gotgt")
+	f.StringVar(&opt.ramtarget, "ramtarget", "bin/ramtarget", "the program of target ram")
+	f.StringVar(&opt.gotgt, "gotgt", "bin/gotgt", "the program of target gotgt")
+	f.StringVar(&opt.shm, "shm", "/dev/shm", "a memory file system, for target tgt-ram")
+	f.StringVar(&opt.load, "load", "", "another load generator (default: this process)")
 	names := f.String("workloads", "", "only these workloads, comma separated (default: all)")
 	f.StringVar(&opt.url, "url", "", "measure this logical unit instead; its content is ERASED")
 	pids := f.String("pids", "", "with -url: pids of the target's processes, comma separated")
 	f.StringVar(&opt.out, "o", "bin/bench.jsonl", "file to which the results are appended")
-	f.Int64Var(&opt.size, "mib", 1024, "MiB of the unit to use")
+	f.Int64Var(&opt.size, "mib", 0, "MiB of the unit to use (default: 1024, with -engine 256)")
 	sec := f.Float64("seconds", 10, "measured seconds per workload")
 	ramp := f.Float64("ramp", 2, "seconds before that are not measured")
 	f.IntVar(&opt.rounds, "rounds", 3, "rounds")
@@ -84,6 +106,11 @@ func parse(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return opt, err
 	}
+	all := workloads
+	if *engine {
+		all = engineWorkloads
+	}
+	opt.setDefaults(*engine, targets)
 	opt.size <<= 20
 	opt.seconds = time.Duration(*sec * float64(time.Second))
 	opt.ramp = time.Duration(*ramp * float64(time.Second))
@@ -99,8 +126,24 @@ func parse(args []string) (options, error) {
 		opt.targets = []string{"url"}
 	}
 	var err error
-	opt.workloads, err = choose(*names)
+	opt.workloads, err = choose(*names, all)
 	return opt, err
+}
+
+// setDefaults fills in what was not given.
+func (o *options) setDefaults(engine bool, targets *string) {
+	if *targets == "" {
+		*targets = "ashlar,tgt-sync,tgt-wb"
+		if engine {
+			*targets = "ram,tgt-ram,gotgt"
+		}
+	}
+	if o.size == 0 {
+		o.size = 1024
+		if engine {
+			o.size = 256
+		}
+	}
 }
 
 // result is one measurement: one line of the results file.
@@ -153,6 +196,10 @@ func bench(ctx context.Context, opt options, w io.Writer) (err error) {
 				return err
 			})
 			all = append(all, got...)
+			if err != nil && name == "gotgt" && ctx.Err() == nil { // it panics now and then
+				fmt.Fprintf(os.Stderr, "round %d: gotgt: %v\n", round, err)
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

@@ -25,7 +25,7 @@ func median(v []float64) float64 {
 func table(w io.Writer, opt options, all []result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\nmedian of %d rounds, %v each; CPU is that of all the target's processes\n\n", opt.rounds, opt.seconds)
-	fmt.Fprintln(tw, "workload\ttarget\tIOPS\tMB/s\tp50 µs\tp99 µs\tCPU µs/IO\tgenerator µs/IO\tby role\t")
+	fmt.Fprintln(tw, "workload\ttarget\tIOPS\tMB/s\tp50 µs\tp99 µs\tCPU µs/IO\tIOPS/CPU-s\tgenerator µs/IO\tby role\t")
 	for _, wl := range opt.workloads {
 		for _, name := range opt.targets {
 			var rs []result
@@ -41,14 +41,22 @@ func table(w io.Writer, opt options, all []result) error {
 				}
 				return median(v)
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t\n", wl.name, name,
+			fmt.Fprintf(tw, "%s\t%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.1f\t%.0f\t%.1f\t%s\t\n", wl.name, name,
 				col(func(r result) float64 { return r.IOPS }), col(func(r result) float64 { return r.MBps }),
 				col(func(r result) float64 { return r.P50Micros }), col(func(r result) float64 { return r.P99Micros }),
-				col(func(r result) float64 { return r.CPUMicros }), col(func(r result) float64 { return r.OwnMicros }),
+				col(func(r result) float64 { return r.CPUMicros }), col(result.perCPUSecond), col(func(r result) float64 { return r.OwnMicros }),
 				roles(rs, col))
 		}
 	}
 	return tw.Flush()
+}
+
+// perCPUSecond is how many commands a second of the target's processor time does.
+func (r result) perCPUSecond() float64 {
+	if r.CPUMicros == 0 {
+		return 0
+	}
+	return 1e6 / r.CPUMicros
 }
 
 // roles prints the CPU of each role when there is more than one.

@@ -41,11 +41,17 @@ func startTarget(ctx context.Context, opt options, name string) (target, error) 
 			unit: initiator.Config{Portal: t.Portal, Target: t.Target, LUN: t.LUN, Name: initiatorName},
 			pids: map[string][]int{"tgtd": {t.PID}}, stop: t.Stop,
 		}, nil
+	case "tgt-ram":
+		return startTGTRAM(ctx, opt)
+	case "ram":
+		return startProgram(ctx, opt, opt.ramtarget, func(port string) []string { return []string{"-listen", "127.0.0.1:" + port} })
+	case "gotgt":
+		return startProgram(ctx, opt, opt.gotgt, func(port string) []string { return []string{"-port", port} })
 	case "url":
 		unit, err := parseURL(opt.url)
 		return target{unit: unit, pids: map[string][]int{"target": opt.pids}, stop: func() error { return nil }}, err
 	}
-	return target{}, fmt.Errorf("unknown target %q: use ashlar, tgt-sync or tgt-wb", name)
+	return target{}, fmt.Errorf("unknown target %q: use ashlar, tgt-sync, tgt-wb, ram, tgt-ram or gotgt", name)
 }
 
 // startAshlar starts a cluster of separate processes.
