@@ -1,4 +1,4 @@
-package scsi
+package sam
 
 import "fmt"
 

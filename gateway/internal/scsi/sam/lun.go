@@ -1,4 +1,6 @@
-package scsi
+// Package sam has the values of the SCSI architecture (SAM-5) that commands and transports share: logical unit numbers, status
+// codes and task management functions.
+package sam
 
 import "fmt"
 
