@@ -152,15 +152,21 @@ func TestCopyOffload(t *testing.T) {
 			}
 		}
 	}
+	begin := time.Now()
 	must(t, extendedCopy(ctx, source, from, to, 7))
+	t.Logf("EXTENDED COPY of %d MiB, 5 of them written: %v", copyLength>>20, time.Since(begin).Round(time.Millisecond))
 	check("EXTENDED COPY", 7)
 	must(t, extendedCopy(ctx, destination, from, to, 24576))
 	check("EXTENDED COPY sent to the destination", 24576)
 	wantSenseOf(t, "EXTENDED COPY from a volume that the host does not see", extendedCopy(ctx, source, hidden, to, 0), 0x0A, 0x0D, 0x02)
 	wantSenseOf(t, "EXTENDED COPY onto a volume that the host does not see", extendedCopy(ctx, source, from, hidden, 0), 0x0A, 0x0D, 0x02)
 
+	begin = time.Now()
 	token := populate(ctx, t, source)
+	t.Logf("POPULATE TOKEN: %v", time.Since(begin).Round(time.Millisecond))
+	begin = time.Now()
 	must(t, writeUsing(ctx, destination, token, 65536))
+	t.Logf("WRITE USING TOKEN: %v", time.Since(begin).Round(time.Millisecond))
 	check("WRITE USING TOKEN", 65536)
 	wantSenseOf(t, "the token at another gateway", writeUsing(ctx, other, token, 0), 5, 0x23, 0x04)
 	must(t, neighbor.Write(ctx, 3, copyBlock, data[:copyBlock]))

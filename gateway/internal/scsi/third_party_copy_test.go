@@ -115,7 +115,7 @@ func copyList(id byte, cscds [][]byte, segments ...[]byte) []byte {
 	p[0] = id
 	binary.BigEndian.PutUint16(p[2:], uint16(len(c)))
 	binary.BigEndian.PutUint32(p[8:], uint32(len(s)))
-	return append(append(p, c...), s...)
+	return slices.Concat(p, c, s)
 }
 
 // cdbCopyOut is a CDB of a third-party copy command with n bytes of data-out.
@@ -420,7 +420,7 @@ func use(t testing.TB, n *Nexus, lun uint16, flags byte, offset uint64, token *o
 	p := make([]byte, 16)
 	p[2] = flags
 	binary.BigEndian.PutUint64(p[8:], offset)
-	p = appendRanges(append(append(p, token[:]...), make([]byte, 8)...), 534, ranges)
+	p = appendRanges(slices.Concat(p, token[:], make([]byte, 8)), 534, ranges)
 	c := &Command{LUN: FlatLUN(lun), CDB: fromHex(t, cdbCopyOut(0x11, 0x42, len(p))), DataOut: p}
 	if err := n.Execute(t.Context(), c); err != nil {
 		t.Fatal(err)
@@ -619,9 +619,11 @@ type barred struct {
 func (*barred) Reserve(context.Context, *reservation.Request) (reservation.Status, error) {
 	return 0, errors.New("not asked for")
 }
+
 func (*barred) Reservations(context.Context) (*Reservations, error) {
 	return nil, errors.New("not asked for")
 }
+
 func (b *barred) Refresh(context.Context, *Reservations) error {
 	b.refreshed++
 	return nil

@@ -13,8 +13,10 @@ const (
 	// TransferMax is the most data that a token stands for, and that one WRITE USING TOKEN writes, in bytes: what is done
 	// within the four seconds that Windows gives a synchronous command, with room to spare.
 	TransferMax = 64 << 20
-	// TimeoutDefault and TimeoutMax are inactivity timeouts, in seconds.
-	TimeoutDefault, TimeoutMax = 60, 600
+	// TimeoutDefault is the inactivity timeout of a token for which none is asked, in seconds.
+	TimeoutDefault = 60
+	// TimeoutMax is the longest inactivity timeout, in seconds.
+	TimeoutMax = 600
 )
 
 // Lengths of the parts of a list, in bytes.
