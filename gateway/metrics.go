@@ -16,6 +16,8 @@ var (
 	descRefused  = prometheus.NewDesc("ashlar_gateway_refused_connections_total", "Connections refused at a limit.", nil, nil)
 	descErrors   = prometheus.NewDesc("ashlar_gateway_protocol_errors_total", "Connections closed because the peer broke the protocol.", nil, nil)
 	descPanics   = prometheus.NewDesc("ashlar_gateway_panics_total", "Connections closed because of a defect; the log has the place.", nil, nil)
+	descFailed   = prometheus.NewDesc("ashlar_gateway_failed_commands_total", "Commands that ended with another status than GOOD.", nil, nil)
+	descRejected = prometheus.NewDesc("ashlar_gateway_rejected_requests_total", "Requests that were answered with an iSCSI Reject.", nil, nil)
 	descAborted  = prometheus.NewDesc("ashlar_gateway_aborted_commands_total", "Commands that were aborted.", nil, nil)
 )
 
@@ -43,4 +45,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(descErrors, s.ProtocolErrors)
 	count(descPanics, s.Panics)
 	count(descAborted, s.Session.Aborted)
+	count(descFailed, s.Session.Failed)
+	count(descRejected, s.Session.Rejected)
 }

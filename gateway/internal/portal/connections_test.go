@@ -138,6 +138,37 @@ func TestConnectionLost(t *testing.T) {
 	}
 }
 
+// TestReinstatementOfSeveral logs in under the name of a session with several connections: all of them are closed, and their
+// running writes are fenced, before the login is answered.
+func TestReinstatementOfSeveral(t *testing.T) {
+	p, r, m := testServer(t, nil)
+	all := several(t, p, 3)
+	gate := make(chan struct{})
+	m.disks[testVolume].hold.Store(&gate)
+	sn := all[0].cmdSN
+	for n, i := range all {
+		i.cmdSN = sn + pdu.CmdSN(n)
+		i.rw(0x2a, uint32(n)*8, 512, random(512))
+	}
+	eventually(t, "writes", func() bool { return m.disks[testVolume].calls.Load() == 3 })
+	next := dial(t, p)
+	if err := next.login(testInitiator, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.noted(); len(got) != 1 {
+		t.Errorf("notes %q", got)
+	}
+	for _, i := range all {
+		i.closed()
+	}
+	m.disks[testVolume].hold.Store(nil)
+	next.ready()
+	if n := len(r.Sessions()); n != 1 || next.tsih == all[0].tsih {
+		t.Errorf("%d sessions, TSIH %d after %d", n, next.tsih, all[0].tsih)
+	}
+	next.logout()
+}
+
 // TestOneConnectionAgain brings the only connection of a session again: the session goes on.
 func TestOneConnectionAgain(t *testing.T) {
 	p, r, _ := testServer(t, nil)

@@ -107,12 +107,11 @@ func (c *conn) join(place *target.Session, done *login.Result) (*runner, error) 
 		return nil, session.ErrEnded
 	}
 	r.mu.Lock()
-	err := session.ErrEnded
-	if !r.broken && len(r.conns) > 0 {
-		err = c.attach(r, done)
+	defer r.unlock()
+	if r.broken || len(r.conns) == 0 {
+		return nil, session.ErrEnded
 	}
-	r.unlock()
-	return r, err
+	return r, c.attach(r, done)
 }
 
 // attach adds the connection to the engine of r, whose mutex is held, or which nobody else knows yet.

@@ -48,7 +48,7 @@ func (c *counters) end(s session.Stats) {
 
 func add(a, b session.Stats) session.Stats {
 	return session.Stats{
-		Commands: a.Commands + b.Commands, ReadBytes: a.ReadBytes + b.ReadBytes, WriteBytes: a.WriteBytes + b.WriteBytes,
+		Commands: a.Commands + b.Commands, Failed: a.Failed + b.Failed, ReadBytes: a.ReadBytes + b.ReadBytes, WriteBytes: a.WriteBytes + b.WriteBytes,
 		R2Ts: a.R2Ts + b.R2Ts, Aborted: a.Aborted + b.Aborted, Fenced: a.Fenced + b.Fenced,
 		Rejected: a.Rejected + b.Rejected, Dropped: a.Dropped + b.Dropped, Spoiled: a.Spoiled + b.Spoiled, MemoryWait: a.MemoryWait + b.MemoryWait,
 	}
