@@ -217,19 +217,21 @@ func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	var asked time.Time
+	var askedFor int64
 	for {
-		askSpace := time.Since(asked) >= spaceEvery
+		applied := g.applied.Load()
+		askSpace := time.Since(asked) >= spaceEvery || applied != askedFor // hosts read the figures of a new volume at once
 		attempt, cancel := context.WithTimeout(ctx, registerTimeout)
 		reply, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{
 			Id: g.id.Load(), TimeUnixMs: time.Now().UnixMilli(), Sessions: uint32(g.stats().Sessions), Version: g.opts.Version,
-			ExportsRevision: g.applied.Load(), Space: askSpace,
+			ExportsRevision: applied, Space: askSpace,
 		})
 		cancel()
 		switch {
 		case err != nil:
 			g.log.Debug("heartbeat", zap.Error(err))
 		case askSpace:
-			asked = time.Now()
+			asked, askedFor = time.Now(), applied
 			g.tellSpace(reply.GetSpace())
 		}
 		select {

@@ -53,7 +53,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDev())
+	root.AddCommand(newDev(), newSelftest())
 	chunkserverDaemon := daemonCommand(chunkserverRole)
 	for _, c := range cli.Commands() {
 		// "ashlar chunkserver" is a daemon, "ashlar chunkserver list" asks the metaserver.

@@ -93,6 +93,10 @@ var table = []rule{
 
 	{from: "api/...", inside: []string{"api/..."}, why: "api holds generated code and nothing else"},
 	{
+		from: "cmd/ashlar/internal/selftest", inside: []string{"scripts/e2e/initiator/wire"}, only: "std",
+		why: "selftest knows no target: its initiator is that of the tests",
+	},
+	{
 		from: "scripts/e2e/initiator/...", inside: []string{"scripts/e2e/initiator/..."}, only: "std",
 		why: "the test initiator shares no code with the target",
 	},
@@ -233,6 +237,7 @@ func TestImportTableCatches(t *testing.T) {
 		{"schedule uses os", "metaserver/internal/schedule/x.go", []string{"os"}, []string{"schedule is pure"}},
 		{"api imports code", "api/meta/v1/x.go", []string{module + "/storage/layout"}, []string{"nothing else"}},
 		{"initiator shares the codec", "scripts/e2e/initiator/x.go", []string{module + "/storage/layout"}, []string{"shares no code"}},
+		{"selftest shares a package", "cmd/ashlar/internal/selftest/x.go", []string{module + "/storage/layout"}, []string{"knows no target"}},
 		{"metaserver imports cmd", "metaserver/x.go", []string{module + "/cmd/ashlar"}, []string{"daemons meet through api/"}},
 		{"fine", "gateway/x.go", []string{"net", module + "/storage/volume", module + "/api/meta/v1", module + "/gateway/internal/pdu"}, nil},
 	} {

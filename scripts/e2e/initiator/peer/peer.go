@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -104,19 +103,7 @@ func (g *Target) Names() []string {
 }
 
 // Keys are the usual keys, some of them with other values.
-func Keys(change ...string) []string {
-	out := wire.UsualKeys()
-	for _, c := range change {
-		k, _, _ := strings.Cut(c, "=")
-		i := slices.IndexFunc(out, func(s string) bool { return strings.HasPrefix(s, k+"=") })
-		if i < 0 {
-			out = append(out, c)
-		} else {
-			out[i] = c
-		}
-	}
-	return out
-}
+func Keys(change ...string) []string { return wire.WithKeys(change...) }
 
 // Session logs in with the usual keys but for those that change, and takes the unit attentions.
 func (g *Target) Session(t T, change ...string) *Peer {

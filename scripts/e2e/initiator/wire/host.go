@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,21 @@ func UsualKeys() []string {
 		"MaxRecvDataSegmentLength=262144", "MaxBurstLength=262144", "FirstBurstLength=65536", "MaxOutstandingR2T=1",
 		"MaxConnections=1", "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes", "DefaultTime2Wait=2", "DefaultTime2Retain=0",
 	}
+}
+
+// WithKeys are the usual keys, some of them with other values, and others behind them.
+func WithKeys(change ...string) []string {
+	out := UsualKeys()
+	for _, c := range change {
+		k, _, _ := strings.Cut(c, "=")
+		i := slices.IndexFunc(out, func(s string) bool { return strings.HasPrefix(s, k+"=") })
+		if i < 0 {
+			out = append(out, c)
+		} else {
+			out[i] = c
+		}
+	}
+	return out
 }
 
 // LoginError is a login that the target refused (RFC 7143 section 11.13.5).
