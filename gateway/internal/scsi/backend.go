@@ -6,11 +6,11 @@ import "github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
 // UNMAP GRANULARITY of the Block Limits VPD page announces.
 const ProvisioningBlock = media.Block
 
-// Backend is the medium of one volume as one initiator reaches it. MediumError is an ErrMedium that knows its place.
-type (
-	Backend     = media.Backend
-	MediumError = media.Error
-)
+// Backend is the medium of one volume as one initiator reaches it.
+type Backend = media.Backend
+
+// MediumError is an ErrMedium that knows its place.
+type MediumError = media.Error
 
 // Errors of a Backend; package media says what each means.
 var (

@@ -10,7 +10,8 @@ import (
 // anything else is refused whole. SP (save pages) needs pages that can be saved. What changes is told to all other nexuses
 // by the unit attention 2A/01.
 
-func modeSelect6(_ context.Context, a *attachment, c *Command)  { a.modeSelect(c, int(c.CDB[4]), false) }
+func modeSelect6(_ context.Context, a *attachment, c *Command) { a.modeSelect(c, int(c.CDB[4]), false) }
+
 func modeSelect10(_ context.Context, a *attachment, c *Command) { a.modeSelect(c, int(c.u16(7)), true) }
 
 // modeSelect judges a parameter list of n bytes; ten says that it is that of MODE SELECT(10).

@@ -76,7 +76,10 @@ func TestTry(t *testing.T) {
 		t.Errorf("beyond the end: %v", c.SenseCode())
 	}
 	for _, cdb := range [][]byte{
-		{}, {0x2E, 0, 0, 0, 0, 3, 0, 0, 1, 0}, {0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0}, {0x12, 0, 0, 0, 36, 0},
+		{},
+		{0x2E, 0, 0, 0, 0, 3, 0, 0, 1, 0},
+		{0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		{0x12, 0, 0, 0, 36, 0},
 		{0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0},
 	} {
 		if n.Try(&Command{CDB: cdb, DataOut: data}) {

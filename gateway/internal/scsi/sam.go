@@ -2,12 +2,14 @@ package scsi
 
 import "github.com/ashlar-storage/ashlar/gateway/internal/scsi/sam"
 
-// The values of SAM-5 that package sam explains.
-type (
-	LUN            = sam.LUN
-	Status         = sam.Status
-	TaskManagement = sam.TaskManagement
-)
+// LUN is the 8-byte logical unit number of a command, Number its number; see package sam.
+type LUN = sam.LUN
+
+// Status is a SCSI status code.
+type Status = sam.Status
+
+// TaskManagement is the set of task management functions that a transport supports.
+type TaskManagement = sam.TaskManagement
 
 // LUNMax is the highest LUN that can be mapped.
 const LUNMax = sam.LUNMax

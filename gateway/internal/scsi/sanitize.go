@@ -21,7 +21,7 @@ type Sanitizer interface {
 	ExitSanitize()
 }
 
-// ErrSanitizing: the volume is being sanitized. NOT READY, SANITIZE IN PROGRESS (02/04/1B).
+// ErrSanitizing says that the volume is being sanitized. NOT READY, SANITIZE IN PROGRESS (02/04/1B).
 var ErrSanitizing = errors.New("scsi: volume is being sanitized")
 
 // sanitizeOverwrite and sanitizeBlockErase are SANITIZE (SBC-4 5.34): all of the medium is overwritten, or unmapped. With

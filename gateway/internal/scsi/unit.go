@@ -20,11 +20,11 @@ type Identity = vpd.Identity
 // DefaultVendor is the T10 vendor identification of the product.
 const DefaultVendor = "ASHLAR"
 
-// UnitConfig describes a logical unit, Limits bound one command; see package lu.
-type (
-	UnitConfig = lu.Config
-	Limits     = lu.Limits
-)
+// UnitConfig describes a logical unit; see package lu.
+type UnitConfig = lu.Config
+
+// Limits bound one command.
+type Limits = lu.Limits
 
 // DefaultLimits returns the limits that ashlar serves with.
 func DefaultLimits() Limits { return lu.DefaultLimits() }

@@ -74,17 +74,16 @@ func (m Medium) appendDescriptor(p []byte, long bool) []byte {
 // Pages returns where the pages of the parameter list of MODE SELECT(6), or with ten of MODE SELECT(10), begin. The block
 // descriptor may only say what is so; if not, the Fault points at it.
 func (m Medium) Pages(list []byte, ten bool) (at int, fault *Fault) {
-	header, descriptor, long := header6, 0, false
+	header := header6
 	if ten {
 		header = header10
 	}
 	if len(list) < header {
 		return 0, &Fault{Cut: true}
 	}
+	descriptor, long := int(list[3]), false
 	if ten {
 		descriptor, long = int(binary.BigEndian.Uint16(list[6:])), list[4]&0x01 != 0
-	} else {
-		descriptor = int(list[3])
 	}
 	if at = header + descriptor; at > len(list) {
 		return 0, &Fault{Cut: true}

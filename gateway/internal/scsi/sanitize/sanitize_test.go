@@ -46,8 +46,13 @@ func TestProgress(t *testing.T) {
 		done, total uint64
 		want        uint16
 	}{
-		{0, 10, 0}, {5, 10, 32768}, {10, 10, 65535}, {11, 10, 65535}, {0, 0, 65535},
-		{math.MaxUint64 - 1, math.MaxUint64, 65535}, {1 << 62, 1 << 63, 32768},
+		{0, 10, 0},
+		{5, 10, 32768},
+		{10, 10, 65535},
+		{11, 10, 65535},
+		{0, 0, 65535},
+		{math.MaxUint64 - 1, math.MaxUint64, 65535},
+		{1 << 62, 1 << 63, 32768},
 	} {
 		if got := ProgressOf(c.done, c.total); got != c.want {
 			t.Errorf("%d of %d: %d, want %d", c.done, c.total, got, c.want)

@@ -7,7 +7,7 @@ import (
 )
 
 func list(pairs ...uint64) []byte {
-	p := make([]byte, Header)
+	p := []byte{0, 0, 0, 0, 0, 0, 0, 0}
 	for i := 0; i < len(pairs); i += 2 {
 		p = binary.BigEndian.AppendUint64(p, pairs[i])
 		p = binary.BigEndian.AppendUint32(p, uint32(pairs[i+1]))
