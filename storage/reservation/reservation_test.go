@@ -71,13 +71,19 @@ func TestRegister(t *testing.T) {
 		{"ignoring with SPEC_I_PT", nil, Request{Nexus: nexusA, Action: RegisterAndIgnore, ServiceKey: 1, SpecIPT: true}, InvalidFieldInParameters, map[Nexus]Key{}, 0},
 		{"all ports", nil, Request{Nexus: nexusA, ServiceKey: 1, AllPorts: true}, Good, map[Nexus]Key{nexusA: 1, nexusAp: 1}, 1},
 		{
-			"SPEC_I_PT", nil, Request{Nexus: nexusA, ServiceKey: 1, SpecIPT: true, Initiators: []Nexus{nexusB}},
-			Good, map[Nexus]Key{nexusA: 1, nexusB: 1}, 1,
+			"SPEC_I_PT", nil,
+			Request{Nexus: nexusA, ServiceKey: 1, SpecIPT: true, Initiators: []Nexus{nexusB}},
+			Good,
+			map[Nexus]Key{nexusA: 1, nexusB: 1},
+			1,
 		},
 		{
-			"SPEC_I_PT leaves those that are registered", []Request{reg(nexusB, 7)},
+			"SPEC_I_PT leaves those that are registered",
+			[]Request{reg(nexusB, 7)},
 			Request{Nexus: nexusA, ServiceKey: 1, SpecIPT: true, Initiators: []Nexus{nexusB}},
-			Good, map[Nexus]Key{nexusA: 1, nexusB: 7}, 1,
+			Good,
+			map[Nexus]Key{nexusA: 1, nexusB: 7},
+			1,
 		},
 		{"SPEC_I_PT of one that is registered", one, Request{Nexus: nexusA, Key: 1, ServiceKey: 2, SpecIPT: true}, InvalidFieldInCDB, map[Nexus]Key{nexusA: 1}, 0},
 	} {
