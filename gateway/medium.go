@@ -45,6 +45,8 @@ type medium struct {
 		access    layout.AccessGeneration
 		// known are the reservations that access goes with.
 		known *scsi.Reservations
+		// refreshes counts how often they were begun to be read anew.
+		refreshes uint64
 		// handle is the present tenancy, nil when there is none.
 		handle *volume.Handle
 		// lost: the tenancy is over and its sessions are not closed yet.

@@ -235,8 +235,12 @@ func (m *medium) Reservations(ctx context.Context) (*scsi.Reservations, error) {
 	return now, nil
 }
 
-// Refresh implements scsi.Reserver. One command reads at a time, and what it learns is for all.
+// Refresh implements scsi.Reserver. One command reads at a time, and what it learns, or that there is no answer, is for all
+// that were waiting when it began.
 func (m *medium) Refresh(ctx context.Context, seen *scsi.Reservations) error {
+	m.mu.Lock()
+	began := m.mu.refreshes
+	m.mu.Unlock()
 	select {
 	case m.refreshing <- struct{}{}:
 		defer func() { <-m.refreshing }()
@@ -244,9 +248,13 @@ func (m *medium) Refresh(ctx context.Context, seen *scsi.Reservations) error {
 		return nil
 	}
 	m.mu.Lock()
-	known := m.mu.known
+	known, meanwhile := m.mu.known, m.mu.refreshes != began
+	newer := known != nil && seen != nil && (known.Access > seen.Access || known.State.Version > seen.State.Version)
+	if !newer && !meanwhile {
+		m.mu.refreshes++
+	}
 	m.mu.Unlock()
-	if known != nil && seen != nil && (known.Access > seen.Access || known.State.Version > seen.State.Version) {
+	if newer || meanwhile {
 		return nil
 	}
 	ask, cancel := context.WithTimeout(ctx, refreshTimeout)

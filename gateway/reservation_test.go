@@ -162,3 +162,22 @@ func TestReservationMessages(t *testing.T) {
 		t.Errorf("%+v, %v", now, err)
 	}
 }
+
+// TestRefreshIsShared: of many commands that wait for a metaserver which does not answer, no two wait one after the other for
+// long.
+func TestRefreshIsShared(t *testing.T) {
+	f, r := newFakeMeta(3)
+	f.lose = 1 << 30
+	m := &medium{owner: &mediums{reserver: r}, mediumKey: mediumKey{testVolume, "iqn.a"}, refreshing: make(chan struct{}, 1)}
+	seen := unreserved(3)
+	m.judged(seen)
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() { must(t, m.Refresh(t.Context(), seen)) })
+	}
+	wg.Wait()
+	if took := time.Since(began); took > 3*refreshTimeout {
+		t.Errorf("32 commands waited %v", took)
+	}
+}

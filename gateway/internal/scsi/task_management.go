@@ -1,5 +1,7 @@
 package scsi
 
+import "github.com/ashlar-storage/ashlar/storage/reservation"
+
 // What task management functions ask of the device server, SAM-5 section 7. Commands are the transport's.
 
 // PendingAttention returns the unit attention that the next command to lun would report, and how many wait. It returns
@@ -16,5 +18,6 @@ func (n *Nexus) PendingAttention(lun LUN) (code SenseCode, waiting int) {
 func (n *Nexus) ResetNexus() {
 	for _, a := range n.view.Load().sorted {
 		a.attentions.Reset(AttentionNexusLoss)
+		a.endLegacy(reservation.NexusLost)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/ashlar-storage/ashlar/metaserver/internal/metastore"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -99,6 +101,8 @@ func (n *Namespace) Reserve(
 		return Reservations{}, 0, err
 	}
 	if narrowed {
+		n.o.Log.Info("reservations have changed", zap.Uint64("volume", uint64(volume)), zap.String("initiator", r.Nexus.Initiator),
+			zap.Uint8("action", uint8(r.Action)), zap.Uint8("type", uint8(out.State.Type)))
 		n.await(ctx, volume)
 	}
 	return out, status, nil
