@@ -16,6 +16,12 @@ import (
 	"go.uber.org/zap"
 )
 
+// unitReset is a reset of a logical unit by another session, and its number.
+type unitReset struct {
+	lun   scsi.LUN
+	reset uint32
+}
+
 // idleMax is the most workers of a session that wait for a task.
 const idleMax = 64
 
@@ -33,6 +39,8 @@ type runner struct {
 	conns  []*conn   // whose goroutines are not done
 	dropBy time.Time // when a session that was dropped is ended; zero if it was not
 
+	resets atomic.Uint32 // of logical units by other sessions
+
 	kick chan struct{} // cap 1: there is something in posted
 	over chan struct{} // closed when the session has ended
 	kept chan struct{} // closed when the keeper has returned
@@ -45,7 +53,7 @@ type runner struct {
 	posted struct {
 		sync.Mutex
 		close  error
-		aborts []scsi.LUN
+		aborts []unitReset
 		gone   []scsi.LUN
 		memory bool
 		news   *scsi.LUN // the LUN inventory changed, and this one stays
@@ -83,7 +91,7 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 	}
 	r.engine, err = session.New(session.Config{
 		Login: done, Window: c.p.cfg.Window, Bytes: c.p.cfg.SessionMemoryMax, Pool: c.p.pool, Nexus: nexus,
-		Env: place, Targets: c.p.registry.At(c.localHost(), c.p.cfg.Port.Group), Wake: r.memory,
+		Env: place, Targets: c.p.registry.At(c.localHost(), c.p.cfg.Port.Group), Wake: r.memory, Resets: &r.resets,
 	})
 	if err != nil {
 		return nil, err
@@ -154,8 +162,9 @@ func (r *runner) Close(why error) {
 
 // AbortUnit implements target.Control.
 func (r *runner) AbortUnit(lun scsi.LUN) {
+	reset := r.resets.Add(1)
 	r.posted.Lock()
-	r.posted.aborts = append(r.posted.aborts, lun)
+	r.posted.aborts = append(r.posted.aborts, unitReset{lun, reset})
 	r.posted.Unlock()
 	r.wakeKeeper()
 }
@@ -447,8 +456,8 @@ func (r *runner) handlePosted() {
 		r.mu.Unlock()
 		return
 	}
-	for _, lun := range aborts {
-		r.engine.AbortUnit(lun)
+	for _, a := range aborts {
+		r.engine.AbortUnit(a.lun, a.reset)
 	}
 	for _, lun := range gone {
 		r.engine.RemoveUnit(lun)

@@ -57,6 +57,7 @@ func (c *Conn) receiveCommand(h *pdu.Header, ahs []byte, pl Place) (*Task, error
 	s := c.s
 	t := s.newTask(c)
 	t.itt, t.cmdSN, t.lun = p.ITT, p.CmdSN, p.LUN
+	t.resets = s.cfg.Resets.Load()
 	t.attr, t.immediate = p.Attr, p.Immediate
 	t.read, t.write, t.bidi, t.bidiLen = p.Read, p.Write, p.Bidirectional, p.BidiReadLength
 	t.edtl = p.ExpectedDataTransferLength

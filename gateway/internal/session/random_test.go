@@ -193,7 +193,7 @@ func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
 		case 0:
 			c.Ping()
 		case 1:
-			p.s.AbortUnit(0)
+			p.s.AbortUnit(0, p.s.cfg.Resets.Add(1))
 			p.settle()
 		case 2:
 			p.s.RequestLogout(1)

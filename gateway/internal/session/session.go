@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -58,6 +59,11 @@ type Config struct {
 	Env   Env
 	// Targets answers SendTargets.
 	Targets login.TargetLister
+
+	// Resets counts the resets of logical units by other sessions; it is raised on any goroutine before AbortUnit is called
+	// for the reset. Each command is marked with it when it comes, so that a reset does not end one that came after it. Nil:
+	// there are none.
+	Resets *atomic.Uint32
 
 	// Wake is called when memory that the session waits for is there; Memory is to be called then. It is called on any
 	// goroutine, must not block and must not call into the Session.
@@ -130,6 +136,9 @@ func New(cfg Config) (*Session, error) {
 	discovery := cfg.Login.Type == login.SessionDiscovery
 	if !discovery && cfg.Nexus == nil {
 		return nil, errors.New("session: no nexus")
+	}
+	if cfg.Resets == nil {
+		cfg.Resets = new(atomic.Uint32)
 	}
 	s := &Session{
 		cfg:       cfg,

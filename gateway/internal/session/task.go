@@ -33,6 +33,7 @@ type Task struct {
 
 	itt       pdu.ITT
 	cmdSN     pdu.CmdSN
+	resets    uint32 // Config.Resets when it came
 	attr      pdu.TaskAttr
 	immediate bool
 	read      bool

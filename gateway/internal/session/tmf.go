@@ -162,9 +162,11 @@ func (s *Session) terminate(asked *Conn, match func(*Task) bool) {
 	s.abortWhere(match)
 }
 
-// AbortUnit aborts the session's tasks on lun, because another nexus reset the logical unit.
-func (s *Session) AbortUnit(lun scsi.LUN) {
-	s.terminate(nil, on(lun))
+// AbortUnit aborts the session's tasks on lun that came before another nexus reset the logical unit, which was when
+// Config.Resets rose to reset. It may come late: the initiator may know of the reset, and have sent new commands.
+func (s *Session) AbortUnit(lun scsi.LUN, reset uint32) {
+	match := on(lun)
+	s.terminate(nil, func(t *Task) bool { return int32(t.resets-reset) < 0 && match(t) })
 	s.fenced = true
 }
 

@@ -157,9 +157,14 @@ func (p *peer) step(t *testing.T, d *datadriven.TestData, o options, keep *bool,
 		p.settle()
 	case "join":
 		p.join(t, o, pdu.CID(number(d, "cid", 1)))
-	case "reset": // by another nexus
-		p.s.AbortUnit(scsi.FlatLUN(uint16(number(d, "lun", 0))))
+	case "reset": // by another nexus; "begun": it was announced before
+		if !d.HasArg("begun") {
+			p.s.cfg.Resets.Add(1)
+		}
+		p.s.AbortUnit(scsi.FlatLUN(uint16(number(d, "lun", 0))), p.s.cfg.Resets.Load())
 		p.settle()
+	case "reset-begins":
+		p.s.cfg.Resets.Add(1)
 	case "unmap": // the LUN goes away
 		p.unmap(t, uint16(number(d, "lun", 0)))
 	case "report":
