@@ -86,19 +86,24 @@ func TestConformance(t *testing.T) {
 // otherUnits are the logical units of tests that the usual one can not be used for, by test:
 //   - the suite ReadOnly is for a write-protected one;
 //   - GetLBAStatus.UnmapSingle asks about LBA i+1 and wants the answer to begin one physical block behind i, which only holds
-//     where a physical block is one logical block.
+//     where a physical block is one logical block;
+//   - MultipathIO.CompareAndWrite zeroes 256 blocks and goes on to the next one, which has to be zero as well.
 func otherUnits(t *testing.T, u unit) map[string]unit {
 	t.Helper()
 	if foreign() || u.cl == nil {
 		return nil
 	}
-	readOnly, large := u, u
-	readOnly.lun, large.lun = 1, 2
+	readOnly, large, fresh := u, u, u
+	readOnly.lun, large.lun, fresh.lun = 1, 2, 3
 	admin(t, u.cl, "volume", "create", u.volume+"-read", "--size", "256MiB")
 	admin(t, u.cl, "target", "map", u.target, "--lun", "1", "--volume", u.volume+"-read", "--read-only")
 	admin(t, u.cl, "volume", "create", u.volume+"-4096", "--size", "256MiB", "--block-size", "4096")
 	admin(t, u.cl, "target", "map", u.target, "--lun", "2", "--volume", u.volume+"-4096")
-	return map[string]unit{"ReadOnly.ReadOnlySBC": readOnly, "GetLBAStatus.UnmapSingle": large}
+	admin(t, u.cl, "volume", "create", u.volume+"-fresh", "--size", "256MiB")
+	admin(t, u.cl, "target", "map", u.target, "--lun", "3", "--volume", u.volume+"-fresh")
+	return map[string]unit{
+		"ReadOnly.ReadOnlySBC": readOnly, "GetLBAStatus.UnmapSingle": large, "MultipathIO.CompareAndWrite": fresh,
+	}
 }
 
 // conformanceTests lists the suite, as FAMILY.TEST.
