@@ -125,6 +125,19 @@ type loadReport struct {
 	} `json:"servers"`
 }
 
+// fillWith writes the whole unit with another load generator, which marks blocks in a way of its own.
+func fillWith(ctx context.Context, opt options, tg target) error {
+	ctx, cancel := context.WithTimeout(ctx, fillMax)
+	defer cancel()
+	wl := workload{write: true, block: 1 << 20, depth: 8, sessions: 1}
+	cmd := exec.CommandContext(ctx, opt.load, append(wl.loadArgs(opt, tg), "--once")...)
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+// fillMax is how long that may take.
+const fillMax = 10 * time.Minute
+
 // measureWith runs one workload with another load generator.
 func measureWith(ctx context.Context, opt options, tg target, wl workload) (result, error) {
 	role := map[int]string{}

@@ -125,8 +125,17 @@ func dial(ctx context.Context, unit initiator.Config, n int, size int64) (*initi
 	return s, lb, nil
 }
 
-// fill writes the whole range once, so that no target pays for first allocation later.
-func fill(ctx context.Context, unit initiator.Config, size int64) error {
+// fill writes the whole range once, so that no target pays for first allocation later, with the generator that was asked
+// for.
+func fill(ctx context.Context, opt options, tg target) error {
+	if opt.load != "" {
+		return fillWith(ctx, opt, tg)
+	}
+	return fillHere(ctx, tg.unit, opt.size)
+}
+
+// fillHere fills with the generator in this process.
+func fillHere(ctx context.Context, unit initiator.Config, size int64) error {
 	s, lb, err := dial(ctx, unit, 0, size)
 	if err != nil {
 		return err

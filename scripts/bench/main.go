@@ -25,8 +25,8 @@
 //
 //	PROGRAM --url URL --rw randread|randwrite|read|write --bs N --qd N --sessions N --seconds S --ramp S --size N --check --pids P,...
 //
-// and prints a JSON object: total {ios, iops, mb_s, lat_us {mean, p50, p99, max}}, errors, client_cpu_s, and servers, a list
-// of {pid, cpu_s}.
+// (with --once to write the whole unit) and prints a JSON object: total {ios, iops, mb_s, lat_us {mean, p50, p99, max}},
+// errors, client_cpu_s, and servers, a list of {pid, cpu_s}.
 //
 // The result is one JSON object per measurement in -o, and a table on stdout. On a machine with few cores the
 // generator competes with the target: its own CPU is in the table for that reason.
@@ -224,7 +224,7 @@ func measureTarget(ctx context.Context, opt options, name string, round int, eac
 	}
 	defer func() { err = errors.Join(err, tg.stop()) }()
 	if round == 1 {
-		if err := fill(ctx, tg.unit, opt.size); err != nil {
+		if err := fill(ctx, opt, tg); err != nil {
 			return nil, fmt.Errorf("fill: %w", err)
 		}
 	}
