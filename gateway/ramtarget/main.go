@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string) (err error) {
 	listen := f.String("listen", "127.0.0.1:3260", "HOST:PORT of the portal")
 	mib := f.Int64("mib", 256, "size of the logical unit in MiB")
 	latency := f.Duration("latency", 0, "time that an operation of the medium takes; 0: it answers at once")
+	prompt := f.Bool("prompt", true, "the medium tells that it answers at once")
 	profile := f.String("cpuprofile", "", "file for a CPU profile of the whole run")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -60,7 +61,7 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	store := ram.New(*mib << 20)
 	var m scsi.Backend = medium{store}
-	if *latency > 0 {
+	if *latency > 0 || !*prompt {
 		m = &slow{Backend: m, latency: *latency}
 	}
 	registry := target.New(mediums{m}, target.Limits{Sessions: 1024, SessionsPerInitiator: 64})

@@ -217,13 +217,16 @@ func (c *conn) pause() {
 	c.r.do(&c.todo)
 }
 
-// settle sends what the engine has for the connection, as far as the socket takes it at once, and has the writer do the
-// rest. It is called without the mutex when there is nothing to read.
+// settle is called without the mutex when there is nothing to read.
 func (c *conn) settle() {
-	if !c.owes {
-		return
+	if c.owes {
+		c.owes = false
+		c.send()
 	}
-	c.owes = false
+}
+
+// send sends what the engine has for the connection, as far as the socket takes it at once, and has the writer do the rest.
+func (c *conn) send() {
 	if !c.out.mu.TryLock() || !c.sendSome() {
 		c.signal()
 	}
@@ -232,7 +235,7 @@ func (c *conn) settle() {
 // sendSome sends a batch and reports whether nothing is left to do for the writer. It gives out.mu back.
 func (c *conn) sendSome() bool {
 	defer c.out.mu.Unlock()
-	if len(c.out.rest) > 0 {
+	if c.out.dead || len(c.out.rest) > 0 {
 		return false
 	}
 	closed, dropped := c.take(someBytes)
@@ -368,6 +371,7 @@ func (c *conn) leave(err error) {
 // writeGuarded is the writer.
 func (c *conn) writeGuarded() {
 	defer close(c.gone)
+	defer c.out.end()
 	defer func() {
 		if v := recover(); v != nil {
 			c.panicked("writer", v)
@@ -405,6 +409,7 @@ func (c *conn) write() {
 func (c *conn) writeSome() (sent, closed, dropped bool, err error) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
+	defer func() { c.out.dead = err != nil || !sent && (closed || dropped) }()
 	if len(c.out.rest) > 0 {
 		return true, false, false, c.out.finish(c.out.rest)
 	}

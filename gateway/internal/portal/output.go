@@ -20,7 +20,7 @@ const (
 	inlineMax = 1024
 	// partsMax is the most parts of one writev: the data of each PDU, and what is before, between and behind them.
 	partsMax = 2*batchMax + 1
-	// someBytes is about the most data that the reader sends by itself.
+	// someBytes is about the most data that the reader, or a worker, sends by itself.
 	someBytes = 256 << 10
 	// someMax is how many PDUs may wait before the reader sends them although there is more to read.
 	someMax = 32
@@ -29,7 +29,7 @@ const (
 )
 
 // output writes PDUs to a socket, many at a time. It belongs to who holds mu: the writer, for as long as the socket does
-// not take what it is given, or the reader, which sends what the socket takes at once and leaves the rest to the writer.
+// not take what it is given, or the reader or a worker, who send what the socket takes at once and leave the rest to it.
 type output struct {
 	mu           sync.Mutex
 	nc           *net.TCPConn
@@ -41,7 +41,8 @@ type output struct {
 	pdus  []session.PDU
 	arena []byte // headers, trailers and short data; never grows, so that slices of it stay valid
 	parts [][]byte
-	rest  [][]byte // of parts: what the reader left to the writer
+	dead  bool     // the writer sends no more, so nobody does
+	rest  [][]byte // of parts: what was left to the writer
 	bufs  net.Buffers
 	iov   []syscall.Iovec
 	wrote int                   // bytes of the try that is under way
@@ -126,6 +127,14 @@ func (o *output) tryWrite(fd uintptr) bool {
 		clear(o.iov)
 		return true
 	}
+}
+
+// end is called when the writer has ended.
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dead = true
+	o.release()
 }
 
 // release gives back what the PDUs hold.

@@ -329,7 +329,8 @@ func (r *runner) run(t *session.Task) {
 	t.Run()
 }
 
-// complete gives a task back to the engine.
+// complete gives a task back to the engine. If no other task runs, none will be done soon whose status could be sent with
+// this one's: the worker sends it by itself, and the writer need not be woken.
 func (r *runner) complete(t *session.Task, todo *session.Effects) {
 	r.mu.Lock()
 	locked := true
@@ -339,13 +340,22 @@ func (r *runner) complete(t *session.Task, todo *session.Effects) {
 			r.breakLocked(locked)
 		}
 	}()
+	var alone *conn
 	if !r.broken {
+		c := t.Conn() // has sent a command, so its login was answered
 		r.engine.Complete(t)
 		r.engine.Effects(todo)
+		if r.engine.Running() == 0 && len(todo.Write) == 1 && todo.Write[0] == c {
+			alone, _ = c.Owner.(*conn)
+			todo.Write[0], todo.Write = nil, todo.Write[:0]
+		}
 	}
 	locked = false
 	r.mu.Unlock()
 	r.do(todo)
+	if alone != nil {
+		alone.send()
+	}
 }
 
 // breakLocked ends a session whose engine panicked. Its state can not be trusted, so nothing but End is asked of it: its

@@ -72,6 +72,9 @@ func (t *Task) Run() {
 	}
 }
 
+// Conn returns the connection of the command; nil after Complete.
+func (t *Task) Conn() *Conn { return t.conn }
+
 // ErrBroken is for Fail: the command was not executed to its end because something is wrong with the gateway.
 var ErrBroken = errors.New("session: broken while it ran")
 
