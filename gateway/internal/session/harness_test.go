@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -139,7 +141,9 @@ func newPeer(t testing.TB, o options) *peer {
 		t.Fatal(err)
 	}
 	if !o.discovery {
-		p.nexus = scsi.NewNexus(scsi.NexusConfig{InitiatorName: "i", InitiatorPort: "i,i,0x1"}, p.luns)
+		p.nexus = scsi.NewNexus(scsi.NexusConfig{
+			InitiatorName: "i", InitiatorPort: "i,i,0x1", Copies: scsi.NewCopyManager(time.Now, rand.Reader),
+		}, p.luns)
 	}
 	p.s, err = New(Config{
 		Login: result(o, 0), Window: o.window, Bytes: o.bytes, Pool: p.pool, Nexus: p.nexus, Env: p, Targets: p,
