@@ -26,6 +26,8 @@ const (
 	endAgain = time.Second
 	// endsMax bounds the ends of SPC-2 reservations that wait for the metaserver; one more is left to its reset.
 	endsMax = 4096
+	// resetsMax bounds what waits for one volume when another reset comes.
+	resetsMax = 8
 )
 
 // reserver asks the active metaserver for changes of reservations.
@@ -79,10 +81,14 @@ func (r *reserver) run(ctx context.Context) error {
 	}
 }
 
-// end has the end of an SPC-2 reservation sent soon. It does not block.
+// end has the end of an SPC-2 reservation, or a reset, sent soon. It does not block.
 func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
 	r.mu.Lock()
 	full := r.mu.count >= endsMax
+	if q.Action == reservation.UnitReset && len(r.mu.ends[id]) >= resetsMax {
+		r.mu.Unlock() // those that wait were not told yet, and tell the same
+		return
+	}
 	if !full {
 		r.mu.ends[id] = append(r.mu.ends[id], q)
 		r.mu.count++

@@ -54,8 +54,11 @@ func newReservations(m *metav1.VolumeReservations) (*scsi.Reservations, error) {
 		s.Legacy = &reservation.Legacy{Nexus: newNexus(m.GetLegacy()), Since: m.GetLegacySince()}
 	}
 	for _, e := range m.GetEvents() {
-		ev := reservation.Event{Version: e.GetVersion(), Attention: reservation.Attention(e.GetAttention()), Abort: e.GetAbort()}
-		if ev.Attention < reservation.ReservationsPreempted || ev.Attention > reservation.RegistrationsPreempted {
+		ev := reservation.Event{
+			Version: e.GetVersion(), Attention: reservation.Attention(e.GetAttention()), Abort: e.GetAbort(),
+			Everybody: e.GetEverybody(), Except: uint16(e.GetExceptPort()),
+		}
+		if ev.Attention < reservation.ReservationsPreempted || ev.Attention > reservation.UnitWasReset {
 			continue // of a later version
 		}
 		for _, n := range e.GetNexuses() {

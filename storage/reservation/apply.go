@@ -21,7 +21,8 @@ const (
 	LegacyRelease Action = 0x41
 	// NexusLost ends the SPC-2 reservation of Nexus that came with version Since.
 	NexusLost Action = 0x42
-	// UnitReset ends any SPC-2 reservation that came with version Since or before.
+	// UnitReset ends any SPC-2 reservation that came with version Since or before, and tells the nexuses of other target
+	// ports than that of Nexus that the logical unit was reset.
 	UnitReset Action = 0x43
 )
 
@@ -72,7 +73,7 @@ type Result struct {
 func (s *State) Apply(r *Request) Result {
 	next := *s
 	status := next.do(r)
-	if status != Good || next.equal(s) {
+	if status != Good || next.equal(s) && r.Action != UnitReset {
 		return Result{State: s, Status: status}
 	}
 	next.Version++
@@ -146,6 +147,7 @@ func (s *State) legacy(r *Request) Status {
 		if s.Legacy != nil && s.Legacy.Since <= r.Since {
 			s.Legacy = nil
 		}
+		s.add(Event{Attention: UnitWasReset, Everybody: true, Except: r.Nexus.Port})
 	}
 	return Good
 }

@@ -8,6 +8,7 @@ const (
 	ReservationsPreempted  Attention = 1 // 2A/03: another nexus cleared all registrations
 	ReservationsReleased   Attention = 2 // 2A/04
 	RegistrationsPreempted Attention = 3 // 2A/05
+	UnitWasReset           Attention = 4 // 29/03, in the place of all others
 )
 
 // Event is what a change means for nexuses other than the one that made it.
@@ -17,7 +18,10 @@ type Event struct {
 	Attention Attention `json:"attention"`
 	// Abort: the commands of the nexuses are over.
 	Abort   bool    `json:"abort,omitempty"`
-	Nexuses []Nexus `json:"nexuses"`
+	Nexuses []Nexus `json:"nexuses,omitempty"`
+	// Everybody: the event is for all nexuses but those of the target port Except, which know of it.
+	Everybody bool   `json:"everybody,omitempty"`
+	Except    uint16 `json:"except,omitempty"`
 }
 
 // Bounds of the events that are kept for those who have not heard of them.
@@ -26,12 +30,17 @@ const (
 	eventNexusesMax = 2 * RegistrationsMax
 )
 
-// tell adds an event of the version that next is about to get. The oldest ones go when there are too many.
+// tell adds an event for some nexuses.
 func (s *State) tell(a Attention, abort bool, to []Nexus) {
-	if len(to) == 0 {
-		return
+	if len(to) > 0 {
+		s.add(Event{Attention: a, Abort: abort, Nexuses: to})
 	}
-	events := append(append([]Event(nil), s.Events...), Event{Version: s.Version + 1, Attention: a, Abort: abort, Nexuses: to})
+}
+
+// add adds an event of the version that s is about to get. The oldest ones go when there are too many.
+func (s *State) add(e Event) {
+	e.Version = s.Version + 1
+	events := append(append([]Event(nil), s.Events...), e)
 	total := 0
 	first := len(events)
 	for first > 0 && len(events)-first < eventsMax {
@@ -49,6 +58,9 @@ func (s *State) Told(n Nexus, since uint64, f func(a Attention, abort bool)) {
 	for _, e := range s.Events {
 		if e.Version <= since {
 			continue
+		}
+		if e.Everybody && n.Port != e.Except {
+			f(e.Attention, e.Abort)
 		}
 		for _, to := range e.Nexuses {
 			if s.same(to, n) {

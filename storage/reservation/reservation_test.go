@@ -328,6 +328,18 @@ func TestLegacy(t *testing.T) {
 			t.Errorf("%s: %d, %+v", c.name, res.Status, res.State)
 		}
 	}
+	var over []Nexus
+	next := steps(t, s, Request{Nexus: nexusB, Action: UnitReset, Since: s.Version})
+	for _, n := range nexuses {
+		next.Told(n, s.Version, func(a Attention, abort bool) {
+			if a == UnitWasReset && !abort {
+				over = append(over, n)
+			}
+		})
+	}
+	if !slices.Equal(over, []Nexus{nexusAp, nexusC}) {
+		t.Errorf("told of the reset: %v", over)
+	}
 	if s.Allows(nexusB, Query) || s.Allows(nexusB, Read) || !s.Allows(nexusB, Free) || !s.Allows(nexusA, Write) {
 		t.Error("wrong rights under an SPC-2 reservation")
 	}

@@ -278,11 +278,14 @@ func (x *VolumeReservations) GetEvents() []*ReservationEvent {
 
 // ReservationEvent says which nexuses a change has to be told to.
 type ReservationEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	Attention     uint32                 `protobuf:"varint,2,opt,name=attention,proto3" json:"attention,omitempty"`
-	Abort         bool                   `protobuf:"varint,3,opt,name=abort,proto3" json:"abort,omitempty"`
-	Nexuses       []*Nexus               `protobuf:"bytes,4,rep,name=nexuses,proto3" json:"nexuses,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Version   uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Attention uint32                 `protobuf:"varint,2,opt,name=attention,proto3" json:"attention,omitempty"`
+	Abort     bool                   `protobuf:"varint,3,opt,name=abort,proto3" json:"abort,omitempty"`
+	Nexuses   []*Nexus               `protobuf:"bytes,4,rep,name=nexuses,proto3" json:"nexuses,omitempty"`
+	// everybody: for all nexuses but those of the target port except_port.
+	Everybody     bool   `protobuf:"varint,5,opt,name=everybody,proto3" json:"everybody,omitempty"`
+	ExceptPort    uint32 `protobuf:"varint,6,opt,name=except_port,json=exceptPort,proto3" json:"except_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +346,20 @@ func (x *ReservationEvent) GetNexuses() []*Nexus {
 		return x.Nexuses
 	}
 	return nil
+}
+
+func (x *ReservationEvent) GetEverybody() bool {
+	if x != nil {
+		return x.Everybody
+	}
+	return false
+}
+
+func (x *ReservationEvent) GetExceptPort() uint32 {
+	if x != nil {
+		return x.ExceptPort
+	}
+	return 0
 }
 
 type ReserveRequest struct {
@@ -646,12 +663,15 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\x06legacy\x18\n" +
 	" \x01(\v2\x15.ashlar.meta.v1.NexusR\x06legacy\x12!\n" +
 	"\flegacy_since\x18\v \x01(\x04R\vlegacySince\x128\n" +
-	"\x06events\x18\f \x03(\v2 .ashlar.meta.v1.ReservationEventR\x06events\"\x91\x01\n" +
+	"\x06events\x18\f \x03(\v2 .ashlar.meta.v1.ReservationEventR\x06events\"\xd0\x01\n" +
 	"\x10ReservationEvent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tattention\x18\x02 \x01(\rR\tattention\x12\x14\n" +
 	"\x05abort\x18\x03 \x01(\bR\x05abort\x12/\n" +
-	"\anexuses\x18\x04 \x03(\v2\x15.ashlar.meta.v1.NexusR\anexuses\"\xf3\x03\n" +
+	"\anexuses\x18\x04 \x03(\v2\x15.ashlar.meta.v1.NexusR\anexuses\x12\x1c\n" +
+	"\teverybody\x18\x05 \x01(\bR\teverybody\x12\x1f\n" +
+	"\vexcept_port\x18\x06 \x01(\rR\n" +
+	"exceptPort\"\xf3\x03\n" +
 	"\x0eReserveRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12+\n" +

@@ -31,8 +31,8 @@ type Reserver interface {
 	// can not be read. The error is ErrAccessRevoked, or nil.
 	Refresh(ctx context.Context, seen *Reservations) error
 
-	// EndLegacy has an SPC-2 reservation ended (NexusLost, UnitReset). It does not block; until it is done, Reserve and
-	// Reservations for the same logical unit wait in the same process.
+	// EndLegacy has an SPC-2 reservation ended (NexusLost, UnitReset), and other processes told of a reset. It does not
+	// block; until it is done, Reserve and Reservations for the same logical unit wait in the same process.
 	EndLegacy(r *reservation.Request)
 }
 
@@ -62,7 +62,11 @@ func (u *LogicalUnit) SetReservations(r *Reservations) {
 			continue
 		}
 		r.State.Told(l.nexus.config.Reservation, old.State.Version, func(a reservation.Attention, abort bool) {
-			l.attentions.Add(reservationAttentions[a])
+			if a == reservation.UnitWasReset {
+				l.attentions.Reset(AttentionDeviceReset)
+			} else {
+				l.attentions.Add(reservationAttentions[a])
+			}
 			if abort {
 				over = append(over, l)
 			}

@@ -303,6 +303,29 @@ func TestJudgedAgain(t *testing.T) {
 	}
 }
 
+// TestResetElsewhere: a reset through another target port is told in the place of all else. It ends no command here: it comes
+// later than its answer, and would end what was sent after that.
+func TestResetElsewhere(t *testing.T) {
+	h := newHosts(t)
+	h.want(h.out('a', 0, 0, 0, 1), good)
+	h.want(h.out('b', 0, 0, 0, 2), good)
+	h.want(h.out('a', 3, 0, 1, 0), good)
+	elsewhere := &reservation.Request{Nexus: reservation.Nexus{Initiator: "iqn.d", Port: 2}, Action: reservation.UnitReset}
+	h.nexuses['a'].lookup(FlatLUN(0)).backend.(Reserver).EndLegacy(elsewhere)
+	if len(h.aborted) != 0 {
+		t.Errorf("aborted: %s", h.aborted)
+	}
+	for who := range h.nexuses {
+		h.want(h.as(who, "00 00000000 00"), "06/29/03")
+		h.want(h.as(who, "00 00000000 00"), good)
+	}
+	h.nexuses['a'].ResetLogicalUnit(FlatLUN(0)) // told to the others here without a detour
+	slices.Sort(h.aborted)
+	if string(h.aborted) != "bc" {
+		t.Errorf("aborted: %s", h.aborted)
+	}
+}
+
 // TestOldReservations: what comes late does not replace what is newer.
 func TestOldReservations(t *testing.T) {
 	u := disk512(t).unit

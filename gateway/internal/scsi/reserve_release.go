@@ -30,17 +30,19 @@ func (a *attachment) legacy(ctx context.Context, c *Command, action reservation.
 }
 
 // endLegacy has an SPC-2 reservation ended: that of this nexus (NexusLost), or any (UnitReset). Such a reservation does not
-// outlive its nexus, nor a reset.
+// outlive its nexus, nor a reset. A reset is told anyway, for other processes have nexuses of their own.
 func (a *attachment) endLegacy(action reservation.Action) {
 	now := a.unit.reserved.now.Load()
-	if now == nil || now.State.Legacy == nil {
+	if now == nil {
 		return
 	}
-	own := a.nexus.config.Reservation
-	if action == reservation.NexusLost && now.State.Legacy.Nexus != own {
+	q := &reservation.Request{Nexus: a.nexus.config.Reservation, Action: action}
+	if l := now.State.Legacy; l != nil && (action == reservation.UnitReset || l.Nexus == q.Nexus) {
+		q.Since = l.Since
+	} else if action == reservation.NexusLost {
 		return
 	}
 	if r, ok := a.backend.(Reserver); ok {
-		r.EndLegacy(&reservation.Request{Nexus: own, Action: action, Since: now.State.Legacy.Since})
+		r.EndLegacy(q)
 	}
 }

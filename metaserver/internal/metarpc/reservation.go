@@ -108,7 +108,9 @@ func reservations(r namespace.Reservations) *metav1.VolumeReservations {
 		out.Legacy, out.LegacySince = nexusMessage(s.Legacy.Nexus), s.Legacy.Since
 	}
 	for _, e := range s.Events {
-		m := &metav1.ReservationEvent{Version: e.Version, Attention: uint32(e.Attention), Abort: e.Abort}
+		m := &metav1.ReservationEvent{
+			Version: e.Version, Attention: uint32(e.Attention), Abort: e.Abort, Everybody: e.Everybody, ExceptPort: uint32(e.Except),
+		}
 		for _, x := range e.Nexuses {
 			m.Nexuses = append(m.Nexuses, nexusMessage(x))
 		}
