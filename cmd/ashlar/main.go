@@ -4,6 +4,7 @@
 //	ashlar dev                                   a whole cluster on this machine
 //	ashlar metaserver|chunkserver|gateway|etcd   one daemon each, --config FILE
 //	ashlar volume|target|cluster|chunkserver|copyset …   administration
+//	ashlar selftest windows|esxi|linux URL       what such a host makes of a target
 //
 // This package owns flags (cobra), configuration (viper), logs (zap), signals and the admin HTTP endpoint; what the
 // daemons do is in their own folders.

@@ -187,7 +187,7 @@ func (p *Peer) Want(op byte) wire.PDU {
 }
 
 // QuietTime is how long a target that must say nothing is listened to.
-const QuietTime = 150 * time.Millisecond
+const QuietTime = 80 * time.Millisecond
 
 // Quiet wants nothing to come.
 func (p *Peer) Quiet() {
