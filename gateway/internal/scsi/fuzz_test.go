@@ -102,17 +102,22 @@ func allocationLength(cdb []byte) (uint64, bool) {
 func FuzzParameters(f *testing.F) {
 	f.Add(unmapList(0, 8, 3, 9))
 	f.Add(fromHex(f, "00 00 10 08 00000041 00000200"+allModes))
+	f.Add(fromHex(f, "0000 0008 00000000 00000040"))
+	f.Add(fromHex(f, "83 00 0002 5566"))
 	f.Add(fromHex(f, "0000 00 10 01 00 0010 0000000000000041 00000000 00000200"+allModes))
 	f.Fuzz(func(t *testing.T, list []byte) {
 		if len(list) > 0xFFFF {
 			return
 		}
 		r := newRig(t, testConfig(65, 512))
-		for _, cdb := range []string{cdbUnmap(0), "55 10 00 00 000000 0000 00", "15 10 00 00 00 00"} {
+		for _, cdb := range []string{
+			cdbUnmap(0), "55 10 00 00 000000 0000 00", "48 01 0000000000 0000 00", "15 10 00 00 00 00",
+			"07 00 0000 00 00", "07 03 0000 00 00",
+		} {
 			p := fromHex(t, cdb)
 			if len(p) == 10 {
 				binary.BigEndian.PutUint16(p[7:], uint16(len(list)))
-			} else {
+			} else if p[0] == 0x15 {
 				p[4] = byte(len(list))
 			}
 			c := &Command{CDB: p, DataOut: list}
