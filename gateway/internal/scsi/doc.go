@@ -25,7 +25,9 @@
 //	READ(16)   88 | RDPROTECT DPO FUA RARC FUA_NV . | LBA(8) | LENGTH(4) | GROUP | CONTROL
 //
 // What only encodes or parses is a package of its own below this one: sense (sense data, in the format that D_SENSE
-// asks for), vpd (INQUIRY data), mode (mode pages), logpage (log pages), opcodes (the report of the table).
+// asks for), vpd (INQUIRY data), mode (mode pages), logpage (log pages), opcodes (the index and
+// the report of the table), sam (values of the architecture), unmap and sanitize (parameter lists); media has what is made of
+// several operations of a Backend.
 //
 // A file holds one command or one family that shares its code and is named after it; operations.go is the table
 // of all of them. What the table does not list answers ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE at once.
