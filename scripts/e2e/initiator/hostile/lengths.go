@@ -361,7 +361,7 @@ func hostileNoReader(t peer.T, g *peer.Target) {
 	bl := p.BlockLen()
 	n := p.MaxCmdSN - p.CmdSN + 1
 	for range n {
-		_, err := p.Start(peer.RW16(peer.Read16, 0, uint32((256<<10)/bl)), 256<<10, nil)
+		_, err := p.Start(peer.RW16(peer.Read16, 40000, uint32((256<<10)/bl)), 256<<10, nil) // where nobody writes
 		p.Must("read", err)
 	}
 	q := g.Session(t)

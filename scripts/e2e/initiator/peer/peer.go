@@ -27,7 +27,7 @@ type T interface {
 type Target struct {
 	Portal    string // host:port
 	Name      string // the target's iSCSI name; anybody may log in
-	LUN       uint16 // is erased
+	LUN       uint16 // is erased; 65536 blocks or more
 	Initiator string // begin of the names of initiators, an iSCSI name
 
 	// CHAP, if not nil, is a target that asks for CHAP.
