@@ -77,13 +77,20 @@ func (l *link) unreachable() {
 	}
 }
 
-// take returns what waits.
+// take returns what waits, to be given to reuse when it is done with. What is pushed meanwhile goes to the spare array,
+// which is no spare any more.
 func (l *link) take() []multiraft.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.mu.queue
-	l.mu.queue, l.mu.bytes = l.spare[:0], 0
+	l.mu.queue, l.mu.bytes, l.spare = l.spare[:0], 0, nil
 	return q
+}
+
+// reuse makes what take returned the spare array.
+func (l *link) reuse(q []multiraft.Message) {
+	clear(q)
+	l.spare = q
 }
 
 // run keeps a stream up until ctx ends. While there is none, what waits is dropped.
@@ -100,7 +107,7 @@ func (l *link) run(ctx context.Context) {
 			l.net.log.Info("stream to chunkserver ended", zap.Uint64("to", uint64(l.to)), zap.Error(err))
 			told = true
 		}
-		clear(l.take())
+		l.reuse(l.take())
 		l.unreachable()
 		select {
 		case <-ctx.Done():
@@ -144,7 +151,7 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStream) error {
 	for {
 		msgs := l.take()
 		if len(msgs) == 0 {
-			l.spare = msgs
+			l.reuse(msgs)
 			select {
 			case <-l.wake:
 			case <-ctx.Done():
@@ -153,8 +160,7 @@ func (l *link) transmit(ctx context.Context, stream grpc.ClientStream) error {
 			continue
 		}
 		err := send(stream, m, out, msgs)
-		clear(msgs)
-		l.spare = msgs
+		l.reuse(msgs)
 		if err != nil {
 			return err
 		}
