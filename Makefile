@@ -4,7 +4,7 @@
 # overruns is killed and counts as failed. The last line says what ran: "N passed, N failed, N skipped".
 # The budgets are limits for two cores and cold caches; a usual run takes a part of each.
 STATIC_BUDGET ?= 2m
-UNIT_BUDGET   ?= 8m
+UNIT_BUDGET   ?= 6m
 SIM_BUDGET    ?= 2m
 FAULT_BUDGET  ?= 6m
 E2E_BUDGET    ?= 9m
