@@ -216,6 +216,7 @@ func (w *worker) handle(g *Group, ev *event) {
 	case evPropose:
 		n.props = append(n.props, ev.prop)
 	case evConf:
+		w.tellCommits(g) // before a peer that the change removes is not known any more
 		n.raw.ApplyConfChange(ev.conf)
 		n.members = ev.members
 	case evUnreachable:

@@ -122,7 +122,10 @@ func (l *link) run(ctx context.Context) {
 func (l *link) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := l.conn.NewStream(ctx, &raftv1.Raft_ServiceDesc.Streams[0], raftv1.Raft_Send_FullMethodName, grpc.ForceCodecV2(frame.NewCodec()))
+	// Without a bound of 0 grpc keeps what was sent, to repeat it, until an answer comes, and here none does: that were
+	// thousands of buffers for small messages. Raft repeats what is lost.
+	stream, err := l.conn.NewStream(ctx, &raftv1.Raft_ServiceDesc.Streams[0], raftv1.Raft_Send_FullMethodName,
+		grpc.ForceCodecV2(frame.NewCodec()), grpc.MaxRetryRPCBufferSize(0))
 	if err != nil {
 		return err
 	}
