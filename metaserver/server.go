@@ -182,13 +182,14 @@ func (s *Server) remember(ctx context.Context) (election.Memory, func(), error) 
 	f, err := leasefile.Open(ctx, s.cfg.Dir)
 	var used *leasefile.InUseError
 	switch {
+	case err == nil:
+		return f, func() { _ = f.Close() }, nil // nothing is lost
 	case errors.As(err, &used) || ctx.Err() != nil:
 		return nil, nil, err
-	case err != nil:
+	default:
 		s.log.Warn("the data directory can not be used: a restart after a kill takes the life of the lease longer", zap.Error(err))
 		return nil, func() {}, nil
 	}
-	return f, func() { _ = f.Close() }, nil // nothing is lost
 }
 
 // serve answers calls until ctx ends.

@@ -178,6 +178,7 @@ func (s *Session) RemoveUnit(lun scsi.LUN) {
 		if t.stage == stageRunning && match(t) {
 			t.removed = true
 			t.cancel()
+			t.cmd.FenceElsewhere()
 			fence = fence || t.class.Writes
 		}
 	}
