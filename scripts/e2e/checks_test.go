@@ -9,10 +9,10 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/checks"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // TestChecks runs the protocol checks of package checks, and the hostile ones, against the cluster; with E2E_ORACLE=tgt

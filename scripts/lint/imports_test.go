@@ -92,13 +92,18 @@ var table = []rule{
 	},
 
 	{from: "api/...", inside: []string{"api/..."}, why: "api holds generated code and nothing else"},
+	{from: "cmd/...", ban: []string{module + "/scripts"}, why: "the product knows no script"},
 	{
-		from: "cmd/ashlar/internal/selftest", inside: []string{"scripts/e2e/initiator/wire"}, only: "std",
-		why: "selftest knows no target: its initiator is that of the tests",
+		from: "cmd/ashlar/initiator/...", inside: none, only: "std",
+		why: "the initiator shares no code with the target",
 	},
 	{
-		from: "scripts/e2e/initiator/...", inside: []string{"scripts/e2e/initiator/..."}, only: "std",
-		why: "the test initiator shares no code with the target",
+		from: "cmd/ashlar/internal/selftest", inside: []string{"cmd/ashlar/initiator/..."}, only: "std",
+		why: "selftest knows no target",
+	},
+	{
+		from: "scripts/e2e/initiator/...", inside: []string{"scripts/e2e/initiator/...", "cmd/ashlar/initiator/..."},
+		only: "std", why: "the initiators of the tests share no code with the target",
 	},
 }
 
@@ -236,7 +241,12 @@ func TestImportTableCatches(t *testing.T) {
 		{"copyset uses net", "chunkserver/internal/copyset/x.go", []string{"net"}, []string{"copyset is pure"}},
 		{"schedule uses os", "metaserver/internal/schedule/x.go", []string{"os"}, []string{"schedule is pure"}},
 		{"api imports code", "api/meta/v1/x.go", []string{module + "/storage/layout"}, []string{"nothing else"}},
-		{"initiator shares the codec", "scripts/e2e/initiator/x.go", []string{module + "/storage/layout"}, []string{"shares no code"}},
+		{"a command runs a script", "cmd/ashlar/x.go", []string{module + "/scripts/e2e/cluster"}, []string{"knows no script"}},
+		{"a daemon runs a script", "metaserver/x.go", []string{module + "/scripts/e2e/cluster"}, []string{"daemons meet through api/"}},
+		{"the library runs a script", "storage/volume/x.go", []string{module + "/scripts/e2e/load"}, []string{"never knows a daemon"}},
+		{"initiator shares the codec", "cmd/ashlar/initiator/wire/x.go", []string{module + "/gateway/internal/pdu"}, []string{"shares no code"}},
+		{"test initiator shares the codec", "scripts/e2e/initiator/x.go", []string{module + "/storage/layout"}, []string{"share no code"}},
+		{"selftest uses the tests", "cmd/ashlar/internal/selftest/x.go", []string{module + "/scripts/e2e/initiator/peer"}, []string{"knows no script", "knows no target"}},
 		{"selftest shares a package", "cmd/ashlar/internal/selftest/x.go", []string{module + "/storage/layout"}, []string{"knows no target"}},
 		{"metaserver imports cmd", "metaserver/x.go", []string{module + "/cmd/ashlar"}, []string{"daemons meet through api/"}},
 		{"fine", "gateway/x.go", []string{"net", module + "/storage/volume", module + "/api/meta/v1", module + "/gateway/internal/pdu"}, nil},

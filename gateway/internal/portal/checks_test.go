@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/target"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/checks"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Names and secrets of the target that the checks are run against.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // atomicChecks are about COMPARE AND WRITE, which ESXi calls ATS.

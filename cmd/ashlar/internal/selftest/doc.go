@@ -15,6 +15,6 @@
 //	atomic.go       COMPARE AND WRITE, and its use as a heartbeat
 //	copy.go         EXTENDED COPY, tokens (ODX)
 //
-// It knows nothing of this product: the initiator is that of the tests, which shares no code with the gateway, and the
+// It knows nothing of this product: its initiator (cmd/ashlar/initiator/wire) shares no code with the gateway, and the
 // target may be any. A check that changes data or reservations runs only on blocks that the caller allows.
 package selftest

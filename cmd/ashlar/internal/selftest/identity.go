@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // identityChecks are about who the logical unit is.

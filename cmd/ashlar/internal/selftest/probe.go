@@ -8,7 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // probe is the host that the checks are.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // provisionChecks are about thin provisioning.

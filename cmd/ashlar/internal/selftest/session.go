@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // sessionChecks are about the iSCSI session.

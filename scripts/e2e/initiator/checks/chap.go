@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Authentication are the checks of CHAP (RFC 7143 section 12.1.3, RFC 1994). They need a Target with CHAP.

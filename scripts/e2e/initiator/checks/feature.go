@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Feature are the checks of the full feature phase that are not about data.

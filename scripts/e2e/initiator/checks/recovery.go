@@ -5,8 +5,8 @@ import (
 	"errors"
 	"strconv"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Recovery are the checks of error recovery (RFC 7143 section 7), as far as the target negotiates it.

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"strconv"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Tasks are the checks of task management and of sessions with several connections (RFC 7143 sections 11.5, 4.2.3,

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 func hostileCommands() []peer.Check {

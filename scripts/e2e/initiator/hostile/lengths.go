@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 func hostileLengths() []peer.Check {

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/peer"
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
 )
 
 // Checks are the classes of mistakes that targets became known for, as the input that finds them. The target must

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // Credentials skips the check if there are none.

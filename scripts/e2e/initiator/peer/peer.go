@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator/wire"
+	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
 )
 
 // T is what a check says its result to; *testing.T is one.

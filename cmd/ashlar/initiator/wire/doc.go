@@ -1,5 +1,6 @@
 // Package wire is an iSCSI initiator that sends whatever it is told to, right or wrong, over a real socket. It is what
-// the checks of a target's behaviour are written with (package checks), and the initiator of "ashlar selftest".
+// "ashlar selftest" asks a target with, and what the protocol checks of the tests (scripts/e2e/initiator/checks) are written
+// with.
 //
 // It shares no code with the target: an error in a codec does not hide by being made twice. A PDU is its 48-byte basic
 // header segment with accessors by byte offset (RFC 7143 section 11.2.1), its additional header segments and its data;
