@@ -36,6 +36,8 @@ const (
 	batchBytes = 32 << 10
 	// responseOverhead is about what a response's encoding has besides data and checksums, in bytes.
 	responseOverhead = 32
+	// hereMax is the longest read that the goroutine serves which received it, in bytes.
+	hereMax = 32 << 10
 	// readQueue bounds the jobs that wait for a reader.
 	readQueue = 16 << 10
 	// triesMax is how often one read is tried: first, after a raise, after a repair.
@@ -223,11 +225,11 @@ func (se *session) take(t *batch) error {
 	return nil
 }
 
-// lastRead returns the index of the last read, or -1: it is served by the receiving goroutine, which has nothing better
-// to do, after the others are on their way.
+// lastRead returns the index of the last short read, or -1: it is served by the receiving goroutine, which has nothing
+// better to do, after the others are on their way. A long read would keep the next batch waiting.
 func lastRead(reqs []request) int {
 	for i := len(reqs) - 1; i >= 0; i-- {
-		if reqs[i].op == chunkv1.Op_OP_READ {
+		if reqs[i].op == chunkv1.Op_OP_READ && reqs[i].command.Length <= hereMax {
 			return i
 		}
 	}

@@ -51,10 +51,10 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return m.Body.Parse(buf.ReadOnlyData())
 }
 
-// The sizes of buffers that are kept, as powers of two: 4 KiB to 1 MiB.
+// The sizes of buffers that are kept, as powers of two: 4 KiB to 4 MiB. A message with 1 MiB of data is longer than that.
 const (
 	tierMin = 12
-	tierMax = 20
+	tierMax = 22
 )
 
 // tiers is a pool of buffers for each power of two. grpc's own has four sizes and clears a buffer each time.
