@@ -26,6 +26,8 @@ const (
 	endAgain = time.Second
 	// endsMax bounds the ends of SPC-2 reservations that wait for the metaserver; one more is left to its reset.
 	endsMax = 4096
+	// requestLen is the length of the name of a request, in bytes.
+	requestLen = 16
 	// resetsMax bounds what waits for one volume when another reset comes.
 	resetsMax = 8
 )
@@ -42,7 +44,7 @@ type reserver struct {
 	mu struct {
 		sync.Mutex
 		// ends are the ends of SPC-2 reservations that the metaserver does not know of yet, oldest first, count of them.
-		ends  map[layout.VolumeID][]*reservation.Request
+		ends  map[layout.VolumeID][]*metav1.ReserveRequest
 		count int
 	}
 }
@@ -50,7 +52,7 @@ type reserver struct {
 func newReserver(node metav1.NodeClient, gateway func() uint64, log *zap.Logger) *reserver {
 	r := &reserver{node: node, gateway: gateway, log: log, kick: make(chan struct{}, 1)}
 	r.told = func(layout.VolumeID, *scsi.Reservations) {}
-	r.mu.ends = map[layout.VolumeID][]*reservation.Request{}
+	r.mu.ends = map[layout.VolumeID][]*metav1.ReserveRequest{}
 	return r
 }
 
@@ -81,8 +83,10 @@ func (r *reserver) run(ctx context.Context) error {
 	}
 }
 
-// end has the end of an SPC-2 reservation, or a reset, sent soon. It does not block.
+// end has the end of an SPC-2 reservation, or a reset, sent soon. It does not block. All attempts have the name that it gets
+// here, so that it is carried out once.
 func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
+	m := r.message(id, q)
 	r.mu.Lock()
 	full := r.mu.count >= endsMax
 	if q.Action == reservation.UnitReset && len(r.mu.ends[id]) >= resetsMax {
@@ -90,7 +94,7 @@ func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
 		return
 	}
 	if !full {
-		r.mu.ends[id] = append(r.mu.ends[id], q)
+		r.mu.ends[id] = append(r.mu.ends[id], m)
 		r.mu.count++
 	}
 	r.mu.Unlock()
@@ -104,23 +108,30 @@ func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
 	}
 }
 
-// flush sends the ends that wait for a volume. One that two callers send changes nothing the second time.
+// flush sends the ends that wait for a volume. One that two callers send changes nothing the second time, and one that the
+// metaserver will never take is dropped: it would keep all that comes after it waiting for ever.
 func (r *reserver) flush(ctx context.Context, id layout.VolumeID) error {
 	for {
 		r.mu.Lock()
-		var q *reservation.Request
+		var m *metav1.ReserveRequest
 		if list := r.mu.ends[id]; len(list) > 0 {
-			q = list[0]
+			m = list[0]
 		}
 		r.mu.Unlock()
-		if q == nil {
+		if m == nil {
 			return nil
 		}
-		if _, _, err := r.send(ctx, id, q); err != nil && !errors.Is(err, scsi.ErrAccessRevoked) {
+		_, _, err := r.send(ctx, m)
+		switch {
+		case err == nil || errors.Is(err, scsi.ErrAccessRevoked):
+		case refusedForGood(err):
+			r.log.Warn("the end of a reservation is refused and given up", zap.Uint64("volume", uint64(id)),
+				zap.String("initiator", m.GetNexus().GetInitiator()), zap.Uint32("action", m.GetAction()), zap.Error(err))
+		default:
 			return err
 		}
 		r.mu.Lock()
-		if i := slices.Index(r.mu.ends[id], q); i >= 0 {
+		if i := slices.Index(r.mu.ends[id], m); i >= 0 {
 			r.mu.ends[id] = slices.Delete(r.mu.ends[id], i, i+1)
 			r.mu.count--
 		}
@@ -131,21 +142,33 @@ func (r *reserver) flush(ctx context.Context, id layout.VolumeID) error {
 	}
 }
 
+// refusedForGood tells whether a call that failed fails whenever it is repeated.
+func refusedForGood(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
 // change asks for a change, after the ends that wait, and returns the reservations that it led to.
 func (r *reserver) change(ctx context.Context, id layout.VolumeID, q *reservation.Request) (reservation.Status, *scsi.Reservations, error) {
 	if err := r.flush(ctx, id); err != nil {
 		return 0, nil, err
 	}
-	return r.send(ctx, id, q)
+	return r.send(ctx, r.message(id, q))
+}
+
+// message makes the message of a request, with a name of its own.
+func (r *reserver) message(id layout.VolumeID, q *reservation.Request) *metav1.ReserveRequest {
+	m := reserveRequest(q)
+	m.Gateway, m.Volume, m.Request = r.gateway(), uint64(id), make([]byte, requestLen)
+	_, _ = rand.Read(m.Request) // never fails: it ends the process instead
+	return m
 }
 
 // send asks for a change until there is an answer or ctx ends. All attempts have one name, so that it is made once.
-func (r *reserver) send(ctx context.Context, id layout.VolumeID, q *reservation.Request) (reservation.Status, *scsi.Reservations, error) {
-	m := reserveRequest(q)
-	m.Gateway, m.Volume, m.Request = r.gateway(), uint64(id), make([]byte, 16)
-	if _, err := rand.Read(m.Request); err != nil {
-		return 0, nil, err
-	}
+func (r *reserver) send(ctx context.Context, m *metav1.ReserveRequest) (reservation.Status, *scsi.Reservations, error) {
 	var reply *metav1.ReserveReply
 	err := r.ask(ctx, func(ctx context.Context) (err error) {
 		reply, err = r.node.Reserve(ctx, m)
@@ -158,7 +181,7 @@ func (r *reserver) send(ctx context.Context, id layout.VolumeID, q *reservation.
 	if err != nil {
 		return 0, nil, err
 	}
-	r.told(id, now)
+	r.told(layout.VolumeID(m.GetVolume()), now)
 	return reservation.Status(reply.GetStatus()), now, nil
 }
 

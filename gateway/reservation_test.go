@@ -30,6 +30,7 @@ type fakeMeta struct {
 	mu    sync.Mutex
 	lose  int
 	deny  bool
+	wrong string // the initiator whose requests are wrong
 	got   []*metav1.ReserveRequest
 	reply *metav1.VolumeReservations
 }
@@ -49,6 +50,9 @@ func (f *fakeMeta) Reserve(_ context.Context, m *metav1.ReserveRequest, _ ...grp
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.got = append(f.got, proto.CloneOf(m))
+	if f.wrong != "" && m.GetNexus().GetInitiator() == f.wrong {
+		return nil, status.Error(codes.InvalidArgument, "wrong")
+	}
 	r, err := f.answer()
 	return &metav1.ReserveReply{Reservations: r}, err
 }
@@ -118,6 +122,49 @@ func TestEndsGoFirst(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+// TestEndIsRepeatedUnderOneName: an end whose answer was lost is carried out once.
+func TestEndIsRepeatedUnderOneName(t *testing.T) {
+	f, r := newFakeMeta(3)
+	r.end(testVolume, &reservation.Request{Action: reservation.UnitReset})
+	for _, lose := range []int{1 << 30, 0} {
+		f.mu.Lock()
+		f.lose = lose
+		f.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_ = r.flush(ctx, testVolume) // of which the first gives up
+		cancel()
+	}
+	if len(f.got) < 2 || !proto.Equal(f.got[0], f.got[len(f.got)-1]) || len(f.got[0].GetRequest()) != requestLen {
+		t.Fatalf("sent %v", f.got)
+	}
+	r.end(testVolume, &reservation.Request{Action: reservation.UnitReset})
+	must(t, r.flush(t.Context(), testVolume))
+	if last := f.got[len(f.got)-1]; proto.Equal(f.got[0], last) {
+		t.Fatal("two resets have one name")
+	}
+}
+
+// TestEndThatIsRefused: an end that the metaserver never takes does not keep what comes after it waiting.
+func TestEndThatIsRefused(t *testing.T) {
+	f, r := newFakeMeta(3)
+	f.wrong = "iqn.wrong"
+	r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Nexus: reservation.Nexus{Initiator: "iqn.wrong", Port: 1}})
+	r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Since: 8})
+	if _, _, err := r.change(t.Context(), testVolume, &reservation.Request{Action: reservation.LegacyReserve}); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.got) != 3 || f.got[1].GetSince() != 8 || r.mu.count != 0 {
+		t.Fatalf("sent %v, %d wait", f.got, r.mu.count)
+	}
+	f.wrong, f.lose = "", 1<<30
+	r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Since: 9})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := r.flush(ctx, testVolume); err == nil || r.mu.count != 1 {
+		t.Fatalf("%v: an end was given up because there is no metaserver", err)
+	}
 }
 
 // TestJudged: an access generation is taken over with the reservations that go with it, never an older one.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/storage/iscsiname"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -87,8 +88,8 @@ func (n *Namespace) Attach(
 	ctx context.Context, gateway uint64, volume layout.VolumeID, initiator string, had layout.Epoch,
 ) (*Attachment, layout.AccessGeneration, error) {
 	name := strings.ToLower(initiator)
-	if name == "" || len(name) > iscsiNameMax {
-		return nil, 0, refuse.As(refuse.Invalid, "an initiator's name has 1 to %d bytes, this one has %d", iscsiNameMax, len(name))
+	if name == "" || len(name) > iscsiname.Max {
+		return nil, 0, refuse.As(refuse.Invalid, "an initiator's name has 1 to %d bytes, this one has %d", iscsiname.Max, len(name))
 	}
 	var out *Attachment
 	var access layout.AccessGeneration

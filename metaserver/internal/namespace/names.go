@@ -5,10 +5,8 @@ import (
 	"strings"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/storage/iscsiname"
 )
-
-// iscsiNameMax is the longest iSCSI name in bytes (RFC 7143 section 4.2.7.1).
-const iscsiNameMax = 223
 
 // AnyInitiator is the name in an access list that stands for every initiator.
 const AnyInitiator = "*"
@@ -18,8 +16,6 @@ var (
 	iqnForm = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9.\-]*[a-z0-9])?(:[a-z0-9.:\-]+)?$`)
 	euiForm = regexp.MustCompile(`^eui\.[0-9a-f]{16}$`)
 	naaForm = regexp.MustCompile(`^naa\.([0-9a-f]{16}|[0-9a-f]{32})$`)
-	// initiators in the field use the underscore in host names though the RFC does not have it.
-	iqnLoose = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9.\-_]*[a-z0-9])?(:[a-z0-9.:\-_]+)?$`)
 )
 
 var volumeForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._\-]*$`)
@@ -40,21 +36,12 @@ func checkVolumeName(name string) error {
 // TargetName checks an iSCSI name and folds it to lower case, as RFC 7143 section 4.2.7.2 asks for names that are typed in.
 // Characters beyond ASCII, which the RFC permits after stringprep, are refused.
 func TargetName(name string) (string, error) {
-	return iscsiName(name, "target", iqnForm)
-}
-
-// InitiatorName does the same for an initiator; it permits '_' besides, which hosts use.
-func InitiatorName(name string) (string, error) {
-	return iscsiName(name, "initiator", iqnLoose)
-}
-
-func iscsiName(name, what string, iqn *regexp.Regexp) (string, error) {
 	low := strings.ToLower(name)
 	switch {
 	case name == "":
-		return "", refuse.As(refuse.Invalid, "the %s's name is missing", what)
-	case len(name) > iscsiNameMax:
-		return "", refuse.As(refuse.Invalid, "an iSCSI name has at most %d bytes, this one has %d", iscsiNameMax, len(name))
+		return "", refuse.As(refuse.Invalid, "the target's name is missing")
+	case len(name) > iscsiname.Max:
+		return "", refuse.As(refuse.Invalid, "an iSCSI name has at most %d bytes, this one has %d", iscsiname.Max, len(name))
 	case strings.HasPrefix(low, "eui."):
 		if !euiForm.MatchString(low) {
 			return "", refuse.As(refuse.Invalid, "%q is not an iSCSI name: after \"eui.\" come 16 hexadecimal digits", name)
@@ -63,9 +50,25 @@ func iscsiName(name, what string, iqn *regexp.Regexp) (string, error) {
 		if !naaForm.MatchString(low) {
 			return "", refuse.As(refuse.Invalid, "%q is not an iSCSI name: after \"naa.\" come 16 or 32 hexadecimal digits", name)
 		}
-	case !iqn.MatchString(low):
+	case !iqnForm.MatchString(low):
 		return "", refuse.As(refuse.Invalid, "%q is not an iSCSI name: it looks like iqn.2026-11.com.example:name "+
 			"(year and month, reversed domain, colon, letters, digits, '.', '-', ':'), eui.… or naa.…", name)
+	}
+	return low, nil
+}
+
+// InitiatorName checks the name of an initiator and folds it to lower case. What a gateway lets in is taken here too (package
+// iscsiname): hosts have names that no target should have.
+func InitiatorName(name string) (string, error) {
+	low, ok := iscsiname.Fold(name)
+	switch {
+	case name == "":
+		return "", refuse.As(refuse.Invalid, "the initiator's name is missing")
+	case len(name) > iscsiname.Max:
+		return "", refuse.As(refuse.Invalid, "an iSCSI name has at most %d bytes, this one has %d", iscsiname.Max, len(name))
+	case !ok:
+		return "", refuse.As(refuse.Invalid, "%q is not an iSCSI name: it looks like iqn.2026-11.com.example:name, without spaces, "+
+			"',' and '=', or like eui. and 16, or naa. and 16 or 32 hexadecimal digits", name)
 	}
 	return low, nil
 }
