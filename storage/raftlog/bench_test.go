@@ -28,7 +28,8 @@ func BenchmarkSync(b *testing.B) {
 	const size, segment = 4096 + batchHeader + recordHeader, 64 << 20
 	for _, state := range []string{"growing", "fallocated", "written-before"} {
 		b.Run(state, func(b *testing.B) {
-			f, err := vfs.OS().Create(b.TempDir() + "/f")
+			name := b.TempDir() + "/f"
+			f, err := vfs.OS().Create(name)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -37,7 +38,7 @@ func BenchmarkSync(b *testing.B) {
 			case "fallocated":
 				err = f.Preallocate(0, segment, false)
 			case "written-before":
-				err = fillZero(f, segment)
+				err = fillZero(vfs.OS(), name, segment)
 			}
 			if err != nil {
 				b.Fatal(err)

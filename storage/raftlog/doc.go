@@ -64,7 +64,9 @@
 // place without dropping what is above them) if they are at most a quarter of a segment, and never a second time;
 // otherwise Compact reports the copysets that pin the segment, and the owner checkpoints and truncates them. The
 // new floor is durable before a file is given back. Freed files become spares: writing over blocks that were written
-// before needs no file system metadata at all, and that halves the latency of a sync.
+// before needs no file system metadata at all, and that halves the latency of a sync. Spares that are new are filled with
+// zeros past the page cache; zeros follow each batch to the end of its page, so that no page has to be read before it is
+// written.
 //
 // # Sideloading
 //

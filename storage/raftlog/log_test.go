@@ -18,6 +18,31 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// TestWritesEndPages: no page of a segment is first written in part, for then the system would read it from the disk.
+func TestWritesEndPages(t *testing.T) {
+	var writes, inside int
+	fs := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpWriteAt && strings.HasSuffix(op.Base(), segmentSuffix) {
+			writes++
+			if (op.Offset+op.Length)%pageSize != 0 {
+				t.Errorf("a write of %d bytes at %d", op.Length, op.Offset)
+			}
+			if op.Offset%pageSize != 0 {
+				inside++
+			}
+		}
+		return vfs.Fault{}
+	})
+	l := mustOpen(t, fs, testOptions())
+	defer l.Close()
+	for i := range uint64(40) {
+		mustAppend(t, l, Update{Copyset: 1, Entries: run(i+1, i+1, 1, int(i)*300)})
+	}
+	if writes < 40 || inside < 30 {
+		t.Errorf("%d writes, %d of them behind a batch in the same page", writes, inside)
+	}
+}
+
 // TestRefusedUpdates checks that an Append with one bad update changes nothing at all.
 func TestRefusedUpdates(t *testing.T) {
 	l := mustOpen(t, vfs.NewMem(), testOptions())

@@ -165,7 +165,7 @@ func (l *Log) tidy(d listing) error {
 		if err != nil {
 			return err
 		}
-		if n, _ := l.pool.count(); n < l.opts.Spares && info.Size == l.opts.SegmentSize {
+		if n, _ := l.pool.count(); n < sparesKept*l.opts.Spares && info.Size == l.opts.SegmentSize {
 			l.pool.put(spare{name: name, size: info.Size})
 		} else if err := l.fs.Remove(l.path(name)); err != nil {
 			return err

@@ -83,11 +83,11 @@ func (l *Log) makeSpare(size int64, fill bool) (spare, error) {
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		fill, err = true, nil
 	}
-	if err == nil && fill {
-		err = fillZero(f, size)
-	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
+	}
+	if err == nil && fill {
+		err = fillZero(l.fs, l.path(sp.name), size)
 	}
 	if err != nil {
 		_ = l.fs.Remove(l.path(sp.name)) // the first error wins; Open removes what stays
@@ -96,14 +96,32 @@ func (l *Log) makeSpare(size int64, fill bool) (spare, error) {
 	return sp, nil
 }
 
-func fillZero(f vfs.File, size int64) error {
-	zeros := make([]byte, min(size, zeroFill))
-	for off := int64(0); off < size; off += zeroFill {
-		if _, err := f.WriteAt(zeros[:min(size-off, zeroFill)], off); err != nil {
-			return err
-		}
+// fillZero writes zeros to all of a file and syncs it: past the page cache where the file system can, for else the zeros
+// cost two copies and push out what is wanted.
+func fillZero(fs vfs.FS, name string, size int64) error {
+	err := fillBy(fs, name, size, vfs.ReadWrite|vfs.Direct)
+	if errors.Is(err, syscall.EINVAL) { // no direct I/O here
+		err = fillBy(fs, name, size, vfs.ReadWrite)
 	}
-	return f.Sync()
+	return err
+}
+
+func fillBy(fs vfs.FS, name string, size int64, flags vfs.OpenFlags) error {
+	f, err := fs.Open(name, flags)
+	if err != nil {
+		return err
+	}
+	zeros := vfs.Aligned(int(min(size, zeroFill)))
+	for off := int64(0); err == nil && off < size; off += zeroFill {
+		_, err = f.WriteAt(zeros[:min(size-off, zeroFill)], off)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 // PrepareSpare makes one zero-filled spare segment if there are fewer than Options.Spares and reports whether it did.
