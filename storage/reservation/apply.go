@@ -22,7 +22,8 @@ const (
 	// NexusLost ends the SPC-2 reservation of Nexus that came with version Since.
 	NexusLost Action = 0x42
 	// UnitReset ends any SPC-2 reservation that came with version Since or before, and tells the nexuses of other target
-	// ports than that of Nexus that the logical unit was reset.
+	// ports than that of Nexus that the logical unit was reset. What they have under way has to be refused from then on, so it
+	// is Narrowed.
 	UnitReset Action = 0x43
 )
 
@@ -65,7 +66,7 @@ type Result struct {
 	// State is the next state; the same as before unless Changed.
 	State  *State
 	Status Status
-	// Changed: the state has to be stored. Narrowed: some nexus may do less than before.
+	// Changed: the state has to be stored. Narrowed: some nexus may do less than before, or is not to do what it began.
 	Changed, Narrowed bool
 }
 
@@ -82,7 +83,7 @@ func (s *State) Apply(r *Request) Result {
 		l.Since = next.Version
 		next.Legacy = &l
 	}
-	return Result{State: &next, Changed: true, Narrowed: s.narrows(&next)}
+	return Result{State: &next, Changed: true, Narrowed: r.Action == UnitReset || s.narrows(&next)}
 }
 
 // equal compares all that a request can change, but the events, which come with other changes only.

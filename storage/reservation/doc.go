@@ -11,8 +11,9 @@
 // Beside them live the reservations of SPC-2 (RESERVE and RELEASE), which end with their nexus or by a reset. The two
 // exclude each other, as SPC-2 5.5.1 and SPC-3 5.6.3 want it without the exceptions of CRH.
 //
-// Fencing. A Result is Narrowed when some nexus may do less than before. Then the volume's access generation has to rise
-// with the state, so that what was judged by the state before is refused by the store and judged again.
+// Fencing. A Result is Narrowed when some nexus may do less than before, or when the logical unit was reset. Then the volume's
+// access generation has to rise with the state, so that what was judged by the state before is refused by the store and judged
+// again.
 //
 // A State is immutable once made: Apply copies what it changes, and what it returns may share the rest.
 package reservation

@@ -1,5 +1,7 @@
 package reservation
 
+import "slices"
+
 // Attention says by which unit attention a nexus is told (SPC-4 5.13.10, 5.13.11).
 type Attention byte
 
@@ -16,7 +18,8 @@ type Event struct {
 	// Version is that of the state that came with it.
 	Version   uint64    `json:"version"`
 	Attention Attention `json:"attention"`
-	// Abort: the commands of the nexuses are over.
+	// Abort: the commands of the nexuses are over. A reset is stored without it: whether the commands that a process has are
+	// older than the answer to the reset is known to that process only, which sets it for itself (AbortResets).
 	Abort   bool    `json:"abort,omitempty"`
 	Nexuses []Nexus `json:"nexuses,omitempty"`
 	// Everybody: the event is for all nexuses but those of the target port Except, which know of it.
@@ -69,4 +72,30 @@ func (s *State) Told(n Nexus, since uint64, f func(a Attention, abort bool)) {
 			}
 		}
 	}
+}
+
+// ResetSince returns the version of the last event after version since that tells the nexuses of a target port of a reset, 0 if
+// there is none.
+func (s *State) ResetSince(since uint64, port uint16) uint64 {
+	for _, e := range slices.Backward(s.Events) {
+		if e.Version > since && e.resets(port) {
+			return e.Version
+		}
+	}
+	return 0
+}
+
+// AbortResets sets Abort of the events after version since that tell the nexuses of a target port of a reset. Nobody else may
+// have s yet.
+func (s *State) AbortResets(since uint64, port uint16) {
+	for i := range s.Events {
+		if e := &s.Events[i]; e.Version > since && e.resets(port) {
+			e.Abort = true
+		}
+	}
+}
+
+// resets tells whether e tells the nexuses of a target port of a reset.
+func (e *Event) resets(port uint16) bool {
+	return e.Attention == UnitWasReset && e.Everybody && e.Except != port
 }

@@ -329,6 +329,9 @@ func TestLegacy(t *testing.T) {
 		}
 	}
 	var over []Nexus
+	if res := s.Apply(&Request{Nexus: nexusB, Action: UnitReset}); !res.Narrowed {
+		t.Error("what was under way before a reset is let go on")
+	}
 	next := steps(t, s, Request{Nexus: nexusB, Action: UnitReset, Since: s.Version})
 	for _, n := range nexuses {
 		next.Told(n, s.Version, func(a Attention, abort bool) {
@@ -450,5 +453,30 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	if len(s.Events) != eventsMax || s.Events[eventsMax-1].Version != s.Version {
 		t.Fatalf("%d events, the last of version %d of %d", len(s.Events), s.Events[len(s.Events)-1].Version, s.Version)
+	}
+}
+
+// TestResetSince: a reset is for the nexuses of other target ports, and ends their commands where it is known to be in time.
+func TestResetSince(t *testing.T) {
+	s := steps(t, &State{}, Request{Nexus: nexusA, Action: UnitReset}, Request{Nexus: nexusAp, Action: UnitReset}, reg(nexusA, 1))
+	for _, c := range []struct {
+		since uint64
+		port  uint16
+		want  uint64
+	}{
+		{0, nexusA.Port, 2}, {0, nexusAp.Port, 1}, {1, nexusAp.Port, 0}, {1, nexusA.Port, 2}, {2, 9, 0}, {0, 9, 2},
+	} {
+		if got := s.ResetSince(c.since, c.port); got != c.want {
+			t.Errorf("of port %d since %d: %d, want %d", c.port, c.since, got, c.want)
+		}
+	}
+	s.AbortResets(0, nexusA.Port)
+	for n, want := range map[Nexus]bool{nexusA: true, nexusAp: false} {
+		n.ISID = ISID{9}
+		s.Told(n, 0, func(a Attention, abort bool) {
+			if a != UnitWasReset || abort != want {
+				t.Errorf("%v: %d, abort %v", n, a, abort)
+			}
+		})
 	}
 }

@@ -5628,7 +5628,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x10DrainChunkserver\x12'.ashlar.meta.v1.DrainChunkserverRequest\x1a\x1b.ashlar.meta.v1.Chunkserver\x12V\n" +
 	"\fListCopysets\x12#.ashlar.meta.v1.ListCopysetsRequest\x1a!.ashlar.meta.v1.ListCopysetsReply\x12J\n" +
 	"\vShowCopyset\x12\".ashlar.meta.v1.ShowCopysetRequest\x1a\x17.ashlar.meta.v1.Copyset\x12J\n" +
-	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xc6\x06\n" +
+	"\vReplacePeer\x12\".ashlar.meta.v1.ReplacePeerRequest\x1a\x17.ashlar.meta.v1.Copyset2\xf0\a\n" +
 	"\x04Node\x12k\n" +
 	"\x13RegisterChunkserver\x12*.ashlar.meta.v1.RegisterChunkserverRequest\x1a(.ashlar.meta.v1.RegisterChunkserverReply\x12n\n" +
 	"\x14ChunkserverHeartbeat\x12+.ashlar.meta.v1.ChunkserverHeartbeatRequest\x1a).ashlar.meta.v1.ChunkserverHeartbeatReply\x12_\n" +
@@ -5638,7 +5638,10 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\fWatchExports\x12#.ashlar.meta.v1.WatchExportsRequest\x1a\x17.ashlar.meta.v1.Exports0\x01\x12D\n" +
 	"\x06Attach\x12\x1d.ashlar.meta.v1.AttachRequest\x1a\x1b.ashlar.meta.v1.AttachReply\x12G\n" +
 	"\aReserve\x12\x1e.ashlar.meta.v1.ReserveRequest\x1a\x1c.ashlar.meta.v1.ReserveReply\x12_\n" +
-	"\x10ShowReservations\x12'.ashlar.meta.v1.ShowReservationsRequest\x1a\".ashlar.meta.v1.VolumeReservationsB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
+	"\x10ShowReservations\x12'.ashlar.meta.v1.ShowReservationsRequest\x1a\".ashlar.meta.v1.VolumeReservations\x12P\n" +
+	"\n" +
+	"AwaitReset\x12!.ashlar.meta.v1.AwaitResetRequest\x1a\x1f.ashlar.meta.v1.AwaitResetReply\x12V\n" +
+	"\fResetAwaited\x12#.ashlar.meta.v1.ResetAwaitedRequest\x1a!.ashlar.meta.v1.ResetAwaitedReplyB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
 
 var (
 	file_api_meta_v1_meta_proto_rawDescOnce sync.Once
@@ -5734,7 +5737,11 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*VolumeReservations)(nil),          // 76: ashlar.meta.v1.VolumeReservations
 	(*ReserveRequest)(nil),              // 77: ashlar.meta.v1.ReserveRequest
 	(*ShowReservationsRequest)(nil),     // 78: ashlar.meta.v1.ShowReservationsRequest
-	(*ReserveReply)(nil),                // 79: ashlar.meta.v1.ReserveReply
+	(*AwaitResetRequest)(nil),           // 79: ashlar.meta.v1.AwaitResetRequest
+	(*ResetAwaitedRequest)(nil),         // 80: ashlar.meta.v1.ResetAwaitedRequest
+	(*ReserveReply)(nil),                // 81: ashlar.meta.v1.ReserveReply
+	(*AwaitResetReply)(nil),             // 82: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedReply)(nil),           // 83: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
@@ -5812,39 +5819,43 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	73, // 72: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
 	77, // 73: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
 	78, // 74: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	5,  // 75: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 76: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 77: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 78: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 79: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 80: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 81: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 82: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 83: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 84: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 85: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 86: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 87: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 88: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 89: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	48, // 90: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 91: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 92: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 93: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 94: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 95: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 96: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	52, // 97: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	56, // 98: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	65, // 99: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	67, // 100: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	70, // 101: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	72, // 102: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	74, // 103: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	79, // 104: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	76, // 105: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	75, // [75:106] is the sub-list for method output_type
-	44, // [44:75] is the sub-list for method input_type
+	79, // 75: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
+	80, // 76: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
+	5,  // 77: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 78: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 79: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 80: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 81: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 82: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 83: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 84: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 85: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 86: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 87: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 88: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 89: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 90: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 91: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	48, // 92: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 93: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 94: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 95: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 96: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 97: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 98: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	52, // 99: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	56, // 100: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	65, // 101: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	67, // 102: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	70, // 103: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	72, // 104: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	74, // 105: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	81, // 106: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	76, // 107: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	82, // 108: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
+	83, // 109: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
+	77, // [77:110] is the sub-list for method output_type
+	44, // [44:77] is the sub-list for method input_type
 	44, // [44:44] is the sub-list for extension type_name
 	44, // [44:44] is the sub-list for extension extendee
 	0,  // [0:44] is the sub-list for field type_name

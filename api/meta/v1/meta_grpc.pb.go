@@ -946,6 +946,8 @@ const (
 	Node_Attach_FullMethodName               = "/ashlar.meta.v1.Node/Attach"
 	Node_Reserve_FullMethodName              = "/ashlar.meta.v1.Node/Reserve"
 	Node_ShowReservations_FullMethodName     = "/ashlar.meta.v1.Node/ShowReservations"
+	Node_AwaitReset_FullMethodName           = "/ashlar.meta.v1.Node/AwaitReset"
+	Node_ResetAwaited_FullMethodName         = "/ashlar.meta.v1.Node/ResetAwaited"
 )
 
 // NodeClient is the client API for Node service.
@@ -970,6 +972,12 @@ type NodeClient interface {
 	Reserve(ctx context.Context, in *ReserveRequest, opts ...grpc.CallOption) (*ReserveReply, error)
 	// ShowReservations returns the reservations of a volume as they are.
 	ShowReservations(ctx context.Context, in *ShowReservationsRequest, opts ...grpc.CallOption) (*VolumeReservations, error)
+	// AwaitReset waits until all other gateways that may be serving have acted on a reset, and the volume's copysets refuse
+	// what came before it, 1200 ms from the answer to Reserve at most. Who calls it promises to answer its host no earlier than
+	// this does, or 1500 ms after it got the answer to Reserve.
+	AwaitReset(ctx context.Context, in *AwaitResetRequest, opts ...grpc.CallOption) (*AwaitResetReply, error)
+	// ResetAwaited tells a gateway that was told of a reset whether its answer still waits.
+	ResetAwaited(ctx context.Context, in *ResetAwaitedRequest, opts ...grpc.CallOption) (*ResetAwaitedReply, error)
 }
 
 type nodeClient struct {
@@ -1079,6 +1087,26 @@ func (c *nodeClient) ShowReservations(ctx context.Context, in *ShowReservationsR
 	return out, nil
 }
 
+func (c *nodeClient) AwaitReset(ctx context.Context, in *AwaitResetRequest, opts ...grpc.CallOption) (*AwaitResetReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AwaitResetReply)
+	err := c.cc.Invoke(ctx, Node_AwaitReset_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) ResetAwaited(ctx context.Context, in *ResetAwaitedRequest, opts ...grpc.CallOption) (*ResetAwaitedReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResetAwaitedReply)
+	err := c.cc.Invoke(ctx, Node_ResetAwaited_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServer is the server API for Node service.
 // All implementations must embed UnimplementedNodeServer
 // for forward compatibility.
@@ -1101,6 +1129,12 @@ type NodeServer interface {
 	Reserve(context.Context, *ReserveRequest) (*ReserveReply, error)
 	// ShowReservations returns the reservations of a volume as they are.
 	ShowReservations(context.Context, *ShowReservationsRequest) (*VolumeReservations, error)
+	// AwaitReset waits until all other gateways that may be serving have acted on a reset, and the volume's copysets refuse
+	// what came before it, 1200 ms from the answer to Reserve at most. Who calls it promises to answer its host no earlier than
+	// this does, or 1500 ms after it got the answer to Reserve.
+	AwaitReset(context.Context, *AwaitResetRequest) (*AwaitResetReply, error)
+	// ResetAwaited tells a gateway that was told of a reset whether its answer still waits.
+	ResetAwaited(context.Context, *ResetAwaitedRequest) (*ResetAwaitedReply, error)
 	mustEmbedUnimplementedNodeServer()
 }
 
@@ -1137,6 +1171,12 @@ func (UnimplementedNodeServer) Reserve(context.Context, *ReserveRequest) (*Reser
 }
 func (UnimplementedNodeServer) ShowReservations(context.Context, *ShowReservationsRequest) (*VolumeReservations, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowReservations not implemented")
+}
+func (UnimplementedNodeServer) AwaitReset(context.Context, *AwaitResetRequest) (*AwaitResetReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method AwaitReset not implemented")
+}
+func (UnimplementedNodeServer) ResetAwaited(context.Context, *ResetAwaitedRequest) (*ResetAwaitedReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResetAwaited not implemented")
 }
 func (UnimplementedNodeServer) mustEmbedUnimplementedNodeServer() {}
 func (UnimplementedNodeServer) testEmbeddedByValue()              {}
@@ -1314,6 +1354,42 @@ func _Node_ShowReservations_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Node_AwaitReset_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AwaitResetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).AwaitReset(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_AwaitReset_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).AwaitReset(ctx, req.(*AwaitResetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_ResetAwaited_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResetAwaitedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).ResetAwaited(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_ResetAwaited_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).ResetAwaited(ctx, req.(*ResetAwaitedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Node_ServiceDesc is the grpc.ServiceDesc for Node service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1352,6 +1428,14 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ShowReservations",
 			Handler:    _Node_ShowReservations_Handler,
+		},
+		{
+			MethodName: "AwaitReset",
+			Handler:    _Node_AwaitReset_Handler,
+		},
+		{
+			MethodName: "ResetAwaited",
+			Handler:    _Node_ResetAwaited_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

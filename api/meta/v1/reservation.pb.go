@@ -635,6 +635,219 @@ func (x *ShowReservationsRequest) GetInitiator() string {
 	return ""
 }
 
+type AwaitResetRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Gateway uint64                 `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Volume  uint64                 `protobuf:"varint,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// version is that of the reservations that the reset led to.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitResetRequest) Reset() {
+	*x = AwaitResetRequest{}
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitResetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitResetRequest) ProtoMessage() {}
+
+func (x *AwaitResetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitResetRequest.ProtoReflect.Descriptor instead.
+func (*AwaitResetRequest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AwaitResetRequest) GetGateway() uint64 {
+	if x != nil {
+		return x.Gateway
+	}
+	return 0
+}
+
+func (x *AwaitResetRequest) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *AwaitResetRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type AwaitResetReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pending_gateways are those that have not acted on it, each with the reason.
+	PendingGateways []string `protobuf:"bytes,1,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *AwaitResetReply) Reset() {
+	*x = AwaitResetReply{}
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitResetReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitResetReply) ProtoMessage() {}
+
+func (x *AwaitResetReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitResetReply.ProtoReflect.Descriptor instead.
+func (*AwaitResetReply) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AwaitResetReply) GetPendingGateways() []string {
+	if x != nil {
+		return x.PendingGateways
+	}
+	return nil
+}
+
+type ResetAwaitedRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Gateway uint64                 `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	Volume  uint64                 `protobuf:"varint,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// version is that of the event.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetAwaitedRequest) Reset() {
+	*x = ResetAwaitedRequest{}
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetAwaitedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetAwaitedRequest) ProtoMessage() {}
+
+func (x *ResetAwaitedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetAwaitedRequest.ProtoReflect.Descriptor instead.
+func (*ResetAwaitedRequest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResetAwaitedRequest) GetGateway() uint64 {
+	if x != nil {
+		return x.Gateway
+	}
+	return 0
+}
+
+func (x *ResetAwaitedRequest) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *ResetAwaitedRequest) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+type ResetAwaitedReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// left_ms is for how long, counted from when the gateway asked, the reset's answer still waits for that gateway: commands
+	// that it has now were sent before the answer. 0: nobody waits, or not any more.
+	LeftMs        uint32 `protobuf:"varint,1,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetAwaitedReply) Reset() {
+	*x = ResetAwaitedReply{}
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetAwaitedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetAwaitedReply) ProtoMessage() {}
+
+func (x *ResetAwaitedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetAwaitedReply.ProtoReflect.Descriptor instead.
+func (*ResetAwaitedReply) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ResetAwaitedReply) GetLeftMs() uint32 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
 var File_api_meta_v1_reservation_proto protoreflect.FileDescriptor
 
 const file_api_meta_v1_reservation_proto_rawDesc = "" +
@@ -700,7 +913,19 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\freservations\x18\x02 \x01(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"O\n" +
 	"\x17ShowReservationsRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x1c\n" +
-	"\tinitiator\x18\x02 \x01(\tR\tinitiatorB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
+	"\tinitiator\x18\x02 \x01(\tR\tinitiator\"_\n" +
+	"\x11AwaitResetRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"<\n" +
+	"\x0fAwaitResetReply\x12)\n" +
+	"\x10pending_gateways\x18\x01 \x03(\tR\x0fpendingGateways\"a\n" +
+	"\x13ResetAwaitedRequest\x12\x18\n" +
+	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
+	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\",\n" +
+	"\x11ResetAwaitedReply\x12\x17\n" +
+	"\aleft_ms\x18\x01 \x01(\rR\x06leftMsB5Z3github.com/ashlar-storage/ashlar/api/meta/v1;metav1b\x06proto3"
 
 var (
 	file_api_meta_v1_reservation_proto_rawDescOnce sync.Once
@@ -714,7 +939,7 @@ func file_api_meta_v1_reservation_proto_rawDescGZIP() []byte {
 	return file_api_meta_v1_reservation_proto_rawDescData
 }
 
-var file_api_meta_v1_reservation_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_meta_v1_reservation_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_api_meta_v1_reservation_proto_goTypes = []any{
 	(*Nexus)(nil),                   // 0: ashlar.meta.v1.Nexus
 	(*Registration)(nil),            // 1: ashlar.meta.v1.Registration
@@ -723,6 +948,10 @@ var file_api_meta_v1_reservation_proto_goTypes = []any{
 	(*ReserveRequest)(nil),          // 4: ashlar.meta.v1.ReserveRequest
 	(*ReserveReply)(nil),            // 5: ashlar.meta.v1.ReserveReply
 	(*ShowReservationsRequest)(nil), // 6: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),       // 7: ashlar.meta.v1.AwaitResetRequest
+	(*AwaitResetReply)(nil),         // 8: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedRequest)(nil),     // 9: ashlar.meta.v1.ResetAwaitedRequest
+	(*ResetAwaitedReply)(nil),       // 10: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_reservation_proto_depIdxs = []int32{
 	0,  // 0: ashlar.meta.v1.Registration.nexus:type_name -> ashlar.meta.v1.Nexus
@@ -753,7 +982,7 @@ func file_api_meta_v1_reservation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_reservation_proto_rawDesc), len(file_api_meta_v1_reservation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

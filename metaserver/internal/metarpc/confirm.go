@@ -37,13 +37,18 @@ func (e *Exports) newsLocked() {
 // Await waits until every gateway that may be serving serves by what is on record at the time of the call, until the given
 // time at most, and returns the names of those that do not, each with when it was heard of. The error is that of ctx.
 func (e *Exports) Await(ctx context.Context, t *topology.Topology, until time.Time) ([]string, error) {
+	return e.await(ctx, t.MayServe, until)
+}
+
+// await is Await for the gateways that who returns at the time.
+func (e *Exports) await(ctx context.Context, who func() []topology.Serving, until time.Time) ([]string, error) {
 	bound := time.NewTimer(max(time.Until(until), confirmLeast))
 	defer bound.Stop()
 	again := time.NewTicker(confirmAgain)
 	defer again.Stop()
 	w := wanted{ask: e.ask()}
 	for {
-		behind, news := e.behind(t.MayServe(), &w)
+		behind, news := e.behind(who(), &w)
 		if len(behind) == 0 {
 			return nil, nil
 		}

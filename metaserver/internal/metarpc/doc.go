@@ -15,5 +15,6 @@
 //
 // so that it rises within a term and from one to the next. Gateways confirm with their heartbeats, at once, by which revision
 // they serve. A call of the administrator that changes the exports is answered when all gateways that may be serving have
-// confirmed a set that was built after the change, or after confirmMax with the names of those that have not.
+// confirmed a set that was built after the change, or after confirmMax with the names of those that have not. The reset of a
+// logical unit waits in the same way (reset.go).
 package metarpc

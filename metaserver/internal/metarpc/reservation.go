@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"strings"
+	"sync"
+	"time"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/namespace"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/topology"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
@@ -32,6 +35,9 @@ func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.R
 	if err != nil {
 		return nil, err
 	}
+	if now.Reset != 0 {
+		t.resets.made(resetKey{now.Volume, now.Reset}, time.Now())
+	}
 	return &metav1.ReserveReply{Status: uint32(status), Reservations: reservations(now)}, nil
 }
 
@@ -42,6 +48,35 @@ func (n *node) ShowReservations(ctx context.Context, m *metav1.ShowReservationsR
 		return nil, err
 	}
 	return reservations(now), nil
+}
+
+// AwaitReset implements metav1.NodeServer.
+func (n *node) AwaitReset(ctx context.Context, m *metav1.AwaitResetRequest) (*metav1.AwaitResetReply, error) {
+	t := termOf(ctx)
+	key := resetKey{layout.VolumeID(m.GetVolume()), m.GetVersion()}
+	until := t.resets.await(key, time.Now())
+	defer t.resets.forget(key)
+	var raised sync.WaitGroup
+	raised.Go(func() {
+		bounded, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		t.Namespace.AwaitRaised(bounded, key.volume)
+	})
+	defer raised.Wait()
+	pending, err := t.Exports.await(ctx, func() []topology.Serving {
+		return t.resets.others(key, m.GetGateway(), t.Topology)
+	}, until)
+	return &metav1.AwaitResetReply{PendingGateways: pending}, err
+}
+
+// ResetAwaited implements metav1.NodeServer.
+func (n *node) ResetAwaited(ctx context.Context, m *metav1.ResetAwaitedRequest) (*metav1.ResetAwaitedReply, error) {
+	t := termOf(ctx)
+	if t.Topology.GatewayName(m.GetGateway()) == "" {
+		return nil, refuse.As(refuse.NotFound, "gateway %d is not registered: register first", m.GetGateway())
+	}
+	left := t.resets.left(ctx, resetKey{layout.VolumeID(m.GetVolume()), m.GetVersion()}, m.GetGateway())
+	return &metav1.ResetAwaitedReply{LeftMs: uint32(left.Milliseconds())}, nil
 }
 
 // reserveRequest takes a request from its message, without the target ports.

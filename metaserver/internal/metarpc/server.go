@@ -74,6 +74,7 @@ type running struct {
 	calls  sync.WaitGroup
 
 	sessions sessions
+	resets   *resets
 }
 
 // termKey is the context key of the term that a call runs in.
@@ -93,7 +94,7 @@ func (s *Server) Begin(t *Term) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.term = &running{Term: t, ctx: ctx, cancel: cancel}
+	s.mu.term = &running{Term: t, ctx: ctx, cancel: cancel, resets: newResets()}
 }
 
 // End refuses calls from now on, ends those under way and waits for them.

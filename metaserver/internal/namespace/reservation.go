@@ -35,6 +35,8 @@ type Reservations struct {
 	Volume layout.VolumeID
 	Access layout.AccessGeneration
 	State  *reservation.State
+	// Reset is the version of the reset that the call made which returned this, 0 if it made none.
+	Reset uint64
 }
 
 // loadReservations is a part of load, after the volumes.
@@ -56,8 +58,9 @@ func (n *Namespace) reservationsLocked(v *VolumeRecord) Reservations {
 }
 
 // Reserve judges a request and stores what it changes. What it takes away from somebody raises the volume's access generation
-// in the same transaction, and the copysets are told before the call returns, as far as RaiseWait lets it. request names the
-// call: a repetition of one that changed something is answered GOOD and changes nothing.
+// in the same transaction, and the copysets are told before the call returns, as far as RaiseWait lets it; those that a reset
+// is to be told to are awaited by AwaitRaised. request names the call: a repetition of one that changed something is answered
+// GOOD and changes nothing.
 func (n *Namespace) Reserve(
 	ctx context.Context, volume layout.VolumeID, r *reservation.Request, request string,
 ) (Reservations, reservation.Status, error) {
@@ -67,7 +70,7 @@ func (n *Namespace) Reserve(
 	}
 	var out Reservations
 	var status reservation.Status
-	narrowed := false
+	narrowed, reset := false, r.Action == reservation.UnitReset
 	err := n.update(ctx, func(x *tx) error {
 		v, err := n.reservable(volume, r)
 		if err != nil {
@@ -91,6 +94,9 @@ func (n *Namespace) Reserve(
 		x.batch.Put(reservationTable, key(uint64(volume)), next)
 		x.apply = append(x.apply, func() { n.mu.reservations[volume] = next })
 		out.State = &next.State
+		if reset {
+			out.Reset = next.State.Version
+		}
 		if narrowed = res.Narrowed; narrowed {
 			n.raise(x, []layout.VolumeID{volume})
 			out.Access++
@@ -100,13 +106,18 @@ func (n *Namespace) Reserve(
 	if err != nil {
 		return Reservations{}, 0, err
 	}
-	if narrowed {
+	if narrowed && reset {
+		n.wake()
+	} else if narrowed {
 		n.o.Log.Info("reservations have changed", zap.Uint64("volume", uint64(volume)), zap.String("initiator", r.Nexus.Initiator),
 			zap.Uint8("action", uint8(r.Action)), zap.Uint8("type", uint8(out.State.Type)))
 		n.await(ctx, volume)
 	}
 	return out, status, nil
 }
+
+// AwaitRaised waits until the copysets of a volume were told of its access generation, RaiseWait at most.
+func (n *Namespace) AwaitRaised(ctx context.Context, volume layout.VolumeID) { n.await(ctx, volume) }
 
 // reservable returns the volume of a request whose initiator may use it. An end of an SPC-2 reservation is for everybody: the
 // initiator may have been denied meanwhile. The caller holds the turn or mu.
