@@ -38,7 +38,7 @@ func TestWritesEndPages(t *testing.T) {
 	for i := range uint64(40) {
 		mustAppend(t, l, Update{Copyset: 1, Entries: run(i+1, i+1, 1, int(i)*300)})
 	}
-	if writes < 40 || inside < 30 {
+	if writes < 40 || inside < 10 {
 		t.Errorf("%d writes, %d of them behind a batch in the same page", writes, inside)
 	}
 }
