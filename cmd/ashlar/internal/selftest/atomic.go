@@ -120,13 +120,17 @@ func atsHeartbeat(p *probe) (string, error) {
 	if err := p.writeAt(0, filled(p.blockLen, 0)); err != nil {
 		return "", err
 	}
-	stop := time.Now().Add(3 * time.Second)
-	load := make(chan error, 2)
-	for n := range 2 {
+	var paths [2]*wire.Host
+	for i := range paths {
 		h, err := p.open()
 		if err != nil {
 			return "", err
 		}
+		paths[i] = h
+	}
+	stop := time.Now().Add(3 * time.Second)
+	load := make(chan error, len(paths))
+	for n, h := range paths {
 		go func() {
 			data := filled(256<<10, 0x11)
 			for time.Now().Before(stop) {
