@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 )
 
@@ -117,7 +118,7 @@ func (l *grpcLink) roomLocked(n int) *batch {
 		}
 	}
 	buf := frame.Pool().Get(max(n, batchBytes))
-	*buf = frame.AppendVarint((*buf)[:0], requestsVersion, protocolVersion)
+	*buf = frame.AppendVarint((*buf)[:0], fieldnum.RequestsVersion, protocolVersion)
 	l.mu.queue = append(l.mu.queue, batch{buf: buf})
 	return &l.mu.queue[len(l.mu.queue)-1]
 }
@@ -155,7 +156,11 @@ func (l *grpcLink) run(ctx context.Context) {
 func (l *grpcLink) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := l.conn.NewStream(ctx, &chunkv1.Chunk_ServiceDesc.Streams[0], chunkv1.Chunk_Do_FullMethodName, grpc.ForceCodecV2(frame.NewCodec()))
+	// Without a bound of 0 grpc keeps what was sent, to send it again on another connection, until the first answer comes:
+	// a server that is slow to answer would so keep 256 KiB of requests of each link. A broken stream ends its calls, and
+	// whoever made them repeats them by their sequence numbers.
+	stream, err := l.conn.NewStream(ctx, &chunkv1.Chunk_ServiceDesc.Streams[0], chunkv1.Chunk_Do_FullMethodName,
+		grpc.ForceCodecV2(frame.NewCodec()), grpc.MaxRetryRPCBufferSize(0))
 	if err != nil {
 		return fmt.Errorf("chunkclient: %w", err)
 	}

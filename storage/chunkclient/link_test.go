@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -82,6 +83,39 @@ func routerTo(addresses map[layout.ChunkserverID]string) *Router {
 	}
 	r.SetDirectory(d)
 	return r
+}
+
+// TestNothingIsKeptForARetry: grpc does not hold what a link has sent.
+func TestNothingIsKeptForARetry(t *testing.T) {
+	address, _ := serve(t, &echo{answer: readAnswer(5, 0)}, "127.0.0.1:0")
+	kept := make(chan int, 8)
+	look := func(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		most := -1 // grpc's default
+		for _, o := range opts {
+			if o, ok := o.(grpc.MaxRetryRPCBufferSizeCallOption); ok {
+				most = o.MaxRetryRPCBufferSize
+			}
+		}
+		select {
+		case kept <- most:
+		default:
+		}
+		return next(ctx, d, c, method, opts...)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStreamInterceptor(look))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLink(conn, nil)
+	defer l.Close()
+	select {
+	case most := <-kept:
+		if most != 0 {
+			t.Errorf("grpc may keep %d bytes", most)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no stream")
+	}
 }
 
 func TestReadOverGRPC(t *testing.T) {

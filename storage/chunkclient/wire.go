@@ -8,48 +8,9 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
-)
-
-// The field numbers of api/chunk/v1.
-const (
-	requestsVersion  = 1
-	requestsRequests = 2
-	requestsCluster  = 3
-
-	requestID         = 1
-	requestOp         = 2
-	requestCopyset    = 3
-	requestVolume     = 4
-	requestChunk      = 5
-	requestOffset     = 6
-	requestLength     = 7
-	requestInitiator  = 8
-	requestFence      = 9
-	requestAccess     = 10
-	requestSeq        = 11
-	requestLowWater   = 12
-	requestData       = 13
-	requestCRCs       = 14
-	fenceEpoch        = 1
-	fenceGeneration   = 2
-	responsesResponse = 2
-
-	responseID      = 1
-	responseStatus  = 2
-	responseData    = 3
-	responseCRCs    = 4
-	responseLeader  = 5
-	responseFence   = 6
-	responseAccess  = 7
-	responseOffset  = 8
-	responseMessage = 9
-	responseRuns    = 10
-
-	runOffset    = 1
-	runLength    = 2
-	runAllocated = 3
 )
 
 // runsMax bounds the runs of one answer: the blocks of the largest chunk.
@@ -77,32 +38,32 @@ func sizeRequest(r *Request) int {
 
 // appendRequest appends a request as a field of Requests; size is sizeRequest's.
 func appendRequest(b []byte, r *Request, id uint64, size int) []byte {
-	b = frame.AppendPrefix(b, requestsRequests, frame.SizeVarint(id)+size)
-	b = frame.AppendVarint(b, requestID, id)
-	b = frame.AppendVarint(b, requestOp, uint64(r.Op))
-	b = frame.AppendVarint(b, requestCopyset, uint64(r.Copyset))
-	b = frame.AppendVarint(b, requestVolume, uint64(r.Chunk.Volume))
-	b = frame.AppendVarint(b, requestChunk, uint64(r.Chunk.Index))
-	b = frame.AppendVarint(b, requestOffset, uint64(r.Offset))
-	b = frame.AppendVarint(b, requestLength, uint64(r.Length))
-	b = frame.AppendVarint(b, requestInitiator, uint64(r.Initiator))
-	b = frame.AppendPrefix(b, requestFence, sizeFence(r.Fence))
-	b = frame.AppendVarint(b, fenceEpoch, uint64(r.Fence.Epoch))
-	b = frame.AppendVarint(b, fenceGeneration, uint64(r.Fence.Generation))
-	b = frame.AppendVarint(b, requestAccess, uint64(r.AccessGeneration))
-	b = frame.AppendVarint(b, requestSeq, uint64(r.Seq))
-	b = frame.AppendVarint(b, requestLowWater, uint64(r.LowWater))
+	b = frame.AppendPrefix(b, fieldnum.RequestsRequests, frame.SizeVarint(id)+size)
+	b = frame.AppendVarint(b, fieldnum.RequestID, id)
+	b = frame.AppendVarint(b, fieldnum.RequestOp, uint64(r.Op))
+	b = frame.AppendVarint(b, fieldnum.RequestCopyset, uint64(r.Copyset))
+	b = frame.AppendVarint(b, fieldnum.RequestVolume, uint64(r.Chunk.Volume))
+	b = frame.AppendVarint(b, fieldnum.RequestChunk, uint64(r.Chunk.Index))
+	b = frame.AppendVarint(b, fieldnum.RequestOffset, uint64(r.Offset))
+	b = frame.AppendVarint(b, fieldnum.RequestLength, uint64(r.Length))
+	b = frame.AppendVarint(b, fieldnum.RequestInitiator, uint64(r.Initiator))
+	b = frame.AppendPrefix(b, fieldnum.RequestFence, sizeFence(r.Fence))
+	b = frame.AppendVarint(b, fieldnum.FenceEpoch, uint64(r.Fence.Epoch))
+	b = frame.AppendVarint(b, fieldnum.FenceGeneration, uint64(r.Fence.Generation))
+	b = frame.AppendVarint(b, fieldnum.RequestAccessGeneration, uint64(r.AccessGeneration))
+	b = frame.AppendVarint(b, fieldnum.RequestSeq, uint64(r.Seq))
+	b = frame.AppendVarint(b, fieldnum.RequestLowWater, uint64(r.LowWater))
 	if len(r.Data) > 0 {
-		b = append(frame.AppendPrefix(b, requestData, len(r.Data)), r.Data...)
+		b = append(frame.AppendPrefix(b, fieldnum.RequestData, len(r.Data)), r.Data...)
 	}
-	return frame.AppendFixed32s(b, requestCRCs, r.CRCs)
+	return frame.AppendFixed32s(b, fieldnum.RequestCRCs, r.CRCs)
 }
 
 // appendHello appends what a stream begins with: version and cluster.
 func appendHello(b, cluster []byte) []byte {
-	b = frame.AppendVarint(b, requestsVersion, protocolVersion)
+	b = frame.AppendVarint(b, fieldnum.RequestsVersion, protocolVersion)
 	if len(cluster) > 0 {
-		b = append(frame.AppendPrefix(b, requestsCluster, len(cluster)), cluster...)
+		b = append(frame.AppendPrefix(b, fieldnum.RequestsCluster, len(cluster)), cluster...)
 	}
 	return b
 }
@@ -116,7 +77,7 @@ func (o *outgoing) Parse([]byte) error {
 	return fmt.Errorf("chunkclient: a batch of requests is only sent")
 }
 
-func (o *outgoing) Lend() mem.BufferSlice { return mem.BufferSlice{mem.NewBuffer(o.buf, frame.Pool())} }
+func (o *outgoing) Lend() mem.BufferSlice { return mem.BufferSlice{frame.Lend(o.buf)} }
 
 // answer is a response as it was received. Everything but numbers lies in the received bytes.
 type answer struct {
@@ -143,7 +104,7 @@ func (in *incoming) Parse(b []byte) error {
 		if b, err = f.Next(b); err != nil {
 			return err
 		}
-		if !f.Is(responsesResponse, protowire.BytesType) {
+		if !f.Is(fieldnum.ResponsesResponses, protowire.BytesType) {
 			continue
 		}
 		if err := a.parse(f.Bytes); err != nil {
@@ -169,7 +130,7 @@ func (a *answer) parse(b []byte) error {
 		case protowire.BytesType:
 			err = a.bytes(f.Num, f.Bytes)
 		case protowire.Fixed32Type:
-			if f.Num == responseCRCs { // not packed
+			if f.Num == fieldnum.ResponseCRCs { // not packed
 				a.join(binary.LittleEndian.AppendUint32(nil, uint32(f.Number)))
 			}
 		}
@@ -182,15 +143,15 @@ func (a *answer) parse(b []byte) error {
 
 func (a *answer) number(num protowire.Number, v uint64) {
 	switch num {
-	case responseID:
+	case fieldnum.ResponseID:
 		a.id = v
-	case responseStatus:
+	case fieldnum.ResponseStatus:
 		a.response.Status = status(v)
-	case responseLeader:
+	case fieldnum.ResponseLeader:
 		a.response.Leader = layout.ChunkserverID(v)
-	case responseAccess:
+	case fieldnum.ResponseAccessGeneration:
 		a.response.AccessGeneration = layout.AccessGeneration(v)
-	case responseOffset:
+	case fieldnum.ResponseOffset:
 		a.response.Offset = uint32(v)
 	}
 }
@@ -205,18 +166,18 @@ func status(v uint64) Status {
 
 func (a *answer) bytes(num protowire.Number, v []byte) error {
 	switch num {
-	case responseData:
+	case fieldnum.ResponseData:
 		a.data = v
-	case responseCRCs:
+	case fieldnum.ResponseCRCs:
 		if len(v)%4 != 0 {
 			return fmt.Errorf("chunkclient: %d bytes of checksums", len(v))
 		}
 		a.join(v)
-	case responseMessage:
+	case fieldnum.ResponseMessage:
 		a.message = v
-	case responseFence:
+	case fieldnum.ResponseFence:
 		return a.fence(v)
-	case responseRuns:
+	case fieldnum.ResponseRuns:
 		return a.run(v)
 	}
 	return nil
@@ -240,9 +201,9 @@ func (a *answer) fence(b []byte) error {
 			return err
 		}
 		switch {
-		case f.Is(fenceEpoch, protowire.VarintType):
+		case f.Is(fieldnum.FenceEpoch, protowire.VarintType):
 			a.response.Fence.Epoch = layout.Epoch(f.Number)
-		case f.Is(fenceGeneration, protowire.VarintType):
+		case f.Is(fieldnum.FenceGeneration, protowire.VarintType):
 			a.response.Fence.Generation = layout.Generation(f.Number)
 		}
 	}
@@ -261,11 +222,11 @@ func (a *answer) run(b []byte) error {
 			return err
 		}
 		switch {
-		case f.Is(runOffset, protowire.VarintType):
+		case f.Is(fieldnum.RunOffset, protowire.VarintType):
 			r.Offset = uint32(f.Number)
-		case f.Is(runLength, protowire.VarintType):
+		case f.Is(fieldnum.RunLength, protowire.VarintType):
 			r.Length = uint32(f.Number)
-		case f.Is(runAllocated, protowire.VarintType):
+		case f.Is(fieldnum.RunAllocated, protowire.VarintType):
 			r.Allocated = f.Number != 0
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -172,7 +173,7 @@ func TestResponsesLimits(t *testing.T) {
 		if n > runsMax {
 			inner = append(inner, one...)
 		}
-		_, err := parseAll(append(frame.AppendPrefix(nil, responsesResponse, len(inner)), inner...))
+		_, err := parseAll(append(frame.AppendPrefix(nil, fieldnum.ResponsesResponses, len(inner)), inner...))
 		if (err == nil) != ok {
 			t.Errorf("%d runs: %v", n, err)
 		}

@@ -11,51 +11,9 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
-)
-
-// The field numbers of api/chunk/v1.
-const (
-	requestsVersion  = 1
-	requestsRequests = 2
-	requestsCluster  = 3
-
-	requestID        = 1
-	requestOp        = 2
-	requestCopyset   = 3
-	requestVolume    = 4
-	requestChunk     = 5
-	requestOffset    = 6
-	requestLength    = 7
-	requestInitiator = 8
-	requestFence     = 9
-	requestAccess    = 10
-	requestSeq       = 11
-	requestLowWater  = 12
-	requestData      = 13
-	requestCRCs      = 14
-
-	fenceEpoch      = 1
-	fenceGeneration = 2
-
-	responsesVersion   = 1
-	responsesResponses = 2
-
-	responseID      = 1
-	responseStatus  = 2
-	responseData    = 3
-	responseCRCs    = 4
-	responseLeader  = 5
-	responseFence   = 6
-	responseAccess  = 7
-	responseOffset  = 8
-	responseMessage = 9
-	responseRuns    = 10
-
-	runOffset    = 1
-	runLength    = 2
-	runAllocated = 3
 )
 
 // request is one request of a batch, in the types of a command.
@@ -90,11 +48,11 @@ func (t *batch) parse(b []byte) error {
 			return err
 		}
 		switch {
-		case f.Is(requestsVersion, protowire.VarintType):
+		case f.Is(fieldnum.RequestsVersion, protowire.VarintType):
 			t.version = uint32(f.Number)
-		case f.Is(requestsCluster, protowire.BytesType):
+		case f.Is(fieldnum.RequestsCluster, protowire.BytesType):
 			t.cluster = f.Bytes
-		case f.Is(requestsRequests, protowire.BytesType):
+		case f.Is(fieldnum.RequestsRequests, protowire.BytesType):
 			if len(t.reqs) == inflightMax {
 				return errBatch
 			}
@@ -128,20 +86,20 @@ func (t *batch) request(r *request, b []byte) error {
 		switch {
 		case f.Type == protowire.VarintType:
 			r.number(f.Num, f.Number)
-		case f.Is(requestData, protowire.BytesType):
+		case f.Is(fieldnum.RequestData, protowire.BytesType):
 			r.data = f.Bytes
-		case f.Is(requestFence, protowire.BytesType):
+		case f.Is(fieldnum.RequestFence, protowire.BytesType):
 			if err := r.fence(f.Bytes); err != nil {
 				return err
 			}
-		case f.Is(requestCRCs, protowire.BytesType):
+		case f.Is(fieldnum.RequestCRCs, protowire.BytesType):
 			if len(f.Bytes)%4 != 0 {
 				return fmt.Errorf("%d bytes of checksums", len(f.Bytes))
 			}
 			for p := f.Bytes; len(p) > 0; p = p[4:] {
 				t.crcs = append(t.crcs, binary.LittleEndian.Uint32(p))
 			}
-		case f.Is(requestCRCs, protowire.Fixed32Type): // not packed
+		case f.Is(fieldnum.RequestCRCs, protowire.Fixed32Type): // not packed
 			t.crcs = append(t.crcs, uint32(f.Number))
 		}
 	}
@@ -152,27 +110,27 @@ func (t *batch) request(r *request, b []byte) error {
 func (r *request) number(num protowire.Number, v uint64) {
 	c := &r.command
 	switch num {
-	case requestID:
+	case fieldnum.RequestID:
 		r.id = v
-	case requestOp:
+	case fieldnum.RequestOp:
 		r.op = chunkv1.Op(int32(v))
-	case requestCopyset:
+	case fieldnum.RequestCopyset:
 		r.copyset = layout.CopysetID(v)
-	case requestVolume:
+	case fieldnum.RequestVolume:
 		c.Chunk.Volume = layout.VolumeID(v)
-	case requestChunk:
+	case fieldnum.RequestChunk:
 		c.Chunk.Index = uint32(v)
-	case requestOffset:
+	case fieldnum.RequestOffset:
 		c.Offset = uint32(v)
-	case requestLength:
+	case fieldnum.RequestLength:
 		c.Length = uint32(v)
-	case requestInitiator:
+	case fieldnum.RequestInitiator:
 		c.Initiator = layout.InitiatorID(v)
-	case requestAccess:
+	case fieldnum.RequestAccessGeneration:
 		c.Access = layout.AccessGeneration(v)
-	case requestSeq:
+	case fieldnum.RequestSeq:
 		c.Seq = layout.Seq(v)
-	case requestLowWater:
+	case fieldnum.RequestLowWater:
 		c.LowWater = layout.Seq(v)
 	}
 }
@@ -185,9 +143,9 @@ func (r *request) fence(b []byte) error {
 			return err
 		}
 		switch {
-		case f.Is(fenceEpoch, protowire.VarintType):
+		case f.Is(fieldnum.FenceEpoch, protowire.VarintType):
 			r.command.Fence.Epoch = layout.Epoch(f.Number)
-		case f.Is(fenceGeneration, protowire.VarintType):
+		case f.Is(fieldnum.FenceGeneration, protowire.VarintType):
 			r.command.Fence.Generation = layout.Generation(f.Number)
 		}
 	}
@@ -250,29 +208,29 @@ func (p *response) size() int {
 
 // appendTo appends the response's content.
 func (p *response) appendTo(b []byte) []byte {
-	b = frame.AppendVarint(b, responseID, p.id)
-	b = frame.AppendVarint(b, responseStatus, uint64(p.status))
+	b = frame.AppendVarint(b, fieldnum.ResponseID, p.id)
+	b = frame.AppendVarint(b, fieldnum.ResponseStatus, uint64(p.status))
 	if len(p.data) > 0 {
-		b = append(frame.AppendPrefix(b, responseData, len(p.data)), p.data...)
+		b = append(frame.AppendPrefix(b, fieldnum.ResponseData, len(p.data)), p.data...)
 	}
-	b = frame.AppendFixed32s(b, responseCRCs, p.crcs)
-	b = frame.AppendVarint(b, responseLeader, uint64(p.leader))
+	b = frame.AppendFixed32s(b, fieldnum.ResponseCRCs, p.crcs)
+	b = frame.AppendVarint(b, fieldnum.ResponseLeader, uint64(p.leader))
 	if p.fence != (layout.Fence{}) {
-		b = frame.AppendPrefix(b, responseFence, p.sizeFence())
-		b = frame.AppendVarint(b, fenceEpoch, uint64(p.fence.Epoch))
-		b = frame.AppendVarint(b, fenceGeneration, uint64(p.fence.Generation))
+		b = frame.AppendPrefix(b, fieldnum.ResponseFence, p.sizeFence())
+		b = frame.AppendVarint(b, fieldnum.FenceEpoch, uint64(p.fence.Epoch))
+		b = frame.AppendVarint(b, fieldnum.FenceGeneration, uint64(p.fence.Generation))
 	}
-	b = frame.AppendVarint(b, responseAccess, uint64(p.access))
-	b = frame.AppendVarint(b, responseOffset, uint64(p.offset))
+	b = frame.AppendVarint(b, fieldnum.ResponseAccessGeneration, uint64(p.access))
+	b = frame.AppendVarint(b, fieldnum.ResponseOffset, uint64(p.offset))
 	if p.message != "" {
-		b = append(frame.AppendPrefix(b, responseMessage, len(p.message)), p.message...)
+		b = append(frame.AppendPrefix(b, fieldnum.ResponseMessage, len(p.message)), p.message...)
 	}
 	for i := range p.runs {
 		r := &p.runs[i]
-		b = frame.AppendPrefix(b, responseRuns, sizeRun(r))
-		b = frame.AppendVarint(b, runOffset, uint64(r.Offset))
-		b = frame.AppendVarint(b, runLength, uint64(r.Length))
-		b = frame.AppendVarint(b, runAllocated, flag(r.Allocated))
+		b = frame.AppendPrefix(b, fieldnum.ResponseRuns, sizeRun(r))
+		b = frame.AppendVarint(b, fieldnum.RunOffset, uint64(r.Offset))
+		b = frame.AppendVarint(b, fieldnum.RunLength, uint64(r.Length))
+		b = frame.AppendVarint(b, fieldnum.RunAllocated, flag(r.Allocated))
 	}
 	return b
 }
@@ -297,9 +255,9 @@ func (o *outgoing) set(responses []*response) {
 func (o *outgoing) Size() int { return o.size }
 
 func (o *outgoing) AppendTo(b []byte) []byte {
-	b = frame.AppendVarint(b, responsesVersion, Version)
+	b = frame.AppendVarint(b, fieldnum.ResponsesVersion, Version)
 	for i, p := range o.responses {
-		b = p.appendTo(frame.AppendPrefix(b, responsesResponses, o.sizes[i]))
+		b = p.appendTo(frame.AppendPrefix(b, fieldnum.ResponsesResponses, o.sizes[i]))
 	}
 	return b
 }

@@ -9,6 +9,7 @@ import (
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -117,8 +118,8 @@ func TestRequestsLimits(t *testing.T) {
 	}
 	tb.reset()
 	crcs := make([]byte, 4*(keepCRCs+1))
-	inner := append(frame.AppendPrefix(nil, requestCRCs, len(crcs)), crcs...)
-	if err := tb.parse(append(frame.AppendPrefix(nil, requestsRequests, len(inner)), inner...)); err != nil || len(tb.reqs[0].crcs) != keepCRCs+1 {
+	inner := append(frame.AppendPrefix(nil, fieldnum.RequestCRCs, len(crcs)), crcs...)
+	if err := tb.parse(append(frame.AppendPrefix(nil, fieldnum.RequestsRequests, len(inner)), inner...)); err != nil || len(tb.reqs[0].crcs) != keepCRCs+1 {
 		t.Errorf("checksums: %v", err)
 	}
 	if tb.reset(); cap(tb.crcs) > keepCRCs {

@@ -36,8 +36,6 @@ const (
 	// batchBytes bounds a message of several raft messages: more begin the next one. It is one of the sizes that grpc's
 	// buffers have, which are cleared as a whole each time that the pieces of a message are joined.
 	batchBytes = 32 << 10
-	// messagesMax bounds the raft messages of one batch.
-	messagesMax = 64 << 10
 	// queueMessages and queueBytes bound what waits for one stream.
 	queueMessages = 64 << 10
 	queueBytes    = 64 << 20

@@ -7,11 +7,9 @@ import (
 	"io"
 	"time"
 
-	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
@@ -106,8 +104,9 @@ func (n *Net) install(stream grpc.ClientStreamingServer[raftv1.ImagePart, raftv1
 	if err != nil {
 		return err
 	}
-	m := multiraft.Message{Copyset: layout.CopysetID(part.GetCopyset()), Raft: &raftpb.Message{}}
-	if err := proto.Unmarshal(part.GetMessage(), m.Raft); err != nil {
+	m := multiraft.Message{Copyset: layout.CopysetID(part.GetCopyset())}
+	own := batchSpace()
+	if m.Raft, err = own.decode(part.GetMessage()); err != nil {
 		return status.Errorf(codes.InvalidArgument, "peernet: %v", err)
 	}
 	in, err := h.ReceiveImage(m)

@@ -50,6 +50,18 @@ const (
 	fieldData  = 4
 )
 
+// What a received batch may take when it is parsed, in objects that are larger than their encoding. A peer sends batches
+// of batchBytes, or of one message; a MsgApp has at most 1 MiB of entries (multiraft's MessageBytes), or one entry.
+const (
+	// messagesMax bounds the raft messages of a batch.
+	messagesMax = 64 << 10
+	// entriesMax bounds the entries of all its messages: no entry is encoded in less than 4 bytes.
+	entriesMax = 256 << 10
+	// generalMax bounds the bytes, besides entries, of all its messages that are left to the general decoder, which makes
+	// objects of a hundred bytes from two.
+	generalMax = 256 << 10
+)
+
 // lendMin is from which size on an entry's data is sent where it lies, in bytes; smaller ones are cheaper to copy.
 const lendMin = 32 << 10
 
@@ -98,7 +110,7 @@ func (o *outgoing) cut() {
 		frame.Pool().Put(o.buf)
 	} else {
 		o.size += len(*o.buf)
-		o.pieces = append(o.pieces, mem.NewBuffer(o.buf, frame.Pool()))
+		o.pieces = append(o.pieces, frame.Lend(o.buf))
 	}
 	o.buf = nil
 }
@@ -273,6 +285,7 @@ type incoming struct {
 	cluster  []byte // lies in the received bytes, until take returns
 	from, to layout.ChunkserverID
 	messages []multiraft.Message
+	space    space
 	take     func(*incoming) error
 	// err is why the stream ends. Parse does not return it, because grpc would make it another status.
 	err error
@@ -298,6 +311,7 @@ func (in *incoming) reset() {
 }
 
 func (in *incoming) parse(b []byte) error {
+	in.space = batchSpace()
 	var f frame.Field
 	for len(b) > 0 {
 		var err error
@@ -315,9 +329,9 @@ func (in *incoming) parse(b []byte) error {
 			in.to = layout.ChunkserverID(f.Number)
 		case f.Is(batchMessages, protowire.BytesType):
 			if len(in.messages) == messagesMax {
-				return fmt.Errorf("more than %d messages", messagesMax)
+				return fmt.Errorf("%w: more than %d messages", errTooMuch, messagesMax)
 			}
-			m, err := parseMessage(f.Bytes)
+			m, err := in.space.parseMessage(f.Bytes)
 			if err != nil {
 				return err
 			}
@@ -327,7 +341,17 @@ func (in *incoming) parse(b []byte) error {
 	return nil
 }
 
-func parseMessage(b []byte) (multiraft.Message, error) {
+// space is what the messages of a batch may still take.
+type space struct{ entries, general int }
+
+// batchSpace returns the space of a batch.
+func batchSpace() space { return space{entries: entriesMax, general: generalMax} }
+
+// errTooMuch means that a batch would take more than batchSpace or messagesMax allow.
+var errTooMuch = errors.New("too much in one batch")
+
+// parseMessage parses one message of a batch from bytes that are borrowed.
+func (s *space) parseMessage(b []byte) (multiraft.Message, error) {
 	var m multiraft.Message
 	var f frame.Field
 	var raw []byte
@@ -346,7 +370,7 @@ func parseMessage(b []byte) (multiraft.Message, error) {
 		}
 	}
 	var err error
-	m.Raft, err = decode(raw)
+	m.Raft, err = s.decode(raw)
 	return m, err
 }
 
@@ -368,12 +392,18 @@ type record struct {
 // the numbers of a message are one object together with it, its entries a second one and their data a third, which
 // belongs to the message alone. The result is the same: what is not part of steady replication is left to the general
 // decoder.
-func decode(b []byte) (*raftpb.Message, error) {
-	entries, simple, err := survey(b)
+func (s *space) decode(b []byte) (*raftpb.Message, error) {
+	entries, general, err := survey(b)
 	if err != nil {
 		return nil, err
 	}
-	if !simple {
+	if s.entries -= entries; s.entries < 0 {
+		return nil, fmt.Errorf("%w: more than %d entries", errTooMuch, entriesMax)
+	}
+	if general > 0 {
+		if s.general -= general; s.general < 0 {
+			return nil, fmt.Errorf("%w: more than %d bytes that are no entries", errTooMuch, generalMax)
+		}
 		m := &raftpb.Message{}
 		return m, proto.Unmarshal(b, m)
 	}
@@ -406,21 +436,27 @@ func decode(b []byte) (*raftpb.Message, error) {
 	return m, nil
 }
 
-// survey counts the entries of a message, and tells whether it has nothing but entries and numbers that set knows.
-func survey(b []byte) (entries int, simple bool, err error) {
+// survey counts the entries of a message, and the bytes of everything else if there is something else than numbers that
+// set knows: such a message is left to the general decoder.
+func survey(b []byte) (entries, general int, err error) {
 	var f frame.Field
+	simple, rest := true, 0
 	for len(b) > 0 {
+		before := len(b)
 		if b, err = f.Next(b); err != nil {
-			return 0, false, err
+			return 0, 0, err
 		}
-		switch {
-		case f.Is(fieldEntries, protowire.BytesType):
+		if f.Is(fieldEntries, protowire.BytesType) {
 			entries++
-		case f.Type != protowire.VarintType || !isNumber(f.Num):
-			return 0, false, nil
+			continue
 		}
+		rest += before - len(b)
+		simple = simple && f.Type == protowire.VarintType && isNumber(f.Num)
 	}
-	return entries, true, nil
+	if simple {
+		return entries, 0, nil
+	}
+	return entries, rest, nil
 }
 
 // isNumber tells whether set knows the field.

@@ -3,6 +3,7 @@ package peernet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
@@ -50,9 +52,13 @@ func same(t *testing.T, b []byte) {
 	want := &raftpb.Message{}
 	werr := proto.Unmarshal(b, want)
 	own := append([]byte(nil), b...)
-	got, err := decode(own)
+	room := batchSpace()
+	got, err := room.decode(own)
 	for i := range own {
 		own[i] ^= 0xff // the message has nothing left in it
+	}
+	if errors.Is(err, errTooMuch) && (len(b) > generalMax || len(want.GetEntries()) > entriesMax) {
+		return
 	}
 	if (err == nil) != (werr == nil) {
 		t.Fatalf("%x: error %v, the general decoder says %v", b, err, werr)
@@ -171,7 +177,11 @@ func sameBatch(t *testing.T, b []byte) {
 		msgs = append(msgs, r)
 	}
 	in := &incoming{}
-	if err := in.parse(b); (err == nil) != (werr == nil) {
+	err := in.parse(b)
+	if errors.Is(err, errTooMuch) && len(b) > 2*messagesMax {
+		return
+	}
+	if (err == nil) != (werr == nil) {
 		t.Fatalf("%x: error %v, the generated code says %v", b, err, werr)
 	}
 	if werr != nil {
@@ -195,9 +205,74 @@ func TestBatchParse(t *testing.T) {
 	for n := range len(b) + 1 {
 		sameBatch(t, b[:n])
 	}
-	in := &incoming{}
-	if err := in.parse(bytes.Repeat([]byte{0x2a, 0}, messagesMax+1)); err == nil || len(in.messages) != messagesMax {
-		t.Errorf("%d messages: %v", len(in.messages), err)
+}
+
+// batch returns the encoding of a batch of messages whose raft messages are encoded as raw says.
+func batch(raws ...[]byte) []byte {
+	var b []byte
+	for _, raw := range raws {
+		b = frame.AppendPrefix(b, batchMessages, frame.SizeBytes(len(raw)))
+		b = append(frame.AppendPrefix(b, messageRaft, len(raw)), raw...)
+	}
+	return b
+}
+
+// TestBatchLimits: what is small on the wire can not take much memory, whether it is in one message or in many, and
+// whoever decodes it.
+func TestBatchLimits(t *testing.T) {
+	none := []byte{fieldEntries<<3 | 2, 0}
+	voters := func(n int) []byte { // a snapshot whose configuration has n voters
+		b := append(frame.AppendPrefix(nil, 1, n), make([]byte, n)...)
+		for _, num := range []protowire.Number{1, 2, 9} { // ConfState, SnapshotMetadata, Snapshot
+			b = append(frame.AppendPrefix(nil, num, len(b)), b...)
+		}
+		return b
+	}
+	full := bytes.Repeat(none, entriesMax)
+	most := voters(generalMax - 16)
+	for name, c := range map[string]struct {
+		b  []byte
+		ok bool
+	}{
+		"messages":               {bytes.Repeat([]byte{0x2a, 0}, messagesMax), true},
+		"too many messages":      {bytes.Repeat([]byte{0x2a, 0}, messagesMax+1), false},
+		"entries":                {batch(full), true},
+		"too many entries":       {batch(append(none, full...)), false},
+		"an entry elsewhere":     {batch(full, none), false},
+		"entries with a context": {batch(append([]byte{12<<3 | 2, 0}, full...)), true},
+		"too many with one":      {batch(append([]byte{12<<3 | 2, 0}, full...), none), false},
+		"voters":                 {batch(most), true},
+		"too many voters":        {batch(voters(generalMax)), false},
+		"voters twice":           {batch(most, most), false},
+		"messages in a message":  {batch(bytes.Repeat([]byte{14<<3 | 2, 0}, generalMax/2+1)), false},
+		"numbers":                {batch(bytes.Repeat([]byte{fieldTo << 3, 1}, generalMax)), true},
+	} {
+		err := (&incoming{}).parse(c.b)
+		if c.ok && err != nil || !c.ok && !errors.Is(err, errTooMuch) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSmallBatchesHoldLittle: what waits in grpc holds memory by its length.
+func TestSmallBatchesHoldLittle(t *testing.T) {
+	for _, c := range []struct{ messages, most int }{{1, 256}, {10, 2 << 10}, {300, batchBytes}} {
+		out := &outgoing{}
+		for i := range c.messages {
+			m := heartbeat(uint64(i))
+			if added, err := out.add(&m); !added || err != nil {
+				t.Fatal(added, err)
+			}
+		}
+		sent, held := 0, 0
+		for _, p := range out.Lend() {
+			sent += p.Len()
+			held += cap(p.ReadOnlyData())
+			p.Free()
+		}
+		if sent < 10*c.messages || held > c.most {
+			t.Errorf("%d messages: %d bytes hold %d", c.messages, sent, held)
+		}
 	}
 }
 

@@ -51,6 +51,21 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return m.Body.Parse(buf.ReadOnlyData())
 }
 
+// copyMax is up to which length Lend copies, in bytes: that of the smallest buffer of Pool.
+const copyMax = 1 << tierMin
+
+// Lend hands what lies in a buffer of Pool to grpc, for a Lender. The buffer goes back to Pool, at once or when grpc has
+// written it. Little content is copied: grpc counts the bytes that wait for the connection, not the buffers that they lie
+// in, so thousands of messages of a hundred bytes would each hold a buffer that was taken for a full one.
+func Lend(buf *[]byte) mem.Buffer {
+	if len(*buf) > copyMax {
+		return mem.NewBuffer(buf, Pool())
+	}
+	b := mem.Copy(*buf, Pool())
+	Pool().Put(buf)
+	return b
+}
+
 // The sizes of buffers that are kept, as powers of two: 4 KiB to 4 MiB. A message with 1 MiB of data is longer than that.
 const (
 	tierMin = 12

@@ -121,6 +121,25 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// TestLend: what waits in grpc takes memory by its length, not by the size of the buffer that it was written in.
+func TestLend(t *testing.T) {
+	for _, n := range []int{1, 100, 1 << 10, 1<<10 + 1, copyMax, copyMax + 1, 32 << 10} {
+		want := bytes.Repeat([]byte{7}, n)
+		buf := Pool().Get(32 << 10)
+		*buf = append((*buf)[:0], want...)
+		b := Lend(buf)
+		got := b.ReadOnlyData()
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes became %d", n, len(got))
+		}
+		switch held := cap(got); {
+		case n <= 1<<10 && held > n+n/4+16, n <= copyMax && held > copyMax, held > 32<<10:
+			t.Errorf("%d bytes hold %d", n, held)
+		}
+		b.Free()
+	}
+}
+
 func encoded() []byte {
 	b := AppendVarint(nil, 1, 300)
 	b = AppendVarint(b, 2, 0)
