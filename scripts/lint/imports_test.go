@@ -38,7 +38,7 @@ var table = []rule{
 	},
 	{
 		from: "gateway/internal/scsi/...", except: []string{
-			"gateway/internal/scsi", "gateway/internal/scsi/attention", "gateway/internal/scsi/media",
+			"gateway/internal/scsi", "gateway/internal/scsi/attention", "gateway/internal/scsi/lu",
 			"gateway/internal/scsi/thirdparty",
 		},
 		inside: []string{"storage/reservation", "gateway/internal/scsi/vpd"},
@@ -49,8 +49,12 @@ var table = []rule{
 		only: "std", ban: noIO, why: "a queue of sense codes",
 	},
 	{
-		from: "gateway/internal/scsi/media", inside: []string{"gateway/internal/scsi/lu"},
-		only: "std", ban: noIO, why: "what is done with a medium knows no command",
+		from: "gateway/internal/scsi/lu",
+		inside: []string{
+			"gateway/internal/scsi/attention", "gateway/internal/scsi/media", "gateway/internal/scsi/mode", "gateway/internal/scsi/sam",
+			"gateway/internal/scsi/sense", "gateway/internal/scsi/thirdparty", "gateway/internal/scsi/vpd", "storage/reservation",
+		},
+		only: "std", ban: noIO, why: "the logical unit knows no command",
 	},
 	{
 		from:   "gateway/internal/scsi/thirdparty",

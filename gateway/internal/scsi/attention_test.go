@@ -33,7 +33,7 @@ func TestAttentionReported(t *testing.T) {
 	wantGood(t, at(t, n, 0, cdbTestUnitReady))
 	// REPORT LUNS clears only its own.
 	r.unit.Attention(AttentionLUNsChanged, nil)
-	r.unit.Attention(AttentionCapacityChanged, r.nexus)
+	r.unit.Attention(AttentionCapacityChanged, &r.nexus.peer)
 	wantGood(t, at(t, n, 0, cdbReportLUNs))
 	wantSense(t, at(t, n, 0, cdbTestUnitReady), AttentionCapacityChanged)
 	wantGood(t, at(t, n, 0, cdbTestUnitReady))

@@ -55,8 +55,8 @@ func TestConcurrent(t *testing.T) {
 	close(stop)
 	churn.Wait()
 	r.nexus.Close()
-	if len(r.unit.mu.listeners) != 0 || len(r.luns.mu.nexuses) != 0 {
-		t.Errorf("%d listeners, %d nexuses are left", len(r.unit.mu.listeners), len(r.luns.mu.nexuses))
+	if r.unit.Listeners() != 0 || len(r.luns.mu.nexuses) != 0 {
+		t.Errorf("%d listeners, %d nexuses are left", r.unit.Listeners(), len(r.luns.mu.nexuses))
 	}
 }
 

@@ -9,7 +9,7 @@
 //	    ▼
 //	command table ─► one file per command ─► Backend (medium, in bytes)
 //	    │
-//	LogicalUnit (identity, capacity, limits; shared by every nexus that sees the volume)
+//	lu.Unit (identity, capacity, limits; shared by every nexus that sees the volume)
 //
 // Execution. Nexus.Execute runs one command to its end in the calling goroutine. Any number of commands may run at
 // the same time, also on one logical unit; the data path takes no lock. Classify tells, from the CDB alone, whether
@@ -27,7 +27,7 @@
 // What only encodes or parses is a package of its own below this one: sense (sense data, in the format that D_SENSE
 // asks for), vpd (INQUIRY data), mode (mode pages), logpage (log pages), opcodes (the index and
 // the report of the table), sam (values of the architecture), unmap and sanitize (parameter lists); media has what is made of
-// several operations of a Backend.
+// several operations of a Backend; lu is the logical unit, with what all nexuses share of it.
 //
 // A file holds one command or one family that shares its code and is named after it; operations.go is the table
 // of all of them. What the table does not list answers ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE at once.

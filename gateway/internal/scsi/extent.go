@@ -46,7 +46,7 @@ func (a *attachment) transferable(c *Command, e extent) bool {
 	if !a.within(c, e) {
 		return false
 	}
-	if e.blocks > uint64(a.unit.config.Limits.MaxTransfer)>>a.unit.shift {
+	if e.blocks > uint64(a.unit.Config().Limits.MaxTransfer)>>a.unit.Shift() {
 		a.refuse(c, InvalidFieldInCDB, cdbField(e.length, -1))
 		return false
 	}
@@ -54,8 +54,8 @@ func (a *attachment) transferable(c *Command, e extent) bool {
 }
 
 // offset and bytes give an extent that is within the logical unit in bytes.
-func (a *attachment) offset(e extent) int64 { return int64(e.lba << a.unit.shift) }
-func (a *attachment) bytes(e extent) int64  { return int64(e.blocks << a.unit.shift) }
+func (a *attachment) offset(e extent) int64 { return int64(e.lba << a.unit.Shift()) }
+func (a *attachment) bytes(e extent) int64  { return int64(e.blocks << a.unit.Shift()) }
 
 // parameterList returns the n bytes of data-out that the CDB announces, or ends c when they are not all there.
 func (a *attachment) parameterList(c *Command, n int) (list []byte, ok bool) {
@@ -69,10 +69,10 @@ func (a *attachment) parameterList(c *Command, n int) (list []byte, ok bool) {
 
 // fill writes pattern, whose length divides ProvisioningBlock, over and over from off for length bytes.
 func (a *attachment) fill(ctx context.Context, off, length int64, pattern []byte) error {
-	return media.Fill(ctx, a.backend, &a.unit.buffers, off, length, pattern)
+	return media.Fill(ctx, a.backend, &a.unit.Buffers, off, length, pattern)
 }
 
 // deallocate makes the range read as zeroes; see media.Deallocate.
 func (a *attachment) deallocate(ctx context.Context, off, length int64) error {
-	return media.Deallocate(ctx, a.backend, &a.unit.buffers, off, length)
+	return media.Deallocate(ctx, a.backend, &a.unit.Buffers, off, length)
 }

@@ -9,7 +9,7 @@ import (
 
 // fail ends c with CHECK CONDITION, in the format that the logical unit's D_SENSE asks for.
 func (a *attachment) fail(c *Command, d senseData) {
-	c.check(d, mode.Settings(a.unit.settings.Load())&mode.DescriptorSense != 0)
+	c.check(d, a.unit.Settings()&mode.DescriptorSense != 0)
 }
 
 // refuse ends c with a field pointer, which is for ILLEGAL REQUEST only.
@@ -49,7 +49,7 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 			d.Code = WriteError
 		}
 		if errors.As(err, &place) && place.Offset >= 0 {
-			d.Info, d.HasInfo = uint64(place.Offset)>>a.unit.shift, true
+			d.Info, d.HasInfo = uint64(place.Offset)>>a.unit.Shift(), true
 		}
 		a.fail(c, d)
 	default:

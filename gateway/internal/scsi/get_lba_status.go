@@ -27,7 +27,7 @@ func getLBAStatus(ctx context.Context, a *attachment, c *Command) {
 		return
 	}
 	most := min(max(int(min(allocation, 1<<20))-8, 16)/16, lbaStatusMax)
-	end := min(total-start, lbaStatusReach>>a.unit.shift) + start
+	end := min(total-start, lbaStatusReach>>a.unit.Shift()) + start
 	p := append(c.small[:0], make([]byte, 8)...)
 	for n := 0; n < most && start < end; n++ {
 		mapped, blocks, err := a.lbaRun(ctx, start, end)
@@ -52,11 +52,11 @@ func getLBAStatus(ctx context.Context, a *attachment, c *Command) {
 // is never in two ProvisioningBlocks, so a run that is not a whole number of them would be the Backend's error; it
 // is rounded up.
 func (a *attachment) lbaRun(ctx context.Context, lba, end uint64) (mapped bool, blocks uint64, err error) {
-	length := int64((end - lba) << a.unit.shift)
-	mapped, run, err := a.backend.Allocated(ctx, int64(lba<<a.unit.shift), length)
+	length := int64((end - lba) << a.unit.Shift())
+	mapped, run, err := a.backend.Allocated(ctx, int64(lba<<a.unit.Shift()), length)
 	if err != nil {
 		return false, 0, err
 	}
 	run = min(max(run, 1), length)
-	return mapped, uint64(run+(1<<a.unit.shift)-1) >> a.unit.shift, nil
+	return mapped, uint64(run+(1<<a.unit.Shift())-1) >> a.unit.Shift(), nil
 }

@@ -13,7 +13,7 @@ var vpdPages = [...]byte{
 
 // inquiryVPD answers INQUIRY with EVPD.
 func (a *attachment) inquiryVPD(c *Command, page byte, allocation uint64) {
-	id := a.unit.config.Identity
+	id := a.unit.Config().Identity
 	p := vpd.Begin(c.small[:0], page)
 	switch page {
 	case vpd.PageSupported:
@@ -27,11 +27,11 @@ func (a *attachment) inquiryVPD(c *Command, page byte, allocation uint64) {
 	case vpd.PageThirdParty:
 		p = thirdparty.AppendPage(p, a.unit.BlockLength())
 	case vpd.PageBlockLimits:
-		p = a.unit.blockLimits().Append(p)
+		p = blockLimits(a.unit).Append(p)
 	case vpd.PageBlockCharacteristics:
 		p = vpd.AppendCharacteristics(p)
 	case vpd.PageProvisioning:
-		p = vpd.AppendProvisioning(p, byte(thresholdSet-a.unit.shift))
+		p = vpd.AppendProvisioning(p, byte(thresholdSet-a.unit.Shift()))
 	default:
 		a.refuse(c, InvalidFieldInCDB, cdbField(2, 7))
 		return
@@ -45,14 +45,14 @@ const thresholdSet = 24
 
 // blockLimits returns what the Block Limits page says. A granularity of ProvisioningBlock is both the physical block and
 // the unit of UNMAP.
-func (u *LogicalUnit) blockLimits() vpd.BlockLimits {
-	l := u.config.Limits
-	granularity, atomic := uint32(ProvisioningBlock>>u.shift), uint32(l.MaxAtomic>>u.shift)
+func blockLimits(u *LogicalUnit) vpd.BlockLimits {
+	l, shift := u.Config().Limits, u.Shift()
+	granularity, atomic := uint32(ProvisioningBlock>>shift), uint32(l.MaxAtomic>>shift)
 	return vpd.BlockLimits{
 		CompareAndWrite: compareAndWriteMax, Granularity: uint16(granularity),
-		Transfer: uint32(l.MaxTransfer >> u.shift), OptimalTransfer: uint32(l.OptimalTransfer >> u.shift),
-		Unmap: uint32(l.MaxUnmap >> u.shift), UnmapDescriptors: uint32(l.MaxUnmapDescriptors), UnmapGranularity: granularity,
-		WriteSame: uint64(l.MaxWriteSame >> u.shift),
+		Transfer: uint32(l.MaxTransfer >> shift), OptimalTransfer: uint32(l.OptimalTransfer >> shift),
+		Unmap: uint32(l.MaxUnmap >> shift), UnmapDescriptors: uint32(l.MaxUnmapDescriptors), UnmapGranularity: granularity,
+		WriteSame: uint64(l.MaxWriteSame >> shift),
 		Atomic:    atomic, AtomicAlignment: atomic, AtomicGranularity: atomic,
 	}
 }

@@ -168,11 +168,11 @@ func TestUpdateTellsOnce(t *testing.T) {
 	if err := r.luns.Update(Mapping{Unit: other, Backend: one.Backend}); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.unit.mu.listeners) != 0 || len(other.mu.listeners) != 1 {
-		t.Errorf("listeners: %d and %d", len(r.unit.mu.listeners), len(other.mu.listeners))
+	if r.unit.Listeners() != 0 || other.Listeners() != 1 {
+		t.Errorf("listeners: %d and %d", r.unit.Listeners(), other.Listeners())
 	}
 	r.nexus.Close()
-	if len(other.mu.listeners) != 0 || len(r.luns.mu.nexuses) != 0 {
+	if other.Listeners() != 0 || len(r.luns.mu.nexuses) != 0 {
 		t.Error("a closed nexus is still known")
 	}
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), LogicalUnitNotSupported)

@@ -276,7 +276,7 @@ func TestWriteAndVerify(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	r := newRig(t, testConfig(64, 512), func(m *Mapping) { m.ReadOnly = true })
-	for _, op := range r.unit.operations.All {
+	for _, op := range allOperations.All {
 		p := make([]byte, len(op.usage))
 		p[0] = op.opcode()
 		if op.action {
@@ -427,7 +427,7 @@ func TestFrameChecks(t *testing.T) {
 	wantBytes(t, r.sense(InvalidFieldInCDB, "28 01 00000000 00 0001 00").Sense(), // RELADR
 		"70 00 05 00000000 0A 00000000 2400 00 C80001")
 	// Every CDB cut at every byte is refused, never read past its end.
-	for _, op := range r.unit.operations.All {
+	for _, op := range allOperations.All {
 		for n := 1; n < len(op.usage); n++ {
 			p := make([]byte, n)
 			copy(p, op.usage[:min(n, 2)])
@@ -438,7 +438,7 @@ func TestFrameChecks(t *testing.T) {
 		}
 	}
 	// Every bit that the table does not know is refused, at its place.
-	for _, op := range r.unit.operations.All {
+	for _, op := range allOperations.All {
 		for bit := 8; bit < 8*(len(op.usage)-1); bit++ {
 			known := op.usage[bit/8]
 			if bit < 16 {

@@ -1,10 +1,6 @@
 package scsi
 
-import (
-	"context"
-
-	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
-)
+import "context"
 
 // MODE SELECT(6), MODE SELECT(10) (SPC-4 6.11, 6.12). Package mode says what can be changed; a list that asks for
 // anything else is refused whole. SP (save pages) needs pages that can be saved. What changes is told to all other nexuses
@@ -30,7 +26,7 @@ func (a *attachment) modeSelect(c *Command, n int, ten bool) {
 	if !ok {
 		return
 	}
-	fault := a.unit.selectModes(a.nexus, a.modeMedium(), list, ten)
+	fault := a.unit.SelectModes(&a.nexus.peer, a.modeMedium(), list, ten)
 	switch {
 	case fault == nil:
 	case fault.Cut:
@@ -38,35 +34,4 @@ func (a *attachment) modeSelect(c *Command, n int, ten bool) {
 	default:
 		a.refuse(c, InvalidFieldInParameters, dataField(fault.At, fault.Bit))
 	}
-}
-
-// selectModes takes over the settings that list asks for by the nexus by, and tells the others if any changed.
-func (u *LogicalUnit) selectModes(by *Nexus, m mode.Medium, list []byte, ten bool) *mode.Fault {
-	u.mu.Lock()
-	unit := u.modes()
-	next, fault := unit.SelectList(m, list, ten)
-	if fault == nil {
-		u.settings.Store(uint32(next))
-	}
-	u.mu.Unlock()
-	if fault == nil && next != unit.Now {
-		u.Attention(AttentionModeChanged, by)
-	}
-	return fault
-}
-
-// modes returns the logical unit as its mode pages describe it now.
-func (u *LogicalUnit) modes() mode.Unit {
-	return mode.Unit{
-		Now: mode.Settings(u.settings.Load()), Default: u.defaultModes(),
-		ImplicitALUA: u.config.TPGS&1 != 0, SenseMax: SenseMax,
-	}
-}
-
-// defaultModes are the settings that a logical unit begins with and that a reset takes it back to.
-func (u *LogicalUnit) defaultModes() mode.Settings {
-	if u.config.DescriptorSense {
-		return mode.DescriptorSense
-	}
-	return 0
 }

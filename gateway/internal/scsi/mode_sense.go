@@ -31,7 +31,7 @@ const (
 // modeMedium is what mode parameter headers and block descriptors say.
 func (a *attachment) modeMedium() mode.Medium {
 	m := mode.Medium{Blocks: a.unit.Blocks(), Length: uint32(a.unit.BlockLength()), Specific: modeDPOFUA}
-	if a.readOnly || a.unit.modes().Now&mode.WriteProtect != 0 {
+	if a.readOnly || a.unit.Modes().Now&mode.WriteProtect != 0 {
 		m.Specific |= modeWriteProtected
 	}
 	return m
@@ -49,7 +49,7 @@ func (a *attachment) appendModePages(c *Command, p []byte) (pages []byte, ok boo
 		return nil, false
 	}
 	before := len(p)
-	if p = a.unit.modes().Append(p, page, subpage, values); len(p) == before {
+	if p = a.unit.Modes().Append(p, page, subpage, values); len(p) == before {
 		a.refuse(c, InvalidFieldInCDB, cdbField(3, 7))
 		return nil, false
 	}

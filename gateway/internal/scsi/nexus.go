@@ -4,9 +4,11 @@ import (
 	"context"
 	"sync/atomic"
 
-	"github.com/ashlar-storage/ashlar/storage/reservation"
-
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // TargetPort is the target's side of a nexus. It belongs to the portal, never to a volume.
@@ -40,14 +42,25 @@ type NexusConfig struct {
 // goroutine.
 type Nexus struct {
 	config NexusConfig
+	peer   lu.Peer
 	luns   *LUNMap
 	view   atomic.Pointer[view] // replaced whole, under luns.mu
+	// operations are all commands, for the one that reports them: the table itself can not refer to the table.
+	operations *operationList
 }
 
 // view is what a nexus sees, immutable.
 type view struct {
 	byLUN  map[uint16]*attachment
 	sorted []*attachment
+}
+
+// listener is one I_T_L nexus. It outlives a change of the mapping's other properties.
+type listener struct {
+	lu.Listener
+	nexus   *Nexus
+	permit  atomic.Pointer[conflict.Permit] // what the reservations let the nexus do, as it was last judged
+	results thirdparty.Results
 }
 
 // attachment is one I_T_L nexus with the properties that its mapping has now, immutable.
@@ -64,7 +77,8 @@ type attachment struct {
 
 // NewNexus joins a session to the logical units of luns. Close ends it.
 func NewNexus(config NexusConfig, luns *LUNMap) *Nexus {
-	n := &Nexus{config: config, luns: luns}
+	n := &Nexus{config: config, luns: luns, operations: allOperations}
+	n.peer = lu.Peer{Reservation: config.Reservation, Aborted: config.Aborted}
 	luns.mu.Lock()
 	defer luns.mu.Unlock()
 	n.view.Store(&view{})
@@ -81,7 +95,7 @@ func (n *Nexus) Close() {
 	defer n.luns.mu.Unlock()
 	delete(n.luns.mu.nexuses, n)
 	for _, a := range n.view.Load().sorted {
-		a.unit.detach(a.listener)
+		a.unit.Detach(&a.listener.Listener)
 		a.endLegacy(reservation.NexusLost)
 	}
 	n.view.Store(&view{})
@@ -114,7 +128,7 @@ func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
 	if a == nil {
 		return false
 	}
-	a.unit.reset(n, AttentionDeviceReset)
+	a.unit.Reset(&n.peer, AttentionDeviceReset)
 	a.endLegacy(reservation.UnitReset)
 	return true
 }
@@ -122,7 +136,7 @@ func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
 // ResetTarget does the same for every logical unit that the nexus sees, with the unit attention 29/02.
 func (n *Nexus) ResetTarget() {
 	for _, a := range n.view.Load().sorted {
-		a.unit.reset(n, AttentionTargetReset)
+		a.unit.Reset(&n.peer, AttentionTargetReset)
 		a.endLegacy(reservation.UnitReset)
 	}
 }
@@ -143,7 +157,7 @@ func (n *Nexus) remap(mappings []Mapping) {
 	for number, was := range old.byLUN {
 		if now := next.byLUN[number]; now == nil || now.listener != was.listener {
 			changed = true
-			was.unit.detach(was.listener)
+			was.unit.Detach(&was.listener.Listener)
 			was.endLegacy(reservation.NexusLost)
 		}
 	}
@@ -154,10 +168,10 @@ func (n *Nexus) remap(mappings []Mapping) {
 			continue
 		}
 		if changed {
-			now.attentions.Add(AttentionLUNsChanged)
+			now.Attentions.Add(AttentionLUNsChanged)
 		}
 		if was.readOnly != now.readOnly {
-			now.attentions.Add(AttentionModeChanged)
+			now.Attentions.Add(AttentionModeChanged)
 		}
 	}
 }
@@ -175,11 +189,12 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 		if was := old.byLUN[m.LUN]; was != nil && was.unit == m.Unit {
 			a.listener = was.listener
 		} else {
-			a.listener = &listener{nexus: n, lun: m.LUN}
+			a.listener = &listener{nexus: n}
+			a.LUN, a.Peer = m.LUN, &n.peer
 			if n.config.Attention != NoSense {
-				a.attentions.Add(n.config.Attention)
+				a.Attentions.Add(n.config.Attention)
 			}
-			m.Unit.attach(a.listener)
+			m.Unit.Attach(&a.listener.Listener)
 		}
 		v.byLUN[m.LUN] = a
 		v.sorted = append(v.sorted, a)
@@ -211,7 +226,7 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 	if code := c.attention; code != NoSense {
 		if err := ctx.Err(); err != nil {
 			c.clearResult()
-			a.attentions.Restore(code)
+			a.Attentions.Restore(code)
 			return err
 		}
 	}

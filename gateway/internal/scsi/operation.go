@@ -132,7 +132,7 @@ func Name(cdb []byte) string {
 
 // admit makes the checks that are the same for every command. It returns nil when the command ended there.
 func (a *attachment) admit(c *Command) *operation {
-	op, known := a.unit.operations.Find(c.CDB)
+	op, known := allOperations.Find(c.CDB)
 	switch {
 	case op == nil && known: // SPC-4 4.2.5.2: a service action that is not supported
 		a.refuse(c, InvalidFieldInCDB, cdbField(1, 4))
@@ -142,7 +142,7 @@ func (a *attachment) admit(c *Command) *operation {
 		return nil
 	}
 	if op.traits&ignoreUA == 0 {
-		if code, ok := a.attentions.Take(); ok {
+		if code, ok := a.Attentions.Take(); ok {
 			a.fail(c, senseData{Code: code})
 			return nil
 		}
@@ -175,7 +175,7 @@ func (a *attachment) writable(c *Command) bool {
 	case a.readOnly:
 		a.fail(c, senseData{Code: WriteProtected})
 		return false
-	case mode.Settings(a.unit.settings.Load())&mode.WriteProtect != 0:
+	case a.unit.Settings()&mode.WriteProtect != 0:
 		a.fail(c, senseData{Code: SoftwareWriteProtected})
 		return false
 	}

@@ -17,7 +17,7 @@ func orwrite16(ctx context.Context, a *attachment, c *Command) {
 	if !ok {
 		return
 	}
-	if err := media.Or(ctx, a.backend, &a.unit.buffers, a.offset(e), data); err != nil {
+	if err := media.Or(ctx, a.backend, &a.unit.Buffers, a.offset(e), data); err != nil {
 		a.failBackend(ctx, c, err, true)
 	}
 }

@@ -22,7 +22,7 @@ func readCapacity16(_ context.Context, a *attachment, c *Command) {
 	p := append(c.small[:0], make([]byte, 32)...)
 	binary.BigEndian.PutUint64(p, a.unit.Blocks()-1)
 	binary.BigEndian.PutUint32(p[8:], uint32(a.unit.BlockLength()))
-	p[13] = byte(bits.TrailingZeros(ProvisioningBlock) - int(a.unit.shift))
+	p[13] = byte(bits.TrailingZeros(ProvisioningBlock) - int(a.unit.Shift()))
 	p[14] = 0xC0 // LBPME LBPRZ
 	c.reply(p, uint64(c.u32(10)))
 }

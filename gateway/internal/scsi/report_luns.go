@@ -33,8 +33,8 @@ func (n *Nexus) replyLUNs(c *Command) (field fieldPointer, bad bool) {
 	list := append(c.small[:0], make([]byte, reportLUNsHeader)...)
 	binary.BigEndian.PutUint32(list, uint32(8*len(attachments)))
 	for _, a := range attachments {
-		list = binary.BigEndian.AppendUint64(list, uint64(FlatLUN(a.lun)))
-		a.attentions.Drop(AttentionLUNsChanged)
+		list = binary.BigEndian.AppendUint64(list, uint64(FlatLUN(a.LUN)))
+		a.Attentions.Drop(AttentionLUNsChanged)
 	}
 	c.reply(list, uint64(allocation))
 	return fieldPointer{}, false

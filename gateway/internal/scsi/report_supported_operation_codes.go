@@ -6,7 +6,7 @@ import "context"
 // adds a command timeouts descriptor to each command.
 func reportSupportedOperationCodes(_ context.Context, a *attachment, c *Command) {
 	rctd, option, opcode, action := c.CDB[2]&0x80 != 0, c.CDB[2]&7, c.CDB[3], c.u16(4)
-	p, ok := a.unit.operations.AppendReport(c.small[:0], option, opcode, action, rctd)
+	p, ok := a.nexus.operations.AppendReport(c.small[:0], option, opcode, action, rctd)
 	if !ok {
 		a.refuse(c, InvalidFieldInCDB, cdbField(2, 2))
 		return

@@ -21,7 +21,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 			cdb, step = withTimeouts, 20
 		}
 		data := r.good(cdb)
-		if n := int(binary.BigEndian.Uint32(data)); n != len(data)-4 || n%step != 0 || n/step != len(r.unit.operations.All) {
+		if n := int(binary.BigEndian.Uint32(data)); n != len(data)-4 || n%step != 0 || n/step != len(allOperations.All) {
 			t.Fatalf("length %d of %d", n, len(data))
 		}
 		for d := data[4:]; len(d) > 0; d = d[step:] {

@@ -10,7 +10,7 @@ import (
 // is the oldest unit attention, which is cleared by it, how far a SANITIZE is, or NO SENSE. DESC asks for the descriptor
 // format.
 func requestSense(_ context.Context, a *attachment, c *Command) {
-	if code, ok := a.attentions.Take(); ok {
+	if code, ok := a.Attentions.Take(); ok {
 		c.replySense(senseData{Code: code})
 		return
 	}

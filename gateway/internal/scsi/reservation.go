@@ -3,18 +3,10 @@ package scsi
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
-
-// Reservations are the reservations of a logical unit, with the access generation of the medium that came with them.
-// Immutable.
-type Reservations struct {
-	Access uint64
-	State  *reservation.State
-}
 
 // Reserver is what a Backend implements whose logical unit can be reserved. It is the medium as one initiator reaches it;
 // the reservations are the logical unit's, whichever process serves it. What Reserve and Reservations learn they give to
@@ -40,56 +32,6 @@ type Reserver interface {
 // changed and read nothing; the command is judged again and begins anew.
 var ErrAccessChanged = errors.New("scsi: reservations may have changed")
 
-// reserved is the part of a LogicalUnit that is about reservations.
-type reserved struct {
-	now atomic.Pointer[Reservations]
-}
-
-// SetReservations takes over r unless what is known is newer. Nexuses that the changes are to be told to find unit
-// attentions, and those whose commands are over are told through Aborted.
-func (u *LogicalUnit) SetReservations(r *Reservations) {
-	u.mu.Lock()
-	old := u.reserved.now.Load()
-	if old != nil && (r.State.Version < old.State.Version || r.Access < old.Access ||
-		r.State.Version == old.State.Version && r.Access == old.Access) {
-		u.mu.Unlock()
-		return
-	}
-	u.reserved.now.Store(r)
-	var over []*listener
-	for l := range u.mu.listeners {
-		if old == nil || r.State.Version == old.State.Version {
-			continue
-		}
-		r.State.Told(l.nexus.config.Reservation, old.State.Version, func(a reservation.Attention, abort bool) {
-			if a == reservation.UnitWasReset {
-				l.attentions.Reset(AttentionDeviceReset)
-			} else {
-				l.attentions.Add(reservationAttentions[a])
-			}
-			if abort {
-				over = append(over, l)
-			}
-		})
-	}
-	u.mu.Unlock()
-	for _, l := range over {
-		if f := l.nexus.config.Aborted; f != nil {
-			f(FlatLUN(l.lun))
-		}
-	}
-}
-
-// Reservations returns what is known of the reservations, nil before SetReservations.
-func (u *LogicalUnit) Reservations() *Reservations { return u.reserved.now.Load() }
-
-// reservationAttentions are the unit attentions of reservation.Attention.
-var reservationAttentions = [...]SenseCode{
-	reservation.ReservationsPreempted:  AttentionReservationsPreempted,
-	reservation.ReservationsReleased:   AttentionReservationsFreed,
-	reservation.RegistrationsPreempted: AttentionRegistrationsPreempted,
-}
-
 // permits judges a command by what is known of the reservations; seen is that, nil before SetReservations.
 func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok bool) {
 	return a.allows(conflict.Class(c.CDB, op.traits&writes != 0))
@@ -97,7 +39,7 @@ func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok 
 
 // allows judges commands of a class.
 func (a *attachment) allows(class reservation.Class) (seen *Reservations, ok bool) {
-	seen = a.unit.reserved.now.Load()
+	seen = a.unit.Reservations()
 	if seen == nil || !seen.State.Restricts() {
 		return seen, true
 	}

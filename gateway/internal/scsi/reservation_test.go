@@ -332,12 +332,12 @@ func TestOldReservations(t *testing.T) {
 	state := func(version uint64) *reservation.State { return &reservation.State{Version: version} }
 	newest := &Reservations{Access: 5, State: state(3)}
 	u.SetReservations(newest)
-	for _, r := range []*Reservations{{5, state(2)}, {4, state(3)}, {5, state(3)}, {4, state(2)}} {
+	for _, r := range []*Reservations{{Access: 5, State: state(2)}, {Access: 4, State: state(3)}, {Access: 5, State: state(3)}, {Access: 4, State: state(2)}} {
 		if u.SetReservations(r); u.Reservations() != newest {
 			t.Errorf("replaced by version %d of %d", r.State.Version, r.Access)
 		}
 	}
-	for _, r := range []*Reservations{{6, state(3)}, {6, state(4)}} {
+	for _, r := range []*Reservations{{Access: 6, State: state(3)}, {Access: 6, State: state(4)}} {
 		if u.SetReservations(r); u.Reservations() != r {
 			t.Errorf("version %d of %d was not taken", r.State.Version, r.Access)
 		}

@@ -32,7 +32,7 @@ func (a *attachment) legacy(ctx context.Context, c *Command, action reservation.
 // endLegacy has an SPC-2 reservation ended: that of this nexus (NexusLost), or any (UnitReset). Such a reservation does not
 // outlive its nexus, nor a reset. A reset is told anyway, for other processes have nexuses of their own.
 func (a *attachment) endLegacy(action reservation.Action) {
-	now := a.unit.reserved.now.Load()
+	now := a.unit.Reservations()
 	if now == nil {
 		return
 	}

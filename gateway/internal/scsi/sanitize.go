@@ -56,7 +56,7 @@ func (a *attachment) sanitize(ctx context.Context, c *Command, o sanitize.Order)
 		return
 	}
 	o.Exit = c.CDB[1]&0x20 != 0
-	done, err := a.sanitizer.Sanitize(o, int64(a.unit.Blocks()<<a.unit.shift))
+	done, err := a.sanitizer.Sanitize(o, int64(a.unit.Blocks()<<a.unit.Shift()))
 	if err != nil {
 		a.failBackend(ctx, c, err, true)
 		return

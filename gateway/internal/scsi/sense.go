@@ -8,46 +8,45 @@ type SenseCode = sense.Code
 // Sense builds a SenseCode. key is 0..15.
 func Sense(key, asc, ascq byte) SenseCode { return sense.New(key, asc, ascq) }
 
-// Sense codes that this package answers.
+// The sense codes that the device server answers; package sense says what they are.
 const (
-	NoSense                    SenseCode = 0x000000
-	UnrecoveredReadError       SenseCode = 0x031100
-	WriteError                 SenseCode = 0x030C00
-	InternalTargetFailure      SenseCode = 0x044400
-	ParameterListLengthError   SenseCode = 0x051A00
-	InvalidOperationCode       SenseCode = 0x052000
-	AccessDenied               SenseCode = 0x052002
-	LBAOutOfRange              SenseCode = 0x052100
-	InvalidFieldInCDB          SenseCode = 0x052400
-	LogicalUnitNotSupported    SenseCode = 0x052500
-	InvalidFieldInParameters   SenseCode = 0x052600
-	SavingNotSupported         SenseCode = 0x053900
-	InvalidFieldInCommandIU    SenseCode = 0x050E03
-	WriteProtected             SenseCode = 0x072700
-	SanitizeInProgress         SenseCode = 0x02041B
-	SanitizeFailed             SenseCode = 0x033103
-	SoftwareWriteProtected     SenseCode = 0x072702 // SWP of the Control mode page
-	SpaceAllocationFailed      SenseCode = 0x072707
-	CommandsClearedByServer    SenseCode = 0x0B2F02
-	MiscompareDuringVerify     SenseCode = 0x0E1D00
-	OperationInProgress        SenseCode = 0x050016 // of a list identifier that is in use
-	InsufficientResources      SenseCode = 0x055503
-	AttentionPowerOn           SenseCode = 0x062900 // power on, reset, or bus device reset occurred
-	AttentionTargetReset       SenseCode = 0x062902 // the whole target was reset (SCSI BUS RESET OCCURRED)
-	AttentionDeviceReset       SenseCode = 0x062903 // logical unit reset
-	AttentionNexusLoss         SenseCode = 0x062907 // I_T nexus loss, e.g. session reinstatement
-	AttentionCapacityChanged   SenseCode = 0x062A09
-	AttentionModeChanged       SenseCode = 0x062A01
-	AttentionAccessChanged     SenseCode = 0x062A06 // asymmetric access state changed
-	AttentionLUNsChanged       SenseCode = 0x063F0E // reported LUNs data has changed
-	AttentionInquiryChanged    SenseCode = 0x063F03
-	AttentionSpaceThreshold    SenseCode = 0x063807 // thin provisioning soft threshold reached
-	AttentionReservationsFreed SenseCode = 0x062A04 // reservations released
-
-	AttentionReservationsPreempted  SenseCode = 0x062A03
-	AttentionRegistrationsPreempted SenseCode = 0x062A05
-	InvalidRelease                  SenseCode = 0x052604 // of a persistent reservation
-	InsufficientRegistrations       SenseCode = 0x055504 // insufficient registration resources
+	NoSense                         = sense.NoSense
+	UnrecoveredReadError            = sense.UnrecoveredReadError
+	WriteError                      = sense.WriteError
+	InternalTargetFailure           = sense.InternalTargetFailure
+	ParameterListLengthError        = sense.ParameterListLengthError
+	InvalidOperationCode            = sense.InvalidOperationCode
+	AccessDenied                    = sense.AccessDenied
+	LBAOutOfRange                   = sense.LBAOutOfRange
+	InvalidFieldInCDB               = sense.InvalidFieldInCDB
+	LogicalUnitNotSupported         = sense.LogicalUnitNotSupported
+	InvalidFieldInParameters        = sense.InvalidFieldInParameters
+	SavingNotSupported              = sense.SavingNotSupported
+	InvalidFieldInCommandIU         = sense.InvalidFieldInCommandIU
+	WriteProtected                  = sense.WriteProtected
+	SanitizeInProgress              = sense.SanitizeInProgress
+	SanitizeFailed                  = sense.SanitizeFailed
+	SoftwareWriteProtected          = sense.SoftwareWriteProtected
+	SpaceAllocationFailed           = sense.SpaceAllocationFailed
+	CommandsClearedByServer         = sense.CommandsClearedByServer
+	MiscompareDuringVerify          = sense.MiscompareDuringVerify
+	OperationInProgress             = sense.OperationInProgress
+	InsufficientResources           = sense.InsufficientResources
+	AttentionPowerOn                = sense.AttentionPowerOn
+	AttentionTargetReset            = sense.AttentionTargetReset
+	AttentionDeviceReset            = sense.AttentionDeviceReset
+	AttentionNexusLoss              = sense.AttentionNexusLoss
+	AttentionCapacityChanged        = sense.AttentionCapacityChanged
+	AttentionModeChanged            = sense.AttentionModeChanged
+	AttentionAccessChanged          = sense.AttentionAccessChanged
+	AttentionLUNsChanged            = sense.AttentionLUNsChanged
+	AttentionInquiryChanged         = sense.AttentionInquiryChanged
+	AttentionSpaceThreshold         = sense.AttentionSpaceThreshold
+	AttentionReservationsFreed      = sense.AttentionReservationsFreed
+	AttentionReservationsPreempted  = sense.AttentionReservationsPreempted
+	AttentionRegistrationsPreempted = sense.AttentionRegistrationsPreempted
+	InvalidRelease                  = sense.InvalidRelease
+	InsufficientRegistrations       = sense.InsufficientRegistrations
 )
 
 // SenseMax is the longest sense data that this package makes, in bytes.

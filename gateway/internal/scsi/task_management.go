@@ -8,7 +8,7 @@ import "github.com/ashlar-storage/ashlar/storage/reservation"
 // NoSense and 0 when none does, and for a lun that is absent (QUERY ASYNCHRONOUS EVENT, SAM-5 section 7.10).
 func (n *Nexus) PendingAttention(lun LUN) (code SenseCode, waiting int) {
 	if a := n.lookup(lun); a != nil {
-		return a.attentions.Peek()
+		return a.Attentions.Peek()
 	}
 	return NoSense, 0
 }
@@ -17,7 +17,7 @@ func (n *Nexus) PendingAttention(lun LUN) (code SenseCode, waiting int) {
 // unit attention 29/07 for it, and nothing else; other nexuses find nothing. The caller ends its commands first.
 func (n *Nexus) ResetNexus() {
 	for _, a := range n.view.Load().sorted {
-		a.attentions.Reset(AttentionNexusLoss)
+		a.Attentions.Reset(AttentionNexusLoss)
 		a.endLegacy(reservation.NexusLost)
 	}
 }

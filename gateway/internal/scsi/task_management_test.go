@@ -9,7 +9,7 @@ func TestTaskManagement(t *testing.T) {
 	if code, n := a.PendingAttention(FlatLUN(0)); code != AttentionPowerOn || n != 1 {
 		t.Errorf("%v, %d waiting", code, n)
 	}
-	a.lookup(FlatLUN(0)).attentions.Add(AttentionLUNsChanged)
+	a.lookup(FlatLUN(0)).Attentions.Add(AttentionLUNsChanged)
 	if code, n := a.PendingAttention(FlatLUN(0)); code != AttentionPowerOn || n != 2 {
 		t.Errorf("%v, %d waiting", code, n)
 	}
@@ -17,7 +17,7 @@ func TestTaskManagement(t *testing.T) {
 	if code, n := a.PendingAttention(FlatLUN(0)); code != AttentionNexusLoss || n != 1 {
 		t.Errorf("%v, %d waiting after the reset", code, n)
 	}
-	if code, ok := a.lookup(FlatLUN(0)).attentions.Take(); !ok || code != AttentionNexusLoss {
+	if code, ok := a.lookup(FlatLUN(0)).Attentions.Take(); !ok || code != AttentionNexusLoss {
 		t.Errorf("took %v", code)
 	}
 	if code, n := a.PendingAttention(FlatLUN(0)); code != NoSense || n != 0 {

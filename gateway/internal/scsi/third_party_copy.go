@@ -94,15 +94,15 @@ func (m copyMedium) judged(ctx context.Context, class reservation.Class, access 
 // copyUnit describes the logical unit as a source or destination.
 func (a *attachment) copyUnit() *thirdparty.Unit {
 	u := &thirdparty.Unit{
-		ID: a.unit, NAA: a.unit.config.Identity.NAA, Shift: a.unit.shift, Blocks: a.unit.Blocks(),
-		Physical:  byte(bits.TrailingZeros(ProvisioningBlock) - int(a.unit.shift)),
+		ID: a.unit, NAA: a.unit.Config().Identity.NAA, Shift: a.unit.Shift(), Blocks: a.unit.Blocks(),
+		Physical:  byte(bits.TrailingZeros(ProvisioningBlock) - int(a.unit.Shift())),
 		Medium:    copyMedium{a},
-		Protected: a.readOnly || mode.Settings(a.unit.settings.Load())&mode.WriteProtect != 0,
-		Copies:    &a.unit.copies,
+		Protected: a.readOnly || a.unit.Settings()&mode.WriteProtect != 0,
+		Copies:    &a.unit.Copies,
 		Fence:     func() {},
 	}
 	u.Present = func() bool {
-		now := a.nexus.view.Load().byLUN[a.lun]
+		now := a.nexus.view.Load().byLUN[a.LUN]
 		return now != nil && now.listener == a.listener && now.backend == a.backend && now.readOnly == a.readOnly
 	}
 	if f, ok := a.backend.(Fencer); ok {
@@ -116,7 +116,7 @@ func (a *attachment) copyUnit() *thirdparty.Unit {
 func (n *Nexus) copyUnit(naa []byte) *thirdparty.Unit {
 	var found *attachment
 	for _, a := range n.view.Load().sorted {
-		if id := a.unit.config.Identity.NAA; string(id[:]) == string(naa) && (found == nil || found.readOnly) {
+		if id := a.unit.Config().Identity.NAA; string(id[:]) == string(naa) && (found == nil || found.readOnly) {
 			found = a
 		}
 	}

@@ -334,7 +334,7 @@ func TestExtendedCopyReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSense(t, c, 0x0A0D01)
-	if r.other.copies.Running() != 0 {
+	if r.other.Copies.Running() != 0 {
 		t.Error("the copy is still known")
 	}
 }
@@ -374,7 +374,7 @@ func TestExtendedCopyBounds(t *testing.T) {
 		_, end := r.start(ctx, r.list(id, one))
 		ends = append(ends, end)
 	}
-	for tries := 0; r.other.copies.Running() < xcopy.ConcurrentMax; tries++ {
+	for tries := 0; r.other.Copies.Running() < xcopy.ConcurrentMax; tries++ {
 		if tries > 10000 {
 			t.Fatal("the copies do not begin")
 		}

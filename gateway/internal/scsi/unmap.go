@@ -21,9 +21,9 @@ func unmap(ctx context.Context, a *attachment, c *Command) {
 		a.fail(c, senseData{Code: ParameterListLengthError})
 		return
 	}
-	list, limits := parameters.Parse(p), a.unit.config.Limits
+	list, limits := parameters.Parse(p), a.unit.Config().Limits
 	fault := list.Check(parameters.Limits{
-		Descriptors: limits.MaxUnmapDescriptors, Blocks: uint64(limits.MaxUnmap) >> a.unit.shift, Capacity: a.unit.Blocks(),
+		Descriptors: limits.MaxUnmapDescriptors, Blocks: uint64(limits.MaxUnmap) >> a.unit.Shift(), Capacity: a.unit.Blocks(),
 	})
 	switch {
 	case fault == nil:

@@ -40,7 +40,7 @@ func (a *attachment) verify(ctx context.Context, c *Command, e extent) {
 	if mode != bytchkMedium {
 		n := a.bytes(e)
 		if mode == bytchkSame {
-			n = 1 << a.unit.shift
+			n = 1 << a.unit.Shift()
 		}
 		var ok bool
 		if expect, ok = a.parameterList(c, int(n)); !ok {
@@ -53,7 +53,7 @@ func (a *attachment) verify(ctx context.Context, c *Command, e extent) {
 // compare reads e and compares it with expect, which is nil, one logical block or as long as e; see media.Compare. The
 // first byte that differs ends c with MISCOMPARE, its offset within e as INFORMATION.
 func (a *attachment) compare(ctx context.Context, c *Command, e extent, expect []byte) {
-	at, err := media.Compare(ctx, a.backend, &a.unit.buffers, a.offset(e), a.bytes(e), expect)
+	at, err := media.Compare(ctx, a.backend, &a.unit.Buffers, a.offset(e), a.bytes(e), expect)
 	switch {
 	case err != nil:
 		a.failBackend(ctx, c, err, false)

@@ -22,7 +22,7 @@ func (a *attachment) write(ctx context.Context, c *Command, e extent) (stored []
 	if int64(len(data)) > length {
 		data = data[:length]
 	}
-	if len(data)&(1<<a.unit.shift-1) != 0 {
+	if len(data)&(1<<a.unit.Shift()-1) != 0 {
 		a.fail(c, senseData{Code: InvalidFieldInCommandIU})
 		return nil, false
 	}

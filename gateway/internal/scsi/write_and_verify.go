@@ -28,7 +28,7 @@ func (a *attachment) writeAndVerify(ctx context.Context, c *Command, e extent) {
 	if !ok || len(data) == 0 {
 		return
 	}
-	e.blocks = uint64(len(data)) >> a.unit.shift
+	e.blocks = uint64(len(data)) >> a.unit.Shift()
 	if mode == bytchkMedium {
 		data = nil
 	}

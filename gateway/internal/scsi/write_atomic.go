@@ -11,7 +11,7 @@ func writeAtomic16(ctx context.Context, a *attachment, c *Command) {
 	if !a.within(c, e) || e.blocks == 0 {
 		return
 	}
-	unit := uint64(a.unit.config.Limits.MaxAtomic) >> a.unit.shift
+	unit := uint64(a.unit.Config().Limits.MaxAtomic) >> a.unit.Shift()
 	switch {
 	case e.blocks != unit:
 		a.refuse(c, InvalidFieldInCDB, cdbField(e.length, 7))

@@ -24,11 +24,11 @@ func (a *attachment) writeSame(ctx context.Context, c *Command, e extent, ndob b
 	if !a.within(c, e) {
 		return
 	}
-	if e.blocks == 0 || e.blocks > uint64(a.unit.config.Limits.MaxWriteSame)>>a.unit.shift {
+	if e.blocks == 0 || e.blocks > uint64(a.unit.Config().Limits.MaxWriteSame)>>a.unit.Shift() {
 		a.refuse(c, InvalidFieldInCDB, cdbField(e.length, -1))
 		return
 	}
-	block := media.Zeroes[:1<<a.unit.shift]
+	block := media.Zeroes[:1<<a.unit.Shift()]
 	if !ndob {
 		c.Transfer = uint64(len(block))
 		if len(c.DataOut) != len(block) {

@@ -1,15 +1,22 @@
-// Package lu is what a logical unit is configured by: its identity, its size, and the limits of one command.
+// Package lu is the logical unit: one volume as a SCSI device, with what all nexuses that see it share. It knows no command.
+//
+//	config.go       identity, size, limits of one command
+//	unit.go         capacity
+//	listener.go     the nexuses that see it, what they are told, reset
+//	modes.go        what MODE SELECT has changed
+//	reservation.go  the reservations, as they are known here
 package lu
 
 import (
 	"errors"
 	"fmt"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/media"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/vpd"
 )
 
 // ProvisioningBlock is the unit of allocation, in bytes.
-const ProvisioningBlock = 4096
+const ProvisioningBlock = media.Block
 
 // Limits bound one command; the Block Limits VPD page announces them. All are bytes unless they say otherwise.
 type Limits struct {

@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
 )
 
 // Block is the unit of allocation of every Backend, in bytes: what Unmap frees and what the UNMAP GRANULARITY of the Block
 // Limits VPD page announces.
-const Block = lu.ProvisioningBlock
+const Block = 4096
 
 // Backend is the medium of one volume as one initiator reaches it. Offsets and lengths are bytes, are never
 // negative and never pass the capacity that the logical unit was given; a length is never zero. Only Unmap promises
