@@ -24,8 +24,8 @@ type allocator struct {
 		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
 		freeBlocks, allocated uint64
 		pending               uint64
-		// next is the block from which on the area that holds it is filled.
-		next extent.Addr
+		// next is the block from which on the area that holds it is filled, of each stream.
+		next [streams]extent.Addr
 		// holes are free runs without disk space, holeBlocks their sum.
 		holes      []extent.Run
 		holeBlocks uint64
@@ -128,16 +128,16 @@ func (a *allocator) take(n uint32, settle bool, runs []extent.Run) ([]extent.Run
 		return runs, allocLimit
 	case a.mu.freeBlocks < uint64(n):
 		return runs, allocGrow
-	case !settle && a.crowdedLocked():
+	case !settle && a.crowdedLocked(streamOf(n)):
 		return runs, allocCrowded
 	}
 	for left := n; left > 0; {
-		b := a.nextInAreaLocked()
+		b := a.nextInAreaLocked(streamOf(n))
 		k := a.runLenLocked(b, min(left, uint32(a.areaEndLocked(b)-b)))
 		a.clearLocked(b, uint64(k))
 		runs = extent.AppendRun(runs, b, k)
 		left -= k
-		a.mu.next = b + extent.Addr(k)
+		a.mu.next[streamOf(n)] = b + extent.Addr(k)
 	}
 	a.mu.freeBlocks -= uint64(n)
 	a.mu.allocated += uint64(n)

@@ -8,57 +8,89 @@ import "github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 //
 //	file  │####│#··#│····│#·#·│·#··│      # in use   · free
 //	        full      ▲next     then the last: three of four are free
+//
+// Large payloads have a stream of their own, which is content with emptier areas only: they are written and read at once,
+// in as many pieces as they lie in.
 
 const (
 	// areaBlocks is the size of an area: a multiple of wordBlocks, and its count of free blocks fits 16 bits.
 	areaBlocks = 256
 	// areasExamined is among how many areas the roomiest is looked for, so that the search costs the same in a large file.
 	areasExamined = 4096
-	// crowdedBelow is the number of free blocks below which it is not worth to begin an area if the file may grow: at half,
-	// free runs are two blocks long on average.
-	crowdedBelow = areaBlocks / 2
+	// manyBlocks is from how many blocks on an allocation belongs to the stream of large ones.
+	manyBlocks = 16
 )
+
+// stream is one of the streams in which blocks are given out.
+type stream uint8
+
+const (
+	few stream = iota
+	many
+	streams
+)
+
+// streamOf returns the stream of an allocation of n blocks.
+func streamOf(n uint32) stream {
+	if n >= manyBlocks {
+		return many
+	}
+	return few
+}
+
+// crowdedBelow is the number of free blocks below which it is not worth to begin an area if the file may grow. For few, at
+// half, free runs are two blocks long on average; for many, at seven eighths, eight blocks.
+var crowdedBelow = [streams]uint16{few: areaBlocks / 2, many: areaBlocks * 7 / 8}
+
+// spareOf is how many free blocks the file may have for each one in use, so that a stream need not begin a crowded area.
+// With two, a volume that was overwritten at random can be written anew from its start to its end in large pieces.
+var spareOf = [streams]int64{few: 1, many: 2}
 
 // areaEndLocked returns the first block behind the area of b.
 func (a *allocator) areaEndLocked(b extent.Addr) extent.Addr {
 	return min((b/areaBlocks+1)*areaBlocks, a.mu.blocks)
 }
 
-// nextInAreaLocked returns the next free block of the area that is being filled, and begins another one when it is full.
-// There is a free block.
-func (a *allocator) nextInAreaLocked() extent.Addr {
-	if a.mu.next < a.mu.blocks && a.mu.next%areaBlocks != 0 {
-		if b, ok := a.nextFreeLocked(a.mu.next, a.areaEndLocked(a.mu.next)); ok {
-			return b
-		}
+// restLocked returns the next free block of the area that s is filling, if there is one.
+func (a *allocator) restLocked(s stream) (extent.Addr, bool) {
+	next := a.mu.next[s]
+	if next >= a.mu.blocks || next%areaBlocks == 0 {
+		return 0, false
 	}
-	start := extent.Addr(a.roomiestLocked()) * areaBlocks
+	return a.nextFreeLocked(next, a.areaEndLocked(next))
+}
+
+// nextInAreaLocked returns the next free block of the area that s is filling, and begins another one when it is full.
+// There is a free block.
+func (a *allocator) nextInAreaLocked(s stream) extent.Addr {
+	if b, ok := a.restLocked(s); ok {
+		return b
+	}
+	start := extent.Addr(a.roomiestLocked(s)) * areaBlocks
 	b, _ := a.nextFreeLocked(start, a.areaEndLocked(start))
 	return b
 }
 
-// crowdedLocked tells whether the next block would begin an area that is crowded.
-func (a *allocator) crowdedLocked() bool {
-	if a.mu.next < a.mu.blocks && a.mu.next%areaBlocks != 0 {
-		if _, ok := a.nextFreeLocked(a.mu.next, a.areaEndLocked(a.mu.next)); ok {
-			return false
-		}
+// crowdedLocked tells whether the next block of s would begin an area that is crowded.
+func (a *allocator) crowdedLocked(s stream) bool {
+	if _, ok := a.restLocked(s); ok {
+		return false
 	}
-	return a.mu.areas[a.roomiestLocked()] < crowdedBelow
+	return a.mu.areas[a.roomiestLocked(s)] < crowdedBelow[s]
 }
 
-// crowded tells whether the next block would begin an area that is crowded.
-func (a *allocator) crowded() bool {
+// crowded tells whether the next block of s would begin an area that is crowded.
+func (a *allocator) crowded(s stream) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.mu.freeBlocks == 0 || a.crowdedLocked()
+	return a.mu.freeBlocks == 0 || a.crowdedLocked(s)
 }
 
-// roomiestLocked returns the area with the most free blocks among the next ones, the nearest of them. There is a free
+// roomiestLocked returns the area with the most free blocks among the next ones of s, the nearest of them. There is a free
 // block.
-func (a *allocator) roomiestLocked() int {
+func (a *allocator) roomiestLocked(s stream) int {
 	n := len(a.mu.areas)
-	at := int((a.mu.next + areaBlocks - 1) / areaBlocks)
+	at := int((a.mu.next[s] + areaBlocks - 1) / areaBlocks)
 	var best int
 	var most uint16
 	for i := range n {
@@ -79,9 +111,9 @@ func (a *allocator) roomiestLocked() int {
 	return best
 }
 
-// begin lets the search for the next area begin at b.
-func (a *allocator) begin(b extent.Addr) {
+// begin lets the search of s for its next area begin at b.
+func (a *allocator) begin(s stream, b extent.Addr) {
 	a.mu.Lock()
-	a.mu.next = (b + areaBlocks - 1) / areaBlocks * areaBlocks
+	a.mu.next[s] = (b + areaBlocks - 1) / areaBlocks * areaBlocks
 	a.mu.Unlock()
 }

@@ -31,14 +31,14 @@ func TestAreasCrowded(t *testing.T) {
 	a := &allocator{limit: ^uint64(0)}
 	a.extend(8 * areaBlocks)
 	for b := extent.Addr(0); b < 8*areaBlocks; b++ {
-		if b%areaBlocks >= crowdedBelow-1 {
+		if b%areaBlocks >= extent.Addr(crowdedBelow[few])-1 {
 			a.reserve(b, 1)
 		}
 	}
 	if runs, res := a.take(1, false, nil); res != allocCrowded || len(runs) > 0 {
 		t.Fatalf("%v %v", runs, res)
 	}
-	if !a.crowded() {
+	if !a.crowded(few) {
 		t.Fatal("not crowded")
 	}
 	runs, res := a.take(1, true, nil)
@@ -49,9 +49,11 @@ func TestAreasCrowded(t *testing.T) {
 		t.Fatalf("%v %v", runs, res)
 	}
 	checkAreas(t, a)
-	a.release([]extent.Run{{Start: 5*areaBlocks + crowdedBelow, N: 20}}, false)
-	runs, _ = a.take(crowdedBelow, true, nil)
-	if runs[len(runs)-1].Start/areaBlocks != 5 {
+	a.release([]extent.Run{{Start: 5*areaBlocks + extent.Addr(crowdedBelow[few]), N: 20}}, false)
+	for range crowdedBelow[few] {
+		runs, _ = a.take(1, true, nil)
+	}
+	if runs[0].Start/areaBlocks != 5 {
 		t.Fatalf("the roomiest area is 5: %v", runs)
 	}
 	checkAreas(t, a)
@@ -69,13 +71,12 @@ func TestAreasFarAway(t *testing.T) {
 	}
 }
 
-// TestSpread: random overwrites of a full volume lie together, because the file grows, but to not more than twice what is
-// used.
-func TestSpread(t *testing.T) {
-	const used = 64 * areaBlocks
-	f := newTestFile(t, 16*areaBlocks*layout.BlockSize)
+// churned returns a file with so many blocks in use, which were overwritten at random 20 times over, where they are, and
+// in how many runs they were written.
+func churned(t *testing.T, used int) (f *File, blocks []extent.Addr, writes, runs int) {
+	t.Helper()
+	f = newTestFile(t, 16*areaBlocks*layout.BlockSize)
 	rng := rand.New(rand.NewPCG(1, 2))
-	blocks := make([]extent.Addr, 0, used)
 	for range used {
 		runs, err := f.Allocate(1, nil)
 		if err != nil {
@@ -83,10 +84,8 @@ func TestSpread(t *testing.T) {
 		}
 		blocks = append(blocks, runs[0].Start)
 	}
-	runs := 0
 	var last extent.Addr
-	const overwrites = 20 * used
-	for range overwrites {
+	for range 20 * used {
 		r, err := f.Allocate(1, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -94,20 +93,103 @@ func TestSpread(t *testing.T) {
 		if r[0].Start != last+1 {
 			runs++
 		}
+		writes++
 		last = r[0].Start
 		i := rng.IntN(used)
 		f.Retire(1)
 		f.Release([]extent.Run{{Start: blocks[i], N: 1}}, false)
 		blocks[i] = last
 	}
+	return f, blocks, writes, runs
+}
+
+// TestSpread: random overwrites of a full volume lie together, because the file grows, but to not more than twice what is
+// used.
+func TestSpread(t *testing.T) {
+	const used = 64 * areaBlocks
+	f, _, writes, runs := churned(t, used)
 	if size := f.alloc.size(); size > 2*used+16*areaBlocks+areaBlocks {
 		t.Fatalf("%d blocks for %d", size, used)
 	}
-	t.Logf("%.1f blocks a run, file %d for %d", float64(overwrites)/float64(runs), f.alloc.size(), used)
-	if overwrites < 3*runs {
+	t.Logf("%.1f blocks a run, file %d for %d", float64(writes)/float64(runs), f.alloc.size(), used)
+	if writes < 3*runs {
 		t.Fatal("the runs are short")
 	}
 	checkAreas(t, &f.alloc)
+}
+
+// TestSpreadMany: a volume that was overwritten at random is overwritten again in large pieces, three times over. They
+// lie together, and the file grows to not more than three times what is used.
+func TestSpreadMany(t *testing.T) {
+	const used, piece = 64 * areaBlocks, 256
+	f, blocks, _, _ := churned(t, used)
+	runs := 0
+	for i := 0; i < 3*used; i += piece {
+		r, err := f.Allocate(piece, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs += len(r)
+		old := blocks[i%used : i%used+piece]
+		at := 0
+		f.Retire(piece)
+		for _, r := range r {
+			for b := range extent.Addr(r.N) {
+				f.Release([]extent.Run{{Start: old[at], N: 1}}, false)
+				old[at] = r.Start + b
+				at++
+			}
+		}
+		if _, err := f.Allocate(1, nil); err != nil { // small writes go on beside
+			t.Fatal(err)
+		}
+	}
+	if size := f.alloc.size(); size > 3*used+16*areaBlocks+areaBlocks {
+		t.Fatalf("%d blocks for %d", size, used)
+	}
+	t.Logf("%.1f blocks a run, file %d for %d", 3*float64(used)/float64(runs), f.alloc.size(), used)
+	if 3*used < 16*runs {
+		t.Fatal("the runs are short")
+	}
+	checkAreas(t, &f.alloc)
+}
+
+// TestSpreadShort: a disk that is short of room is not asked at each allocation.
+func TestSpreadShort(t *testing.T) {
+	fs := &counting{FS: vfs.NewMem(), free: 1 << 20}
+	f := NewFile(fs, ".", 0, 0, 16*areaBlocks*layout.BlockSize)
+	if err := errors.Join(f.Format([16]byte{1}), f.Open([16]byte{1})); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.alloc.extend(8 * areaBlocks)
+	for b := extent.Addr(1); b < 8*areaBlocks; b++ {
+		if b%4 != 0 {
+			f.alloc.reserve(b, 1)
+		}
+	}
+	for range areaBlocks {
+		if _, err := f.Allocate(1, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fs.asked != 1 {
+		t.Errorf("asked %d times", fs.asked)
+	}
+}
+
+// counting is a file system with little room that counts how often it is asked for it.
+type counting struct {
+	vfs.FS
+	free  int64
+	asked int
+}
+
+func (c *counting) Space(dir string) (vfs.Space, error) {
+	c.asked++
+	s, err := c.FS.Space(dir)
+	s.Free = c.free
+	return s, err
 }
 
 func newTestFile(t *testing.T, growStep int64) *File {

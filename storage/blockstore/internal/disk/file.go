@@ -27,6 +27,8 @@ const (
 	// spareShare bounds the free blocks that the file holds so that writes lie together: one in spareShare of what the
 	// file system has left.
 	spareShare = 8
+	// tightBlocks is after how many blocks it is looked again whether a disk that was short has room.
+	tightBlocks = 64 << 20 / layout.BlockSize
 	// holesPerGrowth bounds the holes that are filled in one step of growth.
 	holesPerGrowth = 64
 )
@@ -44,9 +46,10 @@ type File struct {
 	reserve  int64  // bytes
 	growStep int64  // bytes
 	growMu   sync.Mutex
-	settle   sync.Once // digs the holes
-	noPunch  bool      // guarded by growMu: the file system can not punch holes
-	opened   vfs.File  // what Close closes besides f
+	tight    atomic.Int64 // blocks to be allocated before spread looks again whether the disk is short
+	settle   sync.Once    // digs the holes
+	noPunch  bool         // guarded by growMu: the file system can not punch holes
+	opened   vfs.File     // what Close closes besides f
 }
 
 // directFile is the data file opened for writes that pass by the page cache. A write through the page cache to a range
@@ -178,7 +181,7 @@ func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 		case allocLimit:
 			return runs, fmt.Errorf("%w: capacity", ErrNoSpace)
 		case allocCrowded:
-			b.spread()
+			b.spread(n)
 			settle = true
 		case allocGrow:
 			if err := b.grow(n); err != nil {
@@ -190,26 +193,31 @@ func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 }
 
 // spread makes the file longer although it has free blocks, because they lie in small pieces: what is written together
-// would become many small writes. It stops at as many free blocks as there are used ones, and before the disk is short.
-func (b *File) spread() {
+// would become many small writes. It stops at as many free blocks as the stream of an allocation of n blocks may have, and
+// before the disk is short.
+func (b *File) spread(n uint32) {
+	if b.tight.Load() > 0 && b.tight.Add(-int64(n)) > 0 {
+		return
+	}
 	b.growMu.Lock()
 	defer b.growMu.Unlock()
-	c := b.alloc.counts()
-	if c.free >= c.Used+c.Pending || !b.alloc.crowded() {
+	c, s := b.alloc.counts(), streamOf(n)
+	if c.free >= spareOf[s]*(c.Used+c.Pending) || !b.alloc.crowded(s) {
 		return
 	}
 	space, err := b.fs.Space(b.dir)
 	if room := space.Free - b.reserve; err != nil || room < 2*b.growStep || room/spareShare < c.free*layout.BlockSize {
+		b.tight.Store(tightBlocks)
 		return
 	}
 	// A failure is no harm: the pieces will do.
-	if _, ok, err := b.fillHole(b.growStep); err == nil && !ok {
-		_ = b.extend(layout.BlockSize, b.growStep)
+	if _, ok, err := b.fillHole(b.growStep, s); err == nil && !ok {
+		_ = b.extend(layout.BlockSize, b.growStep, s)
 	}
 }
 
-// fillHole gives a hole of at most most bytes disk space. growMu is held.
-func (b *File) fillHole(most int64) (extent.Run, bool, error) {
+// fillHole gives a hole of at most most bytes disk space, where s goes on. growMu is held.
+func (b *File) fillHole(most int64, s stream) (extent.Run, bool, error) {
 	r, ok := b.alloc.takeHole(uint32(min(most/layout.BlockSize, 1<<30)))
 	if !ok {
 		return r, false, nil
@@ -219,7 +227,7 @@ func (b *File) fillHole(most int64) (extent.Run, bool, error) {
 		return r, false, WrapIO("grow", err)
 	}
 	b.alloc.fillHole(r)
-	b.alloc.begin(r.Start)
+	b.alloc.begin(s, r.Start)
 	return r, true, nil
 }
 
@@ -244,7 +252,7 @@ func (b *File) grow(n uint32) error {
 	}
 	step := min(max(b.growStep, missing), room) / layout.BlockSize * layout.BlockSize
 	for i := 0; step > 0 && (i < holesPerGrowth || need() > 0); i++ {
-		r, ok, err := b.fillHole(step)
+		r, ok, err := b.fillHole(step, streamOf(n))
 		if err != nil {
 			return err
 		}
@@ -256,11 +264,12 @@ func (b *File) grow(n uint32) error {
 	if missing = need(); missing <= 0 {
 		return nil
 	}
-	return b.extend(missing, step)
+	return b.extend(missing, step, streamOf(n))
 }
 
-// extend lengthens the file by step bytes, or by missing when the file system has not more. growMu is held.
-func (b *File) extend(missing, step int64) error {
+// extend lengthens the file by step bytes, or by missing when the file system has not more, and s goes on there. growMu is
+// held.
+func (b *File) extend(missing, step int64, s stream) error {
 	size := b.alloc.size()
 	most := int64(1) << 62
 	if b.capacity > 0 {
@@ -282,7 +291,7 @@ func (b *File) extend(missing, step int64) error {
 		step = max(step/4/layout.BlockSize*layout.BlockSize, missing)
 	}
 	b.alloc.extend(size + extent.Addr(step/layout.BlockSize))
-	b.alloc.begin(size)
+	b.alloc.begin(s, size)
 	return nil
 }
 
