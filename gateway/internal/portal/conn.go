@@ -13,6 +13,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
+	"github.com/ashlar-storage/ashlar/gateway/internal/target"
 	"go.uber.org/zap"
 )
 
@@ -76,26 +77,23 @@ func (c *conn) serve() {
 
 // enter is the login phase, RFC 7143 section 6.3. It returns the session, to which the connection was added.
 func (c *conn) enter() (r *runner, err error) {
+	env := newLoginEnv(c)
 	defer func() {
 		if v := recover(); v != nil {
 			c.panicked("login", v)
 			err = fmt.Errorf("panic: %v", v)
-			if r != nil {
-				r.abandon(c)
-				r = nil
-			}
+		}
+		if err != nil {
+			c.undo(r, env.Admitted())
+			r = nil
 		}
 	}()
 	if err := c.nc.SetDeadline(time.Now().Add(c.p.cfg.LoginTimeout)); err != nil {
 		return nil, err
 	}
 	c.in.limits = pdu.Limits{MaxData: login.DefaultMaxRecvDataSegmentLength}
-	env := newLoginEnv(c)
 	l := login.NewLogin(c.p.cfg.Login, env)
 	defer func() {
-		if place := env.Admitted(); r == nil && place != nil {
-			place.End()
-		}
 		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 			c.p.counters.loginTimeouts.Add(1)
 		}
@@ -120,16 +118,20 @@ func (c *conn) enter() (r *runner, err error) {
 		if done != nil && err == nil {
 			err = c.nc.SetDeadline(time.Time{}) // fails if the session is closed again already
 		}
-		switch {
-		case err != nil:
-			if r != nil {
-				r.abandon(c)
-				r = nil
-			}
-			return nil, err
-		case done != nil:
-			return r, nil
+		if err != nil || done != nil {
+			return r, err
 		}
+	}
+}
+
+// undo takes back what a login has made that failed after all: the connection that it added to r, or, if there is no r, its
+// place in the table. A session that has begun ends with its last connection, and this may not have been the only one.
+func (c *conn) undo(r *runner, place *target.Session) {
+	switch {
+	case r != nil:
+		r.abandon(c)
+	case place != nil:
+		place.End()
 	}
 }
 
@@ -344,10 +346,10 @@ func (c *conn) leave(err error) {
 	r := c.r
 	r.mu.Lock()
 	flush := !r.broken && c.engine.Closing() && !errors.Is(err, net.ErrClosed)
-	if !flush && !r.broken {
-		c.engine.Lost()
+	r.mu.Unlock()
+	if !flush {
+		r.locked("lost", c.engine.Lost)
 	}
-	r.unlock()
 	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 		<-c.gone // the writer has closed its side, and the initiator had its time
 	} else if flush {
@@ -357,11 +359,7 @@ func (c *conn) leave(err error) {
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 	}
-	r.mu.Lock()
-	if !r.broken {
-		c.engine.Lost()
-	}
-	r.unlock()
+	r.locked("lost", c.engine.Lost)
 	_ = c.nc.Close()
 	c.signal()
 	<-c.gone

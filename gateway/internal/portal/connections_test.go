@@ -249,7 +249,12 @@ func TestConnectionStorm(t *testing.T) {
 // pong answers the NOP-In that comes next, and so acknowledges what came before.
 func (i *initiator) pong() {
 	i.t.Helper()
-	a := i.must(pdu.OpNOPIn)
+	i.answer(i.must(pdu.OpNOPIn))
+}
+
+// answer answers a NOP-In.
+func (i *initiator) answer(a answer) {
+	i.t.Helper()
 	h := pdu.NOPOut{Immediate: true, ITT: pdu.ReservedTag, TTT: a.TTT(), InitiatorSNs: pdu.InitiatorSNs{CmdSN: i.cmdSN, ExpStatSN: pdu.StatSN(binary.BigEndian.Uint32(a.Header[24:]))}}
 	i.write(h.AppendHeader(nil, 0), nil)
 }

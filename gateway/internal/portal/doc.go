@@ -22,6 +22,7 @@
 // workers, because a medium may take its time to notice that its command was cancelled, and nobody waits for that.
 //
 // Locks: runner.mu is the mutex of the engine (see package session). It is held while PDUs are parsed and copied, never
-// while a socket is read or written, and no other lock of this package is taken under it. What the engine wants done is
-// fetched under it and done after it. A Control call of package target takes only runner.posted.
+// while a socket is read or written. What the engine wants done is fetched under it and done after it. Under it come, in
+// this order, runner.posted and worker.mu, and no others of this package. A Control call of package target, but Numbers,
+// takes only those two: it may come from another session, whose mutex is held.
 package portal

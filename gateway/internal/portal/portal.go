@@ -27,6 +27,7 @@ type Portal struct {
 	counters  counters
 	backoff   *backoff.Table
 	failed    failedLog
+	marks     session.Marks  // of all sessions
 	served    sync.WaitGroup // serve of each connection
 	stopped   chan struct{}  // closed by shut
 

@@ -22,9 +22,6 @@ type unitReset struct {
 	reset uint32
 }
 
-// idleMax is the most workers of a session that wait for a task.
-const idleMax = 64
-
 // runner runs one session: its engine, its keeper and its workers.
 type runner struct {
 	p     *Portal
@@ -48,10 +45,12 @@ type runner struct {
 	work    chan *session.Task // never closed: a task may be on its way to it
 	quit    chan struct{}      // closed when no more tasks come
 	idle    atomic.Int32
-	workers sync.WaitGroup
+	running sync.WaitGroup // workers
 
 	posted struct {
 		sync.Mutex
+		workers map[*worker]struct{}
+
 		close  error
 		aborts []unitReset
 		gone   []scsi.LUN
@@ -85,27 +84,40 @@ func (c *conn) begin(place *target.Session, done *login.Result) (*runner, error)
 		kick: make(chan struct{}, 1), over: make(chan struct{}), kept: make(chan struct{}), quit: make(chan struct{}),
 		work: make(chan *session.Task, idleMax),
 	}
-	nexus, err := place.Attach(r)
-	if err != nil {
-		return nil, err
-	}
-	r.engine, err = session.New(session.Config{
-		Login: done, Window: c.p.cfg.Window, Bytes: c.p.cfg.SessionMemoryMax, Pool: c.p.pool, Nexus: nexus,
-		Env: place, Targets: c.p.registry.At(c.localHost(), c.p.cfg.Port.Group), Wake: r.memory, Resets: &r.resets,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.attach(r, done); err != nil {
-		r.engine.End()
+	r.posted.workers = map[*worker]struct{}{}
+	if err := r.open(c, done); err != nil {
 		return nil, err
 	}
 	if !c.p.keep(r) {
-		r.engine.End()
+		r.locked("begin", r.engine.End)
 		return nil, errClosing
 	}
 	go r.keepGuarded()
 	return r, nil
+}
+
+// open makes the engine. The table knows the session from Attach on, and waits for the mutex if it asks for something.
+func (r *runner) open(c *conn, done *login.Result) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	nexus, err := r.place.Attach(r)
+	if err != nil {
+		return err
+	}
+	engine, err := session.New(session.Config{
+		Login: done, Window: c.p.cfg.Window, Bytes: c.p.cfg.SessionMemoryMax, Pool: c.p.pool, Nexus: nexus,
+		Env: r.place, Targets: c.p.registry.At(c.localHost(), c.p.cfg.Port.Group), Wake: r.memory, Resets: &r.resets,
+		Marks: &c.p.marks, Prove: r.prove,
+	})
+	if err != nil {
+		return err
+	}
+	r.engine = engine
+	if err := c.attach(r, done); err != nil {
+		engine.End()
+		return err
+	}
+	return nil
 }
 
 // join adds the connection to the session at place, in which it may take the place of another.
@@ -142,11 +154,7 @@ func (c *conn) attach(r *runner, done *login.Result) error {
 
 // abandon takes out a connection that was lost before its login was answered.
 func (r *runner) abandon(c *conn) {
-	r.mu.Lock()
-	if !r.broken {
-		c.engine.Lost()
-	}
-	r.unlock()
+	r.locked("lost", c.engine.Lost)
 	r.connLeft(c)
 }
 
@@ -160,11 +168,15 @@ func (r *runner) Close(why error) {
 	r.wakeKeeper()
 }
 
-// AbortUnit implements target.Control.
+// AbortUnit implements target.Control. What runs is cancelled at once; the engine hears of it from the keeper, because this
+// is called with the mutex of another session held.
 func (r *runner) AbortUnit(lun scsi.LUN) {
-	reset := r.resets.Add(1)
+	u := unitReset{lun, r.resets.Add(1)}
 	r.posted.Lock()
-	r.posted.aborts = append(r.posted.aborts, unitReset{lun, reset})
+	r.posted.aborts = append(r.posted.aborts, u)
+	for w := range r.posted.workers {
+		w.interrupt(u)
+	}
 	r.posted.Unlock()
 	r.wakeKeeper()
 }
@@ -188,11 +200,25 @@ func (r *runner) LUNsChanged(lun scsi.LUN) {
 	r.wakeKeeper()
 }
 
-// Numbers implements target.Control.
+// Numbers implements target.Control. Those of a session that did not begin are of no use, as is what they are asked for.
 func (r *runner) Numbers() (exp, last pdu.CmdSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.engine == nil {
+		return 0, 0
+	}
 	return r.engine.Numbers()
+}
+
+// prove is session.Config.Prove. In a session that is broken the command is cancelled and waits for nothing else.
+func (r *runner) prove(e *session.Conn, m session.Mark) (answered <-chan struct{}) {
+	r.locked("proof", func() {
+		if c, _ := e.Owner.(*conn); c != nil && !e.Pinging() {
+			c.pinged = sinceEpoch()
+		}
+		answered = e.Prove(m)
+	})
+	return answered
 }
 
 // memory is session.Config.Wake.
@@ -224,31 +250,37 @@ func (c *conn) reason(err error) error {
 }
 
 func (r *runner) requestLogout(seconds uint16) {
-	r.mu.Lock()
-	if !r.broken {
-		r.engine.RequestLogout(seconds)
-	}
-	r.unlock()
+	r.locked("logout", func() { r.engine.RequestLogout(seconds) })
 }
 
 // quiesce lets no further command in.
-func (r *runner) quiesce() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.broken {
-		r.engine.Quiesce()
-	}
-}
+func (r *runner) quiesce() { r.locked("quiesce", r.engine.Quiesce) }
 
 // busy tells whether commands are in flight.
-func (r *runner) busy() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.broken && r.engine.Busy() > 0
+func (r *runner) busy() (is bool) {
+	r.locked("busy", func() { is = r.engine.Busy() > 0 })
+	return is
 }
 
 // present is true of each session that has not ended.
 func (*runner) present() bool { return true }
+
+// locked has f ask something of the engine, unless that is broken, and does what the engine wants done. A panic ends the
+// session; where is for the log.
+func (r *runner) locked(where string, f func()) {
+	r.mu.Lock()
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked(where, v)
+			r.breakLocked(true)
+			return
+		}
+		r.unlock()
+	}()
+	if !r.broken {
+		f()
+	}
+}
 
 // unlock gives the mutex back and does what the engine wants done.
 func (r *runner) unlock() {
@@ -260,7 +292,7 @@ func (r *runner) unlock() {
 	r.do(&todo)
 }
 
-// do does what the engine wants done. The mutex is not held.
+// do does what the engine wants done, once: e is empty then. The mutex is not held.
 func (r *runner) do(e *session.Effects) {
 	for i, t := range e.Start {
 		e.Start[i] = nil
@@ -270,113 +302,36 @@ func (r *runner) do(e *session.Effects) {
 		e.Write[i] = nil
 		c.Owner.(*conn).signal()
 	}
+	e.Start, e.Write = e.Start[:0], e.Write[:0]
 }
 
-// start runs a task on a worker that waits, or on a new one.
-func (r *runner) start(t *session.Task) {
-	if r.idle.Add(-1) >= 0 {
-		r.work <- t // has room: each worker that was counted as idle takes one
-		return
-	}
-	r.idle.Add(1)
-	r.p.counters.workers.Add(1)
-	r.workers.Add(1)
-	go r.worker(t)
-}
-
-// worker runs tasks, one after the other. It ends when enough others wait, or with the session.
-func (r *runner) worker(t *session.Task) {
-	defer r.workers.Done()
-	var todo session.Effects
-	for n := uint64(1); ; n++ {
-		r.run(t)
-		r.complete(t, &todo)
-		if r.idle.Add(1) > idleMax && r.excess() {
-			r.p.counters.tasks.Add(n)
-			return
-		}
-		select {
-		case t = <-r.work:
-		case <-r.quit:
-			r.p.counters.tasks.Add(n)
-			return
-		}
-	}
-}
-
-// excess takes back that one more worker waits. It returns false when somebody counts on it already.
-func (r *runner) excess() bool {
-	for {
-		n := r.idle.Load()
-		if n <= 0 {
-			return false
-		}
-		if r.idle.CompareAndSwap(n, n-1) {
-			return true
-		}
-	}
-}
-
-// run executes a task. A panic of the medium fails the command and ends the session.
-func (r *runner) run(t *session.Task) {
-	defer func() {
-		if v := recover(); v != nil {
-			r.panicked("task", v)
-			t.Fail(session.ErrBroken)
-			r.Close(fmt.Errorf("panic: %v", v))
-		}
-	}()
-	t.Run()
-}
-
-// complete gives a task back to the engine. If no other task runs, none will be done soon whose status could be sent with
-// this one's: the worker sends it by itself, and the writer need not be woken.
-func (r *runner) complete(t *session.Task, todo *session.Effects) {
-	r.mu.Lock()
-	locked := true
-	defer func() {
-		if v := recover(); v != nil {
-			r.panicked("complete", v)
-			r.breakLocked(locked)
-		}
-	}()
-	var alone *conn
-	if !r.broken {
-		c := t.Conn() // has sent a command, so its login was answered
-		r.engine.Complete(t)
-		r.engine.Effects(todo)
-		if r.engine.Running() == 0 && len(todo.Write) == 1 && todo.Write[0] == c {
-			alone, _ = c.Owner.(*conn)
-			todo.Write[0], todo.Write = nil, todo.Write[:0]
-		}
-	}
-	locked = false
-	r.mu.Unlock()
-	r.do(todo)
-	if alone != nil {
-		alone.send()
-	}
-}
-
-// breakLocked ends a session whose engine panicked. Its state can not be trusted, so nothing but End is asked of it: its
-// writes are fenced as far as it knows them.
+// breakLocked ends a session whose engine panicked. Its state can not be trusted, so nothing but the end is asked of it.
 func (r *runner) breakLocked(locked bool) {
 	if !locked {
 		r.mu.Lock()
 	}
+	r.broken = true
+	r.endLocked()
+	conns := slices.Clone(r.conns)
+	r.mu.Unlock()
+	r.Close(session.ErrBroken)
+	for _, c := range conns {
+		c.signal()
+		_ = c.nc.Close()
+	}
+}
+
+// endLocked ends the engine. If that panics, what the engine has out is cancelled and fenced without it, so that the session
+// ends as fast and as safely as another one.
+func (r *runner) endLocked() {
 	defer func() {
 		if v := recover(); v != nil {
+			r.broken = true
 			r.panicked("end", v)
-		}
-		conns := slices.Clone(r.conns)
-		r.mu.Unlock()
-		r.Close(session.ErrBroken)
-		for _, c := range conns {
-			c.signal()
-			_ = c.nc.Close()
+			r.engine.Cancel()
+			r.place.AbortAll()
 		}
 	}()
-	r.broken = true
 	r.engine.End()
 }
 
@@ -387,7 +342,7 @@ func (r *runner) connLeft(c *conn) {
 	r.conns = slices.DeleteFunc(r.conns, func(o *conn) bool { return o == c })
 	last := len(r.conns) == 0
 	if last && !r.broken {
-		r.engine.End()
+		r.endLocked()
 	}
 	r.unlock()
 	if !last {
@@ -399,29 +354,6 @@ func (r *runner) connLeft(c *conn) {
 	r.settle()
 	r.p.counters.end(r.engine.Stats())
 	r.p.drop(r)
-}
-
-// settleTick is how often settle looks whether tasks have ended.
-const settleTick = 5 * time.Millisecond
-
-// settle waits for the tasks that were cancelled, and for the workers.
-func (r *runner) settle() {
-	for first := true; ; first = false {
-		r.mu.Lock()
-		n := r.engine.Running()
-		broken := r.broken
-		r.mu.Unlock()
-		if n == 0 || broken { // tasks never come back to an engine that is broken
-			break
-		}
-		if first {
-			r.log.Debug("waiting for cancelled tasks", zap.Int("tasks", n))
-		}
-		time.Sleep(settleTick)
-	}
-	close(r.quit)
-	r.workers.Wait()
-	r.engine.Forfeit()
 }
 
 // keepGuarded is the keeper.
@@ -458,41 +390,47 @@ func (r *runner) keep() {
 // handlePosted does what was posted.
 func (r *runner) handlePosted() {
 	r.posted.Lock()
-	end, memory, aborts, gone, news := r.posted.close, r.posted.memory, r.posted.aborts, r.posted.gone, r.posted.news
-	r.posted.memory, r.posted.aborts, r.posted.gone, r.posted.news = false, nil, nil, nil
+	end, memory, gone, news := r.posted.close, r.posted.memory, r.posted.gone, r.posted.news
+	r.posted.memory, r.posted.gone, r.posted.news = false, nil, nil
 	r.posted.Unlock()
-	r.mu.Lock()
-	if r.broken {
-		r.mu.Unlock()
-		return
-	}
-	for _, a := range aborts {
-		r.engine.AbortUnit(a.lun, a.reset)
-	}
-	for _, lun := range gone {
-		r.engine.RemoveUnit(lun)
-	}
-	if memory {
-		r.engine.Memory()
-	}
-	if news != nil && end == nil {
-		r.engine.Report(*news, scsi.AttentionLUNsChanged)
-	}
 	var conns []*conn
-	switch {
-	case end == nil:
-	case told(end):
-		r.engine.Drop()
-		if r.dropBy.IsZero() {
-			r.dropBy = time.Now().Add(dropGrace)
+	r.locked("keeper", func() {
+		r.abortUnits()
+		for _, lun := range gone {
+			r.engine.RemoveUnit(lun)
 		}
-	default:
-		r.engine.End()
-		conns = slices.Clone(r.conns)
-	}
-	r.unlock()
+		if memory {
+			r.engine.Memory()
+		}
+		if news != nil && end == nil {
+			r.engine.Report(*news, scsi.AttentionLUNsChanged)
+		}
+		switch {
+		case end == nil:
+		case told(end):
+			r.engine.Drop()
+			if r.dropBy.IsZero() {
+				r.dropBy = time.Now().Add(dropGrace)
+			}
+		default:
+			r.engine.End()
+			conns = slices.Clone(r.conns)
+		}
+	})
 	for _, c := range conns {
 		_ = c.nc.Close()
+	}
+}
+
+// abortUnits tells the engine of the resets that were posted. The mutex is held from before they are taken: a task that one
+// of them has ended is not given back before the engine knows of it.
+func (r *runner) abortUnits() {
+	r.posted.Lock()
+	aborts := r.posted.aborts
+	r.posted.aborts = nil
+	r.posted.Unlock()
+	for _, a := range aborts {
+		r.engine.AbortUnit(a.lun, a.reset)
 	}
 }
 
@@ -508,17 +446,16 @@ func told(why error) bool {
 
 // checkTime looks after the session's connections, and ends one that was dropped and is still there.
 func (r *runner) checkTime() {
-	r.mu.Lock()
-	conns := slices.Clone(r.conns)
-	late := !r.dropBy.IsZero() && time.Now().After(r.dropBy)
-	switch {
-	case r.broken:
-	case late:
-		r.engine.End()
-	default:
-		r.engine.Tick()
-	}
-	r.unlock()
+	var conns []*conn
+	late := false
+	r.locked("keeper", func() {
+		conns = slices.Clone(r.conns)
+		if late = !r.dropBy.IsZero() && time.Now().After(r.dropBy); late {
+			r.engine.End()
+		} else {
+			r.engine.Tick()
+		}
+	})
 	for _, c := range conns {
 		if late {
 			_ = c.nc.Close()
@@ -543,19 +480,16 @@ func (c *conn) checkTime() {
 		return
 	}
 	last := c.in.last.Load()
-	c.r.mu.Lock()
 	silent := false
-	switch {
-	case c.r.broken:
-	case !c.engine.Pinging():
-		if now-last >= int64(cfg.PingInterval) {
+	c.r.locked("keeper", func() {
+		switch {
+		case c.engine.Pinging():
+			silent = now-max(last, c.pinged) >= int64(cfg.PingTimeout)
+		case now-last >= int64(cfg.PingInterval):
 			c.engine.Ping()
 			c.pinged = now
 		}
-	default:
-		silent = now-max(last, c.pinged) >= int64(cfg.PingTimeout)
-	}
-	c.r.unlock()
+	})
 	if silent {
 		c.p.counters.pingTimeouts.Add(1)
 		c.kill(fmt.Errorf("portal: no answer to a ping for %v", cfg.PingTimeout))

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
@@ -26,7 +27,11 @@ type Conn struct {
 	closing bool       // nothing is accepted any more; to be closed when out is empty
 	lost    bool       // is not part of the session any more
 
-	ping    pdu.TTT // of the NOP-In that was not answered yet, or reserved
+	ping     pdu.TTT       // of the NOP-In that was not answered yet, or reserved
+	pinged   Mark          // when it was queued
+	answered chan struct{} // closed with its answer; nil: nobody waits
+	proven   atomic.Uint64 // see provenAt
+
 	text    *login.Exchange
 	pending []compare // COMPARE AND WRITE responses that were not acknowledged, by StatSN
 }

@@ -70,6 +70,23 @@ type peer struct {
 	woken bool
 	wants map[*Conn]bool // in Effects.Write since its last take
 	e     Effects
+	marks Marks
+	asks  chan ask          // of the tasks that run; nil: none of them has to show anything
+	waits []<-chan struct{} // of the transcript
+}
+
+// ask is a call of Config.Prove.
+type ask struct {
+	c     *Conn
+	m     Mark
+	reply chan (<-chan struct{})
+}
+
+// prove is Config.Prove: the goroutine that the session belongs to answers it.
+func (p *peer) prove(c *Conn, m Mark) <-chan struct{} {
+	a := ask{c, m, make(chan (<-chan struct{}))}
+	p.asks <- a
+	return <-a.reply
 }
 
 func (p *peer) Abort(lun scsi.LUN) { p.notes = append(p.notes, fmt.Sprintf("fence lun=%v", lun)) }
@@ -147,7 +164,7 @@ func newPeer(t testing.TB, o options) *peer {
 	}
 	p.s, err = New(Config{
 		Login: result(o, 0), Window: o.window, Bytes: o.bytes, Pool: p.pool, Nexus: p.nexus, Env: p, Targets: p,
-		Wake: func() { p.woken = true },
+		Wake: func() { p.woken = true }, Marks: &p.marks, Prove: p.prove,
 	})
 	if err != nil {
 		t.Fatal(err)

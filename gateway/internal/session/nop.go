@@ -16,12 +16,22 @@ func (c *Conn) Ping() {
 	if c.closing || !c.ping.IsReserved() {
 		return
 	}
-	c.ping = c.s.newTTT()
+	c.ping, c.pinged = c.s.newTTT(), c.s.cfg.Marks.now()
 	c.enqueueHeader(nopIn(c.ping), statNext)
 }
 
 // Pinging reports that a NOP-In of Ping waits for its answer.
 func (c *Conn) Pinging() bool { return !c.ping.IsReserved() }
+
+// pong is called with the answer to the ping.
+func (c *Conn) pong() {
+	c.ping = pdu.ReservedTag
+	c.proven.Store(uint64(c.pinged))
+	if c.answered != nil {
+		close(c.answered)
+		c.answered = nil
+	}
+}
 
 // receiveNOP answers a NOP-Out, or takes it as the answer to a ping. It takes pl over.
 func (c *Conn) receiveNOP(h *pdu.Header, pl Place) error {
@@ -33,7 +43,7 @@ func (c *Conn) receiveNOP(h *pdu.Header, pl Place) error {
 	if p.ITT.IsReserved() {
 		pl.Release()
 		if !p.TTT.IsReserved() && p.TTT == c.ping {
-			c.ping = pdu.ReservedTag
+			c.pong()
 		}
 		return nil // no answer is wanted
 	}

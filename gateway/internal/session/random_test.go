@@ -189,9 +189,11 @@ func (i *initiator) step(t *rapid.T, p *peer, c *Conn) {
 			Immediate: imm, Final: rapid.Bool().Draw(t, "f"), ITT: 2 << 20, TTT: pdu.ReservedTag, InitiatorSNs: sns,
 		}, len(text)), nil, []byte(text))
 	case 10:
-		switch rapid.IntRange(0, 7).Draw(t, "event") {
+		switch rapid.IntRange(0, 8).Draw(t, "event") {
 		case 0:
 			c.Ping()
+		case 8:
+			c.Prove(p.marks.next())
 		case 1:
 			p.s.AbortUnit(0, p.s.cfg.Resets.Add(1))
 			p.settle()

@@ -65,6 +65,12 @@ type Config struct {
 	// there are none.
 	Resets *atomic.Uint32
 
+	// Marks orders what the initiators of all sessions of the gateway have shown; see Proof. Nil: there is nothing to show.
+	Marks *Marks
+	// Prove is called by Proof.Await, on the goroutine of a task: it calls Conn.Prove with the mutex held, does what Effects
+	// asks for after that, and returns what Conn.Prove returned. Nil: no command of the session comes to a Proof.
+	Prove func(*Conn, Mark) <-chan struct{}
+
 	// Wake is called when memory that the session waits for is there; Memory is to be called then. It is called on any
 	// goroutine, must not block and must not call into the Session.
 	Wake func()
@@ -139,6 +145,9 @@ func New(cfg Config) (*Session, error) {
 	}
 	if cfg.Resets == nil {
 		cfg.Resets = new(atomic.Uint32)
+	}
+	if cfg.Marks == nil {
+		cfg.Marks = new(Marks)
 	}
 	s := &Session{
 		cfg:       cfg,
@@ -225,6 +234,7 @@ func (s *Session) AddConn(r *login.Result) (*Conn, error) {
 		statSN: r.StatSN, acked: r.StatSN, told: r.MaxCmdSN,
 		ping: pdu.ReservedTag, text: login.NewExchange(r, s.cfg.Targets),
 	}
+	c.proven.Store(uint64(s.cfg.Marks.now())) // what comes on it will be sent after its login was answered
 	s.conns = append(s.conns, c)
 	return c, nil
 }
@@ -265,9 +275,16 @@ func (s *Session) settle() {
 	}
 }
 
-// Forfeit gives the reservation back although tasks never came back, because the engine panicked. The session is not used
-// afterwards.
+// Cancel ends the contexts of all tasks, for an engine that panicked: End may not have come to them.
+func (s *Session) Cancel() { s.cancel() }
+
+// Forfeit gives back what tasks hold that never came back, because the engine panicked, and the reservation. Their buffers
+// are not used again: who has them is not known for sure. Nor is the session.
 func (s *Session) Forfeit() {
+	if s.memory.bytes > 0 {
+		s.cfg.Pool.refund(s.memory.bytes)
+		s.memory.bytes = 0
+	}
 	if s.reserved > 0 {
 		s.cfg.Pool.Unreserve(s.reserved)
 		s.reserved = 0

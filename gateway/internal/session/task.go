@@ -81,6 +81,21 @@ var ErrBroken = errors.New("session: broken while it ran")
 // Fail says that Run did not return, because it panicked. Complete follows as if it had.
 func (t *Task) Fail(err error) { t.err = err }
 
+// On reports whether the command is for lun, Precedes whether it came before a reset of the number that Config.Resets had
+// risen to. Both may be called, without the mutex, while the task is out: from Effects.Start until Complete.
+func (t *Task) On(lun scsi.LUN) bool { return on(lun)(t) }
+
+// Precedes: see On.
+func (t *Task) Precedes(reset uint32) bool { return int32(t.resets-reset) < 0 }
+
+// Interrupt cancels the command of a task that is out, as AbortUnit will for the reset that is the reason. It may be called
+// without the mutex, and before AbortUnit: a fence must not come before what it is for was cancelled. AbortUnit must come
+// before Complete.
+func (t *Task) Interrupt() {
+	t.cancel()
+	t.cmd.FenceElsewhere()
+}
+
 // newTask returns a blank task.
 func (s *Session) newTask(c *Conn) *Task {
 	t := s.free
@@ -92,7 +107,8 @@ func (s *Session) newTask(c *Conn) *Task {
 		t.next = nil
 	}
 	if t.ctx == nil {
-		t.ctx, t.cancel = context.WithCancel(s.ctx)
+		ctx, cancel := context.WithCancel(s.ctx)
+		t.ctx, t.cancel = context.WithValue(ctx, taskKey{}, t), cancel
 	}
 	t.conn, t.stage = c, stageOrder
 	return t
@@ -283,6 +299,7 @@ func (s *Session) Complete(t *Task) {
 // executed queues the status of t, or ends it without one.
 func (s *Session) executed(t *Task) {
 	if t.aborted {
+		s.cfg.Nexus.Untold(&t.cmd)
 		s.leave(t)
 		s.retire(t)
 		return
@@ -390,6 +407,7 @@ func (s *Session) abort(t *Task) {
 		t.cancel()
 		s.leave(t)
 	case stageSending: // Take skips it
+		s.cfg.Nexus.Untold(&t.cmd)
 	case stageOrder:
 		s.order.held[t.cmdSN] = held{skip: true}
 		s.retire(t)

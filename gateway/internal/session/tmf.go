@@ -166,7 +166,7 @@ func (s *Session) terminate(asked *Conn, match func(*Task) bool) {
 // Config.Resets rose to reset. It may come late: the initiator may know of the reset, and have sent new commands.
 func (s *Session) AbortUnit(lun scsi.LUN, reset uint32) {
 	match := on(lun)
-	s.terminate(nil, func(t *Task) bool { return int32(t.resets-reset) < 0 && match(t) })
+	s.terminate(nil, func(t *Task) bool { return t.Precedes(reset) && match(t) })
 	s.fenced = true
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,8 @@ import (
 //	out itt= [ttt=] [sn=] [off=] len= [f]
 //	tmf itt= fn= [ref=] [refsn=] [lun=] [sn=]     nop itt= sn= [ttt=] [len=] [imm]      text itt= sn= [ttt=] [c]
 //	logout itt= sn= [reason=] [cid=]              raw op=    hold    finish [itt=]       ack stat=
-//	ping   lost   join cid=   lock (output is kept)   take   state
+//	ping   lost   join cid=   lock (output is kept)   take   state   grow lun= (a unit attention)
+//	moment   prove [c=N] (at the last moment)   proven [c=N]
 //	reset lun= (by another nexus)   unmap lun=   report lun=   drain seconds=   quiesce   busy   drop   tick n=
 //
 // sn and stat count from the first CmdSN and StatSN of the session, which are close to the wrap.
@@ -51,6 +53,15 @@ func TestTranscripts(t *testing.T) {
 				fmt.Fprintf(&b, "env: %s\n", n)
 			}
 			p.notes = nil
+			p.waits = slices.DeleteFunc(p.waits, func(answered <-chan struct{}) bool {
+				select {
+				case <-answered:
+					fmt.Fprintln(&b, "answered")
+					return true
+				default:
+					return false
+				}
+			})
 			if !keep {
 				for i, c := range p.conns {
 					p.take(t, c, func(u *PDU) {
@@ -156,6 +167,15 @@ func (p *peer) step(t *testing.T, d *datadriven.TestData, o options, keep *bool,
 		*keep = false
 	case "ping":
 		c.Ping()
+	case "moment":
+		fmt.Fprintf(b, "%d\n", p.marks.next())
+	case "prove":
+		p.waits = append(p.waits, c.Prove(p.marks.now()))
+	case "proven":
+		fmt.Fprintf(b, "at %d\n", c.provenAt())
+	case "grow":
+		u := p.luns.Mappings()[number(d, "lun", 0)].Unit
+		check(u.SetCapacity(int64(u.Blocks()+1) * blockSize))
 	case "lost":
 		c.Lost()
 		p.settle()

@@ -14,7 +14,8 @@ import (
 type Control interface {
 	// Close ends the session soon: tasks are aborted and fenced, connections closed. why is for the log.
 	Close(why error)
-	// AbortUnit aborts the session's tasks on lun soon, because another session reset the logical unit.
+	// AbortUnit aborts the session's tasks on lun, because another session reset the logical unit: when it returns they are
+	// cancelled, and soon they end.
 	AbortUnit(lun scsi.LUN)
 	// RemoveUnit ends the session's tasks on lun soon, because it is no longer mapped.
 	RemoveUnit(lun scsi.LUN)
@@ -227,13 +228,14 @@ func (s *Session) lunsChanged(lun scsi.LUN) {
 	}
 }
 
-// wasReset is scsi.NexusConfig.Aborted: another nexus reset the logical unit. What this one has in flight is fenced now,
-// so that none of it takes effect after the reset was answered; its tasks end soon.
+// wasReset is scsi.NexusConfig.Aborted: another nexus reset the logical unit. What this one has in flight is cancelled and
+// then fenced, so that none of it takes effect after the reset was answered: what is still wanted is repeated under the new
+// generation.
 func (s *Session) wasReset(lun scsi.LUN) {
-	s.Abort(lun)
 	if c := s.control(); c != nil {
 		c.AbortUnit(lun)
 	}
+	s.Abort(lun)
 }
 
 // volume returns the volume at lun now.
@@ -256,6 +258,17 @@ func (s *Session) volume(lun scsi.LUN) (uint64, bool) {
 func (s *Session) Abort(lun scsi.LUN) {
 	if v, ok := s.volume(lun); ok {
 		s.r.mediums.Abort(v, s.initiator)
+	}
+}
+
+// AbortAll is Abort for all logical units of the target.
+func (s *Session) AbortAll() {
+	t := s.r.now.Load().targets[s.target]
+	if t == nil {
+		return
+	}
+	for _, l := range t.luns {
+		s.r.mediums.Abort(l.Volume, s.initiator)
 	}
 }
 

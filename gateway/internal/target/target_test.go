@@ -374,6 +374,45 @@ func TestApply(t *testing.T) {
 	b.End()
 }
 
+// cancelling notes when the commands of a session are cancelled, beside what the mediums note.
+type cancelling struct {
+	control
+	m *mediums
+}
+
+func (c *cancelling) AbortUnit(lun scsi.LUN) {
+	c.m.notes = append(c.m.notes, fmt.Sprint("cancel ", lun))
+}
+
+// TestFenceAfterCancel: a reset by another nexus, and the end of everything, fence what is cancelled by then.
+func TestFenceAfterCancel(t *testing.T) {
+	r, m := newRegistry(t, roomy)
+	e := r.NewEnv(Port{Group: 1, RelativeID: 1})
+	if _, err := e.Admit(login.Admission{InitiatorName: host1, TargetName: nameA}); err != nil {
+		t.Fatal(err)
+	}
+	a := e.Admitted()
+	if _, err := a.Attach(&cancelling{m: m}); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := admit(t, r, host2, nameB, 1)
+	b.nexus.ResetLogicalUnit(scsi.FlatLUN(0)) // volume 2, at LUN 1 for the other one
+	if want := []string{fmt.Sprint("cancel ", scsi.FlatLUN(1)), "abort 2 " + host1}; !slices.Equal(m.notes, want) {
+		t.Errorf("%q, want %q", m.notes, want)
+	}
+	m.notes = nil
+	a.AbortAll()
+	if want := []string{"abort 1 " + host1, "abort 2 " + host1}; !slices.Equal(m.notes, want) {
+		t.Errorf("%q, want %q", m.notes, want)
+	}
+	a.End()
+	b.End()
+	if err := r.Apply(Config{}); err != nil {
+		t.Fatal(err)
+	}
+	a.AbortAll() // nothing is left that could be fenced
+}
+
 func TestCloseBeforeAttach(t *testing.T) {
 	r, _ := newRegistry(t, roomy)
 	e := r.NewEnv(Port{Group: 1, RelativeID: 1})
