@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
@@ -64,10 +66,20 @@ func newExports(m *metav1.Exports, self uint64) (*exports, error) {
 		for _, p := range g.GetPortals() {
 			e.targets.Portals = append(e.targets.Portals, target.Portal{Address: p, Group: uint16(g.GetTpgt())})
 		}
+		e.targets.Gateways = append(e.targets.Gateways, target.Gateway{
+			ID: g.GetId(), Port: target.Port{Group: uint16(g.GetTpgt()), RelativeID: uint16(g.GetRelativePort())},
+			Up: g.GetUp() || g.GetId() == self, // whoever is told of it here reaches it
+		})
 	}
+	slices.SortFunc(e.targets.Gateways, func(a, b target.Gateway) int { return cmp.Compare(a.Port.Group, b.Port.Group) })
 	for _, t := range m.GetTargets() {
 		out := e.newTarget(t)
 		out.Redirect = newRedirect(t.GetRedirects(), here)
+		for _, g := range m.GetGateways() {
+			if newRedirect(t.GetRedirects(), g) != nil {
+				out.Elsewhere = append(out.Elsewhere, g.GetId())
+			}
+		}
 		e.targets.Targets = append(e.targets.Targets, out)
 	}
 	return e, nil

@@ -112,3 +112,36 @@ func TestMovedTargets(t *testing.T) {
 		before = now
 	}
 }
+
+// TestExportedGateways: all gateways are there in the order of their groups, this one is up whatever the metaserver thinks, and
+// a target knows which of them send its initiators elsewhere.
+func TestExportedGateways(t *testing.T) {
+	e, err := newExports(&metav1.Exports{
+		Gateways: []*metav1.Gateway{
+			{Id: 3, Name: "g3", Tpgt: 3, RelativePort: 13, Portals: []string{"10.0.0.3:3260"}},
+			{Id: 1, Name: "g1", Tpgt: 1, RelativePort: 11, Portals: []string{"10.0.0.1:3260"}},
+			{Id: 2, Name: "g2", Tpgt: 2, RelativePort: 12, Portals: []string{"10.0.0.2:3260"}, Up: true},
+		},
+		Targets: []*metav1.Target{
+			{Iqn: "iqn.2026-11.dev:a"},
+			{Iqn: "iqn.2026-11.dev:b", Redirects: []*metav1.Redirect{{Address: "10.0.0.2:3260"}}},
+			{Iqn: "iqn.2026-11.dev:c", Redirects: []*metav1.Redirect{{Gateway: "g2", Address: "10.0.0.1:3260"}}},
+		},
+	}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []target.Gateway{
+		{ID: 1, Port: target.Port{Group: 1, RelativeID: 11}, Up: true},
+		{ID: 2, Port: target.Port{Group: 2, RelativeID: 12}, Up: true},
+		{ID: 3, Port: target.Port{Group: 3, RelativeID: 13}},
+	}
+	if !slices.Equal(e.targets.Gateways, want) {
+		t.Errorf("gateways %+v", e.targets.Gateways)
+	}
+	for i, want := range [][]uint64{nil, {3, 1}, {2}} {
+		if got := e.targets.Targets[i].Elsewhere; !slices.Equal(got, want) {
+			t.Errorf("target %d: elsewhere %v, want %v", i, got, want)
+		}
+	}
+}

@@ -2,7 +2,7 @@
 // SAM-5, SPC-4 and SBC-3. It knows nothing of iSCSI, sockets or clocks and imports only the standard library.
 //
 //	 Nexus (one per session)          LUNMap (one per target and initiator)
-//	    │  Execute(ctx, *Command)        │  LUN ─► Mapping{LogicalUnit, Backend, ReadOnly}
+//	    │  Execute(ctx, *Command)        │  LUN ─► Mapping{LogicalUnit, Backend, …}
 //	    ▼                                ▼
 //	attachment (I_T_L nexus: unit attentions, Backend, read-only flag)
 //	    │
@@ -25,7 +25,7 @@
 //	READ(16)   88 | RDPROTECT DPO FUA RARC FUA_NV . | LBA(8) | LENGTH(4) | GROUP | CONTROL
 //
 // What only encodes or parses is a package of its own below this one: sense (sense data, in the format that D_SENSE
-// asks for), vpd (INQUIRY data), mode (mode pages), logpage (log pages), opcodes (the index and
+// asks for), vpd (INQUIRY data), alua (target port groups), mode (mode pages), logpage (log pages), opcodes (the index and
 // the report of the table), sam (values of the architecture), unmap and sanitize (parameter lists); media has what is made of
 // several operations of a Backend; lu is the logical unit, with what all nexuses share of it.
 //

@@ -15,9 +15,8 @@ func inquiry(_ context.Context, a *attachment, c *Command) {
 	case page != 0:
 		a.refuse(c, InvalidFieldInCDB, cdbField(2, 7))
 	default:
-		config := a.unit.Config()
-		data := vpd.Inquiry{Peripheral: vpd.Disk, TPGS: config.TPGS, MultiPort: config.MultiPort, ThirdParty: true}
-		c.reply(data.Append(c.small[:0], config.Identity), allocation)
+		data := vpd.Inquiry{Peripheral: vpd.Disk, TPGS: tpgsImplicit, MultiPort: a.multiPort(), ThirdParty: true}
+		c.reply(data.Append(c.small[:0], a.unit.Identity()), allocation)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-const standardInquiry = `00 00 06 12 5B 08 00 02
+const standardInquiry = `00 00 06 12 5B 18 00 02
 	4153484C41522020 383941424344454620766F6C756D6520 30303031
 	0000000000000000000000000000000000000000 0000
 	00A0 0960 0460 04C0 0000 0000 0000 0000
@@ -24,12 +24,6 @@ func TestInquiryStandard(t *testing.T) {
 		}
 	}
 
-	config := testConfig(8, 512)
-	config.MultiPort, config.TPGS = true, 1
-	data := newRig(t, config).good("12 00 00 00FF 00")
-	if data[5] != 0x18 || data[6] != 0x10 {
-		t.Errorf("TPGS and MULTIP: %02X %02X", data[5], data[6])
-	}
 }
 
 func TestInquiryVPD(t *testing.T) {

@@ -12,6 +12,9 @@ type Mapping struct {
 	Unit     *LogicalUnit // shared between all that map the volume
 	Backend  Backend      // the medium as this initiator reaches it; a comparable value, e.g. a pointer
 	ReadOnly bool         // writes answer 07/27/00
+	// Groups are the target port groups that lead to the logical unit, those of other gateways too, with the states that
+	// they have for it, by tag; with none there is only the nexus' own, active/optimized. Not changed afterwards.
+	Groups []PortGroup
 }
 
 // LUNMap holds the logical units of one target as one initiator sees them. All nexuses between the two share it.
@@ -38,7 +41,8 @@ func NewLUNMap(mappings ...Mapping) (*LUNMap, error) {
 // Update replaces all mappings. Commands that run keep the mapping that they began with; the caller aborts those of
 // a LUN that went away. When the set of LUNs changed, or a LUN leads to another logical unit, every nexus finds the
 // unit attention REPORTED LUNS DATA HAS CHANGED (3F/0E) on the logical units that it keeps; a LUN that only became
-// read-only or writable finds MODE PARAMETERS CHANGED (2A/01).
+// read-only or writable finds MODE PARAMETERS CHANGED (2A/01). When a target port group came, went or changed its state, that
+// is ASYMMETRIC ACCESS STATE CHANGED (2A/06), and INQUIRY DATA HAS CHANGED (3F/03) when MULTIP changed with it.
 func (m *LUNMap) Update(mappings ...Mapping) error {
 	sorted, err := sortMappings(mappings)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 var (
 	caching    = "08 12" + strings.Repeat("00", 18)
 	control    = "0A 0A 20 10 00 00 00 00 FFFF 0000"
-	extension  = "4A 01 001C 00 00 1C" + strings.Repeat("00", 25)
+	extension  = "4A 01 001C 01 00 1C" + strings.Repeat("00", 25)
 	power      = "1A 26" + strings.Repeat("00", 38)
 	exceptions = "1C 0A 08 00 00000000 00000000"
 	firstModes = caching + control + power + exceptions // subpage 00h
 	allModes   = caching + control + extension + power + exceptions
 
 	// changeable are D_SENSE and SWP.
-	changeable = strings.NewReplacer("0A 0A 20 10 00", "0A 0A 04 00 08", "FFFF", "0000", "0A 08", "0A 00", "00 00 1C", "00 00 00").
+	changeable = strings.NewReplacer("0A 0A 20 10 00", "0A 0A 04 00 08", "FFFF", "0000", "0A 08", "0A 00", "01 00 1C", "00 00 00").
 			Replace(allModes)
 )
 
@@ -120,8 +120,8 @@ func TestModeSelect(t *testing.T) {
 		{"00 00 00 00" + control + "08 12 04" + strings.Repeat("00", 17), InvalidFieldInParameters, "800012"}, // WCE
 		{"00 00 00 00 4A 01 001B" + strings.Repeat("00", 28), InvalidFieldInParameters, "8F0006"},
 		{"00 00 00 00 4A 01 00", ParameterListLengthError, "000000"},
-		{"00 00 00 00 4A 01 001C 00 00 1C 00", ParameterListLengthError, "000000"},
-		{"00 00 00 00 4A 01 001C 02 00 1C" + strings.Repeat("00", 25), InvalidFieldInParameters, "800008"}, // SCSIP
+		{"00 00 00 00 4A 01 001C 01 00 1C 00", ParameterListLengthError, "000000"},
+		{"00 00 00 00 4A 01 001C 03 00 1C" + strings.Repeat("00", 25), InvalidFieldInParameters, "800008"}, // SCSIP
 		{"00 00 00 00 4A 00 0008 20 10 00 00 00 00 FFFF", InvalidFieldInParameters, "8D0004"},
 		{"00 00 00 00 0A 0A 22 10 00 00 00 00 FFFF 0000", InvalidFieldInParameters, "800006"}, // GLTSD
 		{"00 00 00 00 0A 0A 20 10 00 40 00 00 FFFF 0000", InvalidFieldInParameters, "800009"}, // TAS

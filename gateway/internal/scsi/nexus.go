@@ -2,8 +2,10 @@ package scsi
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/alua"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/conflict"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/lu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
@@ -69,6 +71,7 @@ type attachment struct {
 	unit     *LogicalUnit
 	backend  Backend
 	readOnly bool
+	groups   []PortGroup
 	// sanitizer is backend, nil if it is none.
 	sanitizer Sanitizer
 	// prompt is backend, nil if it is none.
@@ -173,6 +176,12 @@ func (n *Nexus) remap(mappings []Mapping) {
 		if was.readOnly != now.readOnly {
 			now.Attentions.Add(AttentionModeChanged)
 		}
+		if !slices.Equal(was.groups, now.groups) {
+			now.Attentions.Add(AttentionAccessChanged)
+		}
+		if was.multiPort() != now.multiPort() {
+			now.Attentions.Add(AttentionInquiryChanged)
+		}
 	}
 }
 
@@ -183,9 +192,13 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 		sorted: make([]*attachment, 0, len(mappings)),
 	}
 	for _, m := range mappings {
-		a := &attachment{unit: m.Unit, backend: m.Backend, readOnly: m.ReadOnly}
+		a := &attachment{unit: m.Unit, backend: m.Backend, readOnly: m.ReadOnly, groups: m.Groups}
 		a.prompt, _ = m.Backend.(Prompt)
 		a.sanitizer, _ = m.Backend.(Sanitizer)
+		if len(a.groups) == 0 {
+			port := n.config.TargetPort
+			a.groups = []PortGroup{{Tag: port.Group, Port: port.RelativeID, State: alua.Optimized}}
+		}
 		if was := old.byLUN[m.LUN]; was != nil && was.unit == m.Unit {
 			a.listener = was.listener
 		} else {

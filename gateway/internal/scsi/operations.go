@@ -94,6 +94,7 @@ var allOperations = newOperationList([]operation{
 
 	// 12-byte CDBs
 	{"REPORT LUNS", []byte{0xA0, 0, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, reportLUNs},
+	{"REPORT TARGET PORT GROUPS", []byte{0xA3, 0xEA, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, true, 0, dataIn | whileErased, timeoutShort, reportTargetPortGroups},
 	{"REPORT SUPPORTED OPERATION CODES", []byte{0xA3, 0x0C, 0x87, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, true, 0, dataIn | whileErased, timeoutShort, reportSupportedOperationCodes},
 	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", []byte{0xA3, 0x0D, 0x80, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0}, true, 0, dataIn | whileErased, timeoutShort, reportSupportedTaskManagementFunctions},
 	{"READ(12)", cdb12(0xA8, 0x18), false, oldRead, medium | dataIn, timeoutMedium, read12},

@@ -105,6 +105,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x9E, 0x10},
 		{0x9E, 0x12},
 		{0xA0, 0},
+		{0xA3, 0x0A},
 		{0xA3, 0x0C},
 		{0xA3, 0x0D},
 		{0xA8, 0},
@@ -154,6 +155,8 @@ func TestReportOneOperationCode(t *testing.T) {
 		{2, 0x9E, 0x110, "00 01 0000"},
 		{2, 0x5D, 0, "00 01 0000"},
 		{2, 0x5E, 4, "00 01 0000"},
+		{2, 0xA3, 0x0A, "00 03 000C A3 EA 00000000 FFFFFFFF 00 00"},
+		{2, 0xA4, 0x0A, "00 01 0000"}, // SET TARGET PORT GROUPS
 		{2, 0xA3, 0x0D, "00 03 000C A3 0D 80 000000 FFFFFFFF 00 00"},
 		{3, 0x28, 0, "00 03 000A 28 18 FFFFFFFF 3F FFFF 00"},
 		{3, 0x28, 1, "00 01 0000"},

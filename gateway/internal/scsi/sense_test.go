@@ -57,7 +57,6 @@ func TestConfigValidate(t *testing.T) {
 		"block":         func(c *UnitConfig) { c.BlockLength = 520 },
 		"empty":         func(c *UnitConfig) { c.Capacity = 0 },
 		"odd":           func(c *UnitConfig) { c.Capacity = 513 },
-		"tpgs":          func(c *UnitConfig) { c.TPGS = 4 },
 		"limits":        func(c *UnitConfig) { c.Limits = Limits{} },
 		"odd limit":     func(c *UnitConfig) { c.Limits.MaxUnmap = 4097 },
 		"huge limit":    func(c *UnitConfig) { c.Limits.MaxUnmap = 1 << 41 },

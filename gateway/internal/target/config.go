@@ -15,6 +15,9 @@ const AnyInitiator = "*"
 type Config struct {
 	// Portals are the portals of all gateways, for SendTargets.
 	Portals []Portal
+	// Gateways are all gateways, by target port group tag, for what initiators are told of their paths; with none they are
+	// told of the port that they came in at.
+	Gateways []Gateway
 	// Volumes are the logical units by volume ID.
 	Volumes map[uint64]scsi.UnitConfig
 	// Reservations are those of the volumes; a volume may have none here.
@@ -37,6 +40,8 @@ type Target struct {
 	Access []Access
 	// Redirect is where initiators are sent that log in; nil: the target is served here.
 	Redirect *login.Redirect
+	// Elsewhere are the IDs of the gateways that send initiators to another portal.
+	Elsewhere []uint64
 }
 
 // LUN puts a volume at a logical unit number.
@@ -60,6 +65,8 @@ type target struct {
 	luns   []LUN
 	access map[string]login.Auth
 	moved  *login.Redirect
+	// elsewhere are the IDs of the gateways that send initiators to another portal.
+	elsewhere []uint64
 }
 
 // find returns the entry for an initiator.
@@ -73,10 +80,11 @@ func (t *target) find(initiator string) (login.Auth, bool) {
 
 // snapshot is a Config made ready for questions, immutable.
 type snapshot struct {
-	portals []Portal
-	targets map[string]*target
-	sorted  []*target // by name
-	volumes map[uint64]scsi.UnitConfig
+	portals  []Portal
+	gateways []Gateway
+	targets  map[string]*target
+	sorted   []*target // by name
+	volumes  map[uint64]scsi.UnitConfig
 	// reservations are for the logical units that are made.
 	reservations map[uint64]*scsi.Reservations
 }
@@ -84,9 +92,10 @@ type snapshot struct {
 // newSnapshot checks c.
 func newSnapshot(c Config) (*snapshot, error) {
 	s := &snapshot{
-		portals: append([]Portal(nil), c.Portals...),
-		targets: make(map[string]*target, len(c.Targets)),
-		volumes: maps.Clone(c.Volumes), reservations: c.Reservations,
+		portals:  append([]Portal(nil), c.Portals...),
+		gateways: append([]Gateway(nil), c.Gateways...),
+		targets:  make(map[string]*target, len(c.Targets)),
+		volumes:  maps.Clone(c.Volumes), reservations: c.Reservations,
 	}
 	for id, v := range c.Volumes {
 		if err := v.Validate(); err != nil {
@@ -115,7 +124,9 @@ func (s *snapshot) newTarget(c *Target) (*target, error) {
 	if len(c.Alias) > login.MaxValueLen {
 		return nil, fmt.Errorf("target: alias of %s has %d bytes", name, len(c.Alias))
 	}
-	t := &target{name: name, alias: c.Alias, moved: c.Redirect, access: make(map[string]login.Auth, len(c.Access))}
+	t := &target{
+		name: name, alias: c.Alias, moved: c.Redirect, elsewhere: c.Elsewhere, access: make(map[string]login.Auth, len(c.Access)),
+	}
 	seen := map[uint16]bool{}
 	for _, l := range c.LUNs {
 		if _, ok := s.volumes[l.Volume]; !ok {

@@ -97,9 +97,9 @@ var (
 )
 
 // Apply takes c over. Logins see it from now on; live sessions are told what changed: new and lost LUNs (unit attention
-// 3F/0E, and their tasks on lost ones end), grown volumes (2A/09). Sessions of initiators that c does not allow,
-// and of targets that it does not have, are closed. An error says what of c can not be: then nothing changed, except
-// that an error which is an ErrShrink leaves out only that.
+// 3F/0E, and their tasks on lost ones end), grown volumes (2A/09), gateways that went or came (2A/06). Sessions of
+// initiators that c does not allow, and of targets that it does not have, are closed. An error says what of c can not be:
+// then nothing changed, except that an error which is an ErrShrink leaves out only that.
 func (r *Registry) Apply(c Config) error {
 	next, err := newSnapshot(c)
 	if err != nil {
@@ -218,10 +218,11 @@ func (r *Registry) mappingsLocked(key mapKey, s *snapshot) []scsi.Mapping {
 	if _, ok := t.find(key.initiator); !ok {
 		return nil
 	}
-	out := make([]scsi.Mapping, 0, len(t.luns))
+	out, groups := make([]scsi.Mapping, 0, len(t.luns)), s.groups(t, key.initiator)
 	for _, l := range t.luns {
 		out = append(out, scsi.Mapping{
 			LUN: l.Number, Unit: r.mu.units[l.Volume], Backend: r.mediums.Open(l.Volume, key.initiator), ReadOnly: l.ReadOnly,
+			Groups: groups,
 		})
 	}
 	return out

@@ -55,12 +55,6 @@ type Config struct {
 	// Limits of one command; see DefaultLimits.
 	Limits Limits
 
-	// MultiPort is the MULTIP bit of INQUIRY: the volume has more than one target port.
-	MultiPort bool
-
-	// TPGS is the field of that name in INQUIRY, 0..3: 0 no asymmetric access, 1 implicit.
-	TPGS byte
-
 	// DescriptorSense is the default of D_SENSE in the Control mode page: sense data in descriptor format.
 	DescriptorSense bool
 }
@@ -83,8 +77,6 @@ func (c Config) Validate() error {
 		return fmt.Errorf("scsi: logical block length %d is neither 512 nor 4096", c.BlockLength)
 	case c.Capacity < int64(c.BlockLength) || c.Capacity%int64(c.BlockLength) != 0:
 		return fmt.Errorf("scsi: capacity %d is not a positive multiple of %d", c.Capacity, c.BlockLength)
-	case c.TPGS > 3:
-		return fmt.Errorf("scsi: TPGS %d is more than 3", c.TPGS)
 	}
 	return c.Limits.validate()
 }

@@ -10,10 +10,7 @@ func (u *Unit) Settings() mode.Settings { return mode.Settings(u.settings.Load()
 
 // Modes returns the logical unit as its mode pages describe it now.
 func (u *Unit) Modes() mode.Unit {
-	return mode.Unit{
-		Now: u.Settings(), Default: u.defaultModes(),
-		ImplicitALUA: u.config.TPGS&1 != 0, SenseMax: sense.Max,
-	}
+	return mode.Unit{Now: u.Settings(), Default: u.defaultModes(), SenseMax: sense.Max}
 }
 
 // SelectModes takes over the settings that a parameter list of MODE SELECT asks for by the nexus by, and tells the others

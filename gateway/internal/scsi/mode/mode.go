@@ -50,7 +50,6 @@ const (
 // Unit is a logical unit as its mode pages describe it.
 type Unit struct {
 	Now, Default Settings
-	ImplicitALUA bool // IALUAE: the unit's asymmetric access states change on their own
 	SenseMax     byte // longest sense data, in bytes
 }
 
@@ -97,9 +96,7 @@ func fillControl(_ Unit, s Settings, p []byte) {
 
 // fillControlExtension writes the Control Extension subpage (SPC-4 7.5.9).
 func fillControlExtension(u Unit, _ Settings, p []byte) {
-	if u.ImplicitALUA {
-		p[4] = 0x01
-	}
+	p[4] = 0x01 // IALUAE: asymmetric access states change on their own
 	p[6] = u.SenseMax
 }
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-var unit = Unit{Default: DescriptorSense, Now: WriteProtect, ImplicitALUA: true, SenseMax: 28}
+var unit = Unit{Default: DescriptorSense, Now: WriteProtect, SenseMax: 28}
 
 func TestSelectTakesWhatSenseGives(t *testing.T) {
 	all := unit.Append(nil, All, AllSubpages, Current)
