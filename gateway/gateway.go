@@ -67,6 +67,8 @@ const (
 	registerTimeout, registerPause = 5 * time.Second, 500 * time.Millisecond
 	// beat is the time between heartbeats.
 	beat = time.Second
+	// leaveTimeout bounds how long the cluster is told that the gateway stops.
+	leaveTimeout = 500 * time.Millisecond
 	// drainTimeout bounds how long initiators may take to log out when the gateway stops, closeTimeout the rest.
 	drainTimeout, closeTimeout = 2 * time.Second, 5 * time.Second
 	// sessions bounds the session table, and sessionsPerInitiator what one initiator has of it.
@@ -147,7 +149,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		case <-gctx.Done():
 			return gctx.Err()
 		}
-		return g.serve(gctx, reg)
+		return g.serve(gctx, meta.Node(), reg)
 	})
 	err = group.Wait()
 	g.evicting.Wait()
@@ -243,8 +245,18 @@ func (g *Gateway) heartbeat(ctx context.Context, node metav1.NodeClient) error {
 	}
 }
 
+// leave tells the cluster that the gateway stops, so that hosts hear from the others at once that its paths go. It takes no
+// longer than leaveTimeout, whether or not a metaserver answers: without one the silence will tell.
+func (g *Gateway) leave(ctx context.Context, node metav1.NodeClient) {
+	attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	if _, err := node.GatewayHeartbeat(attempt, &metav1.GatewayHeartbeatRequest{Id: g.id.Load(), Leaving: true}); err != nil {
+		g.log.Info("the cluster was not told that the gateway stops", zap.Error(err))
+	}
+}
+
 // serve listens until ctx ends, then asks the initiators to log out.
-func (g *Gateway) serve(ctx context.Context, reg *metav1.RegisterGatewayReply) error {
+func (g *Gateway) serve(ctx context.Context, node metav1.NodeClient, reg *metav1.RegisterGatewayReply) error {
 	cfg := portal.Default()
 	cfg.Addresses = g.cfg.Portals
 	cfg.Port = target.Port{Group: uint16(reg.GetTpgt()), RelativeID: uint16(reg.GetRelativePort())}
@@ -261,6 +273,7 @@ func (g *Gateway) serve(ctx context.Context, reg *metav1.RegisterGatewayReply) e
 		return err
 	case <-ctx.Done():
 	}
+	g.leave(ctx, node)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	p.Drain(drain)
 	cancel()

@@ -17,6 +17,7 @@ import (
 // timeline drives a topology by hand: its clock, its heartbeats, its ticks.
 type timeline struct {
 	*topology.Topology
+	options  topology.Options
 	t        *testing.T
 	now      time.Time
 	replicas map[layout.ChunkserverID]map[layout.CopysetID]layout.PeerID
@@ -36,10 +37,11 @@ func newTimeline(t *testing.T, name string) *timeline {
 	store := must(metastore.Open(t.Context(), metastore.Options{
 		Client: c, Prefix: "/ashlar/" + name, ElectionKey: key, Revision: r.Header.Revision, Valid: func() bool { return true },
 	}))(t)
-	l.Topology = must(topology.Open(context.Background(), topology.Options{
+	l.options = topology.Options{
 		Store: store, Log: zap.NewNop(), Arrange: schedule.Arrangement{Replicas: 3, PerServer: 2},
 		Limits: schedule.Limits{Operations: 10, PerServer: 10}, DownAfter: 5 * time.Second, Now: func() time.Time { return l.now },
-	}))(t)
+	}
+	l.Topology = must(topology.Open(context.Background(), l.options))(t)
 	for i := range byte(3) {
 		id := must(l.Register(t.Context(), topology.Registration{
 			UUID: [16]byte{i + 1}, Address: "127.0.0.1:1", Zone: string('a' + rune(i)), Capacity: 1 << 40,
@@ -207,5 +209,81 @@ func TestForgottenChunkserver(t *testing.T) {
 		if c.ID == 9 && c.Strays != 2 {
 			t.Errorf("%d strays, want 2", c.Strays)
 		}
+	}
+}
+
+// TestGatewayLeaves: a gateway that stops is down at once, whatever heartbeat of it was still on its way, until it registers.
+func TestGatewayLeaves(t *testing.T) {
+	t.Parallel()
+	l := newTimeline(t, "gateway-leaves")
+	g := topology.GatewayRegistration{Name: "g", Portals: []string{"127.0.0.1:3260"}}
+	id := must(l.RegisterGateway(t.Context(), g))(t).ID
+	want := func(up bool) {
+		t.Helper()
+		must(l.GatewayBeat(id, time.Time{}, 0, ""))(t)
+		if v := l.View().Gateways[0]; v.Up != up || v.MayServe != up || (len(l.MayServe()) == 1) != up {
+			t.Fatalf("up %v, may serve %v, %d may serve", v.Up, v.MayServe, len(l.MayServe()))
+		}
+	}
+	want(true)
+	if err := l.GatewayLeaves(id); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+	l.step(time.Second)
+	want(false)
+	must(l.RegisterGateway(t.Context(), g))(t)
+	want(true)
+	// It was told late, of a gateway that has begun anew: its heartbeats go on.
+	if err := l.GatewayLeaves(id); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+	l.step(6 * time.Second)
+	want(true)
+	if err := l.GatewayLeaves(id + 1); err == nil {
+		t.Fatal("an unknown gateway left")
+	}
+}
+
+// TestYoungTerm: gateways are not held for down because the metaserver has just begun; those that stay silent are, and the
+// others are told.
+func TestYoungTerm(t *testing.T) {
+	t.Parallel()
+	l := newTimeline(t, "young-term")
+	for _, name := range []string{"g", "h"} {
+		must(l.RegisterGateway(t.Context(), topology.GatewayRegistration{Name: name, Portals: []string{"127.0.0.1:3260"}}))(t)
+	}
+	changed := 0
+	l.options.Changed = func() { changed++ }
+	next := must(topology.Open(t.Context(), l.options))(t)
+	want := func(g, h bool) {
+		t.Helper()
+		if v := next.View().Gateways; v[0].MayServe != g || v[1].MayServe != h {
+			t.Fatalf("may serve: %v and %v", v[0].MayServe, v[1].MayServe)
+		}
+	}
+	want(true, true)
+	must(next.GatewayBeat(1, time.Time{}, 0, ""))(t)
+	l.now = l.now.Add(5 * time.Second)
+	if err := next.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(true, true)
+	must(next.GatewayBeat(1, time.Time{}, 0, ""))(t)
+	l.now, changed = l.now.Add(time.Second), 0
+	if err := next.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(true, false)
+	if changed == 0 {
+		t.Fatal("nobody was told")
+	}
+	changed = 0
+	if err := next.Tick(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if changed != 0 {
+		t.Fatal("told again")
 	}
 }

@@ -4617,7 +4617,9 @@ type GatewayHeartbeatRequest struct {
 	// when it changes: the administrator's call is answered when all gateways have what it changed.
 	ExportsRevision int64 `protobuf:"varint,5,opt,name=exports_revision,json=exportsRevision,proto3" json:"exports_revision,omitempty"`
 	// space asks for the space of all volumes.
-	Space         bool `protobuf:"varint,6,opt,name=space,proto3" json:"space,omitempty"`
+	Space bool `protobuf:"varint,6,opt,name=space,proto3" json:"space,omitempty"`
+	// leaving: the gateway stops, and is down from now on.
+	Leaving       bool `protobuf:"varint,7,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4690,6 +4692,13 @@ func (x *GatewayHeartbeatRequest) GetExportsRevision() int64 {
 func (x *GatewayHeartbeatRequest) GetSpace() bool {
 	if x != nil {
 		return x.Space
+	}
+	return false
+}
+
+func (x *GatewayHeartbeatRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
 	}
 	return false
 }
@@ -5548,7 +5557,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04tpgt\x18\x02 \x01(\rR\x04tpgt\x12#\n" +
 	"\rrelative_port\x18\x03 \x01(\rR\frelativePort\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xc2\x01\n" +
+	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xdc\x01\n" +
 	"\x17GatewayHeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\ftime_unix_ms\x18\x02 \x01(\x03R\n" +
@@ -5556,7 +5565,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bsessions\x18\x03 \x01(\rR\bsessions\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12)\n" +
 	"\x10exports_revision\x18\x05 \x01(\x03R\x0fexportsRevision\x12\x14\n" +
-	"\x05space\x18\x06 \x01(\bR\x05space\"k\n" +
+	"\x05space\x18\x06 \x01(\bR\x05space\x12\x18\n" +
+	"\aleaving\x18\a \x01(\bR\aleaving\"k\n" +
 	"\x15GatewayHeartbeatReply\x12\x1f\n" +
 	"\vinterval_ms\x18\x01 \x01(\rR\n" +
 	"intervalMs\x121\n" +

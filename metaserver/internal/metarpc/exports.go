@@ -139,6 +139,7 @@ func (e *Exports) build(t *topology.Topology, n *namespace.Namespace) *metav1.Ex
 	for _, g := range p.cluster.Gateways {
 		m := gateway(g)
 		m.LastHeartbeatUnixMs, m.Sessions, m.ClockSkewMs = 0, 0, 0
+		m.Up = g.MayServe // hosts are not told that gateways are down because a metaserver has just begun
 		x.Gateways = append(x.Gateways, m)
 	}
 	return x

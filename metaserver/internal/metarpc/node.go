@@ -189,6 +189,9 @@ func (n *node) RegisterGateway(ctx context.Context, r *metav1.RegisterGatewayReq
 
 func (n *node) GatewayHeartbeat(ctx context.Context, r *metav1.GatewayHeartbeatRequest) (*metav1.GatewayHeartbeatReply, error) {
 	t := termOf(ctx)
+	if r.GetLeaving() {
+		return &metav1.GatewayHeartbeatReply{}, t.Topology.GatewayLeaves(r.GetId())
+	}
 	interval, err := t.Topology.GatewayBeat(r.GetId(), wall(r.GetTimeUnixMs()), r.GetSessions(), r.GetVersion())
 	if err != nil {
 		return nil, err

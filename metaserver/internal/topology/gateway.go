@@ -36,6 +36,7 @@ type gateway struct {
 	rec        *GatewayRecord
 	beat, wall time.Time
 	up         bool
+	left       time.Time // when it said that it stops, zero once it has registered since
 	sessions   uint32
 	version    string
 	skew       skew
@@ -79,7 +80,7 @@ func (t *Topology) RegisterGateway(ctx context.Context, r GatewayRegistration) (
 				t.mu.gateways[rec.ID] = g
 			}
 			now := t.o.Now()
-			g.rec, g.version, g.up, g.beat, g.wall = &stored, r.Version, true, now, now
+			g.rec, g.version, g.up, g.left, g.beat, g.wall = &stored, r.Version, true, time.Time{}, now, now
 		})
 		return nil
 	})
@@ -112,14 +113,34 @@ func (t *Topology) GatewayBeat(id uint64, at time.Time, sessions uint32, version
 		return 0, refuse.As(refuse.NotFound, "gateway %d is not registered: register first", id)
 	}
 	now := t.o.Now()
-	changed := !g.up
-	g.beat, g.wall, g.up, g.sessions, g.version = now, now, true, sessions, version
+	// A heartbeat may have been on its way when the gateway left. One that comes much later says that it serves after all:
+	// what was on its way is that it leaves, and it has begun anew meanwhile.
+	up := g.left.IsZero() || now.Sub(g.left) > t.o.DownAfter
+	changed := up != g.up
+	g.beat, g.wall, g.up, g.sessions, g.version = now, now, up, sessions, version
 	g.skew.add(at, now)
 	t.mu.Unlock()
 	if changed {
 		t.o.Changed()
 	}
 	return min(beatCalm, t.o.DownAfter/4), nil
+}
+
+// GatewayLeaves takes in that a gateway stops: it is down at once, until it registers or its heartbeats go on.
+func (t *Topology) GatewayLeaves(id uint64) error {
+	t.mu.Lock()
+	g := t.mu.gateways[id]
+	if g == nil {
+		t.mu.Unlock()
+		return refuse.As(refuse.NotFound, "gateway %d is not registered", id)
+	}
+	now := t.o.Now()
+	g.beat, g.wall, g.up, g.left = now, now, false, now
+	name := g.rec.Name
+	t.mu.Unlock()
+	t.o.Log.Info("gateway leaves", zap.String("gateway", name))
+	t.o.Changed()
+	return nil
 }
 
 // GatewayName returns the name of a gateway, empty when there is none with that id.
@@ -147,13 +168,20 @@ func (t *Topology) MayServe() []Serving {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	now := t.o.Now()
-	young := now.Sub(t.began) <= t.o.DownAfter
 	var out []Serving
 	for id, g := range t.mu.gateways {
-		if heard := !g.beat.IsZero(); g.up || !heard && young {
-			out = append(out, Serving{ID: id, Name: g.rec.Name, Heard: heard, Silent: now.Sub(g.beat)})
+		if t.mayServeLocked(g, now) {
+			out = append(out, Serving{ID: id, Name: g.rec.Name, Heard: !g.beat.IsZero(), Silent: now.Sub(g.beat)})
 		}
 	}
 	slices.SortFunc(out, func(a, b Serving) int { return cmp.Compare(a.ID, b.ID) })
 	return out
 }
+
+// mayServeLocked tells whether a gateway is up, or may be for all that this metaserver can know yet.
+func (t *Topology) mayServeLocked(g *gateway, now time.Time) bool {
+	return g.up || g.beat.IsZero() && t.youngLocked(now)
+}
+
+// youngLocked tells whether a gateway that serves need not have been heard of yet in this metaserver's term.
+func (t *Topology) youngLocked(now time.Time) bool { return now.Sub(t.began) <= t.o.DownAfter }

@@ -52,8 +52,9 @@ func (t *Topology) Tick(ctx context.Context) error {
 // downs marks those whose heartbeats stay away.
 func (t *Topology) downs() {
 	now := t.o.Now()
-	changed := false
 	t.mu.Lock()
+	changed := !t.mu.grown && !t.youngLocked(now) // gateways that were not heard of are down from now on
+	t.mu.grown = t.mu.grown || changed
 	for _, s := range t.mu.servers {
 		if s.up && now.Sub(s.beat) > t.o.DownAfter {
 			s.up, t.mu.hurry, changed = false, true, true

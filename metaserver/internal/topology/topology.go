@@ -83,6 +83,8 @@ type Topology struct {
 		uuids    map[[16]byte]layout.ChunkserverID
 		copysets map[layout.CopysetID]*copyset
 		gateways map[uint64]*gateway
+		// grown: gateways that were not heard of are down.
+		grown bool
 		// dirty are the copysets whose reports changed since the last Tick.
 		dirty map[layout.CopysetID]struct{}
 		// registered is when a chunkserver last registered that was not known.

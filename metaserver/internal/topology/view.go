@@ -30,6 +30,7 @@ type Chunkserver struct {
 type Gateway struct {
 	GatewayRecord
 	Up       bool
+	MayServe bool // it is up, or was not heard of yet while the metaserver is so young that it may be
 	Last     time.Time
 	Sessions uint32
 	Version  string
@@ -97,7 +98,7 @@ func (t *Topology) View() *View {
 	slices.SortFunc(v.Chunkservers, func(a, b Chunkserver) int { return cmp.Compare(a.ID, b.ID) })
 	for _, g := range t.mu.gateways {
 		v.Gateways = append(v.Gateways, Gateway{
-			GatewayRecord: *g.rec, Up: g.up, Last: g.wall, Sessions: g.sessions, Version: g.version, Skew: g.skew.value(),
+			GatewayRecord: *g.rec, Up: g.up, MayServe: t.mayServeLocked(g, now), Last: g.wall, Sessions: g.sessions, Version: g.version, Skew: g.skew.value(),
 		})
 	}
 	slices.SortFunc(v.Gateways, func(a, b Gateway) int { return cmp.Compare(a.ID, b.ID) })
