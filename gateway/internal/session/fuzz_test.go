@@ -9,7 +9,8 @@ import (
 )
 
 // FuzzSession feeds the engine what a portal would read from a peer that sends any bytes on two connections: a BHS at a
-// time, with an AHS and data of zeroes as long as the BHS says. Nothing panics, and all is given back.
+// time, with an AHS of zeroes and data as long as the BHS says. The data are the BHS's last 16 bytes, repeated: reserved
+// bytes in what has text, a CDB in commands. Nothing panics, and all is given back.
 func FuzzSession(f *testing.F) {
 	sns := pdu.InitiatorSNs{CmdSN: firstSN, ExpStatSN: firstStat}
 	write := pdu.SCSICommand{Write: true, ITT: 1, ExpectedDataTransferLength: 8192, CDB: rw10(0x2a, 0, 16), InitiatorSNs: sns}
@@ -32,6 +33,12 @@ func FuzzSession(f *testing.F) {
 	logout := pdu.LogoutRequest{Reason: pdu.LogoutCloseConnection, CID: 1, ITT: 3, InitiatorSNs: sns}
 	snack := pdu.SNACK{Type: pdu.SNACKStatus, ITT: pdu.ReservedTag, TTT: pdu.ReservedTag, RunLength: 1}
 	seeds = append(seeds, logout.AppendHeader(snack.AppendHeader(nil, 0), 0))
+	for _, text := range []string{"SendTargets=All\x00", "SendTargets=\x00\x00\x00\x00", "a=b\x00InitialR2T="} {
+		q := pdu.TextRequest{Final: true, ITT: 4, TTT: pdu.ReservedTag, InitiatorSNs: sns}
+		s := q.AppendHeader(nil, 16)
+		copy(s[32:], text)
+		seeds = append(seeds, s)
+	}
 	for _, s := range seeds {
 		f.Add(s, true)
 		f.Add(s, false)
@@ -55,7 +62,7 @@ func FuzzSession(f *testing.F) {
 				c.Refuse(&h, err)
 				break
 			}
-			_ = p.send(c, h, make([]byte, size.AHS), make([]byte, size.Data))
+			_ = p.send(c, h, make([]byte, size.AHS), bytes.Repeat(h[32:], size.Data/16+1)[:size.Data])
 			if used, limit := p.pool.Used(); used > limit {
 				t.Fatalf("%d bytes of %d", used, limit)
 			}

@@ -361,6 +361,16 @@ func FuzzLists(f *testing.F) {
 			if len(ranges) == 0 || len(ranges) > RangeMax || total > 1<<20 {
 				t.Fatalf("%d ranges, %d blocks", len(ranges), total)
 			}
+			for i, a := range ranges {
+				if a.LBA > 1<<40 || uint64(a.Blocks) > 1<<40-a.LBA {
+					t.Fatalf("%+v is not on the medium", a)
+				}
+				for _, b := range ranges[:i] {
+					if a.Blocks > 0 && b.Blocks > 0 && a.LBA < b.LBA+uint64(b.Blocks) && b.LBA < a.LBA+uint64(a.Blocks) {
+						t.Fatalf("%+v and %+v overlap", a, b)
+					}
+				}
+			}
 			var sum uint64
 			for _, r := range Cut(nil, ranges, total/3, total-total/3) {
 				sum += uint64(r.Blocks)
