@@ -199,7 +199,7 @@ func TestLateRefusal(t *testing.T) {
 	f, _, one, two, losses := twoGateways(t)
 	m := one.Open(testVolume, testHost)
 	must(t, m.Write(context.Background(), make([]byte, 512), 0))
-	h, _, err := m.present(context.Background())
+	h, _, _, err := m.present(context.Background())
 	must(t, err)
 	must(t, stay(two))
 	one.Release(m)

@@ -21,6 +21,9 @@ import (
 //	   ▲  └── last session ends ──► in doubt ── command: metaserver asked ──► this tenancy, or the next one
 //	   └────────────────────────────────────────────────────────────────────────┘
 //
+// No command is served under an epoch before its initiator has shown that it still wanted it when that epoch was there
+// (session.Proof): one that waited in a socket while this gateway hung, and was given up, does not take the path back.
+//
 // A tenancy that no session uses may be overtaken without anything here that notices. So the first command after that
 // has the metaserver asked before it is served.
 type medium struct {
@@ -47,8 +50,9 @@ type medium struct {
 		known *scsi.Reservations
 		// refreshes counts how often they were begun to be read anew.
 		refreshes uint64
-		// handle is the present tenancy, nil when there is none.
+		// handle is the present tenancy, nil when there is none, and proof what its commands have to show.
 		handle *volume.Handle
+		proof  proof
 		// lost: the tenancy is over and its sessions are not closed yet.
 		lost bool
 		// ended counts how often the last session ended, and sure is the count at which handle was known to be the
@@ -68,42 +72,59 @@ var (
 	_ scsi.Reserver = (*medium)(nil)
 )
 
-// tenancy returns the handle for a command of ctx, after it was confirmed if it is in doubt.
+// proof lets a command go on once its initiator has shown that it still wants it; see session.Proof.
+type proof interface {
+	Await(ctx context.Context) error
+}
+
+// tenancy returns the handle for a command of ctx, which has an epoch, after it was confirmed if it is in doubt, and after
+// the initiator has shown that it wants the command in this tenancy.
 func (m *medium) tenancy(ctx context.Context) (*volume.Handle, error) {
 	for {
-		h, doubt, err := m.present(ctx)
-		if err != nil || !doubt {
-			return h, err
-		}
-		if err := m.confirm(ctx); err != nil {
+		h, proof, doubt, err := m.present(ctx)
+		if err != nil {
 			return nil, err
 		}
+		if doubt {
+			if err := m.confirm(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := h.Attach(ctx); err != nil {
+			return nil, m.outcome(h, err, 0)
+		}
+		if err := proof.Await(ctx); err != nil { // not before: what is proven has to be later than the epoch
+			return nil, err
+		}
+		return h, nil
 	}
 }
 
-// present returns the handle of the present tenancy, which it begins if there is none, and whether it is in doubt. The
-// context is looked at after the handle was taken: a command of a session that was closed for a lost tenancy must not run
-// in the next one.
-func (m *medium) present(ctx context.Context) (h *volume.Handle, doubt bool, err error) {
+// present returns the handle of the present tenancy, which it begins if there is none, with its proof, and whether it is in
+// doubt. The context is looked at after the handle was taken: a command of a session that was closed for a lost tenancy must
+// not run in the next one.
+func (m *medium) present(ctx context.Context) (h *volume.Handle, p proof, doubt bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.mu.over != nil:
-		return nil, false, m.mu.over
+		return nil, nil, false, m.mu.over
 	case m.mu.lost:
-		return nil, false, scsi.ErrStaleEpoch
+		return nil, nil, false, scsi.ErrStaleEpoch
 	case ctx.Err() != nil:
-		return nil, false, context.Cause(ctx)
+		return nil, nil, false, context.Cause(ctx)
 	}
 	if m.mu.handle == nil {
 		m.openLocked()
 	}
-	return m.mu.handle, m.mu.sure != m.mu.ended, nil
+	return m.mu.handle, m.mu.proof, m.mu.sure != m.mu.ended, nil
 }
 
 // openLocked begins a tenancy.
 func (m *medium) openLocked() {
 	m.mu.handle = m.owner.client.Open(m.mu.placement, m.initiator, m.mu.access)
+	m.mu.proof = m.owner.newProof()
 	m.mu.sure, m.mu.issued = m.mu.ended, nil
 }
 

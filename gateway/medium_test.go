@@ -123,6 +123,12 @@ func (f *fakeStore) Close() {}
 
 const testVolume layout.VolumeID = 5
 
+// wanted is the proof of initiators that are there.
+type wanted struct{}
+
+// Await implements proof.
+func (wanted) Await(context.Context) error { return nil }
+
 // testMediums are the media of the first gateway before f.
 func testMediums(t *testing.T, f *fakeStore) *mediums { return mediumsOf(t, f, fakeNode{f, 1}) }
 
@@ -136,6 +142,7 @@ func mediumsOf(t *testing.T, f *fakeStore, node volume.Attacher) *mediums {
 		Addresses: map[layout.ChunkserverID]string{1: "x"},
 	})
 	ms := newMediums(r, node, 1<<20)
+	ms.newProof = func() proof { return wanted{} }
 	ms.update(testVolumes(0), func(layout.VolumeID, string) bool { return true })
 	return ms
 }

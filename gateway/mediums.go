@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/volume"
 )
@@ -36,6 +37,8 @@ type mediums struct {
 	confirmTimeout time.Duration
 	// lost has the sessions closed that an initiator uses a volume by, and calls closed when they are.
 	lost func(id layout.VolumeID, initiator string, closed func())
+	// newProof makes the proof of a tenancy.
+	newProof func() proof
 	// erasures runs what SANITIZE asks for.
 	erasures *erasures
 	// space is what the metaserver said last of the volumes; nil before.
@@ -65,6 +68,7 @@ type volumeState struct {
 func newMediums(doer volume.Doer, attacher volume.Attacher, inFlight int64) *mediums {
 	m := &mediums{attacher: attacher, unusedMax: unusedMax, confirmTimeout: confirmTimeout, erasures: newErasures()}
 	m.client = volume.New(doer, issuer{m}, inFlight)
+	m.newProof = func() proof { return new(session.Proof) }
 	m.mu.volumes = map[layout.VolumeID]volumeState{}
 	m.mu.erasures = map[layout.VolumeID]*erasure{}
 	m.mu.open = map[mediumKey]*medium{}

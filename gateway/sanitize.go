@@ -10,6 +10,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
+	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
 // How a volume is sanitized.
@@ -67,9 +68,13 @@ func (m *medium) ExitSanitize() {
 	}
 }
 
-// Sanitize implements scsi.Sanitizer. The work is done by this medium, so it ends with a failure when the initiator's path
-// moves to another gateway or its right to the volume is taken away.
-func (m *medium) Sanitize(o sanitize.Order, size int64) (<-chan struct{}, error) {
+// Sanitize implements scsi.Sanitizer. The work is done in the tenancy of its command, so it ends with a failure when the
+// initiator's path moves to another gateway or its right to the volume is taken away.
+func (m *medium) Sanitize(ctx context.Context, o sanitize.Order, size int64) (<-chan struct{}, error) {
+	h, err := m.tenancy(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e, s := m.erasure, m.owner.erasures
 	if s.ctx.Err() != nil || !e.one.TryLock() {
 		return nil, scsi.ErrSanitizing
@@ -83,7 +88,7 @@ func (m *medium) Sanitize(o sanitize.Order, size int64) (<-chan struct{}, error)
 	s.wg.Go(func() {
 		defer close(done)
 		defer m.owner.Release(m)
-		err := m.erase(s, o, size)
+		err := m.erase(s, h, o, size)
 		state := sanitize.Idle
 		if err != nil {
 			state = sanitize.Failed
@@ -96,9 +101,9 @@ func (m *medium) Sanitize(o sanitize.Order, size int64) (<-chan struct{}, error)
 }
 
 // erase does what o asks for on the first size bytes, and tells how far it is.
-func (m *medium) erase(s *erasures, o sanitize.Order, size int64) error {
+func (m *medium) erase(s *erasures, h *volume.Handle, o sanitize.Order, size int64) error {
 	if o.Passes == 0 {
-		return m.unmapAll(s.ctx, o, size)
+		return m.unmapAll(s.ctx, h, o, size)
 	}
 	buf := make([]byte, min(size, overwritePiece))
 	total := uint64(o.Passes) * uint64(size)
@@ -107,8 +112,8 @@ func (m *medium) erase(s *erasures, o sanitize.Order, size int64) error {
 		o.Fill(buf, pass)
 		for off := int64(0); off < size; {
 			n := min(size-off, int64(len(buf)))
-			if err := m.Write(s.ctx, buf[:n], off); err != nil {
-				return err
+			if err := h.WriteAt(s.ctx, buf[:n], off); err != nil {
+				return m.outcome(h, err, off)
 			}
 			off, done = off+n, done+uint64(n)
 			m.progress(o, done, total)
@@ -122,12 +127,12 @@ func (m *medium) erase(s *erasures, o sanitize.Order, size int64) error {
 }
 
 // unmapAll unmaps the first size bytes. What is not a whole block at the end is written with zeroes.
-func (m *medium) unmapAll(ctx context.Context, o sanitize.Order, size int64) error {
+func (m *medium) unmapAll(ctx context.Context, h *volume.Handle, o sanitize.Order, size int64) error {
 	whole := size &^ (scsi.ProvisioningBlock - 1)
 	for off := int64(0); off < whole; {
 		n := min(whole-off, erasePiece)
-		if err := m.Unmap(ctx, off, n); err != nil {
-			return err
+		if err := h.Discard(ctx, off, n); err != nil {
+			return m.outcome(h, err, off)
 		}
 		off += n
 		m.progress(o, uint64(off), uint64(size))
@@ -135,7 +140,7 @@ func (m *medium) unmapAll(ctx context.Context, o sanitize.Order, size int64) err
 	if whole == size {
 		return nil
 	}
-	return m.Write(ctx, make([]byte, size-whole), whole)
+	return m.outcome(h, h.WriteAt(ctx, make([]byte, size-whole), whole), whole)
 }
 
 func (m *medium) progress(o sanitize.Order, done, total uint64) {

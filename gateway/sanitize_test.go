@@ -31,7 +31,7 @@ func TestSanitizeGoesOverAllOfIt(t *testing.T) {
 	ms.erasures.rate = 1 << 40
 	m, other := ms.Open(testVolume, "iqn.a"), ms.Open(testVolume, "iqn.b")
 	const size = 1<<20 - 512
-	done, err := m.Sanitize(sanitize.Order{Passes: 3, Block: make([]byte, 512)}, size)
+	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 3, Block: make([]byte, 512)}, size)
 	must(t, err)
 	awaitDone(t, done)
 	var bytes uint64
@@ -44,7 +44,7 @@ func TestSanitizeGoesOverAllOfIt(t *testing.T) {
 		t.Fatalf("%d bytes, %+v", bytes, other.Sanitizing())
 	}
 	f.requests = nil
-	done, err = other.Sanitize(sanitize.Order{}, size)
+	done, err = other.Sanitize(t.Context(), sanitize.Order{}, size)
 	must(t, err)
 	awaitDone(t, done)
 	if r := f.requests; len(r) != 2 || r[0].Op != chunkclient.Discard || r[0].Length != 1<<20-4096 ||
@@ -59,7 +59,7 @@ func TestSanitizeOutlivesItsSession(t *testing.T) {
 	ms := testMediums(t, f)
 	ms.erasures.rate = 1 // never gets on after the first piece
 	m, other := ms.Open(testVolume, "iqn.a"), ms.Open(testVolume, "iqn.b")
-	done, err := m.Sanitize(sanitize.Order{Passes: 2, Block: make([]byte, 512)}, 1<<20)
+	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 2, Block: make([]byte, 512)}, 1<<20)
 	must(t, err)
 	ms.Release(m)
 	for range 1000 {
@@ -71,7 +71,7 @@ func TestSanitizeOutlivesItsSession(t *testing.T) {
 	if s := other.Sanitizing(); s.State != sanitize.Running || s.Progress != 32768 {
 		t.Fatalf("%+v", s)
 	}
-	if _, err := other.Sanitize(sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
+	if _, err := other.Sanitize(t.Context(), sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
 		t.Fatal(err)
 	}
 	other.ExitSanitize() // is for failures
@@ -95,7 +95,7 @@ func TestSanitizeFails(t *testing.T) {
 	m := ms.Open(testVolume, "iqn.a")
 	must(t, m.Write(context.Background(), make([]byte, 512), 0))
 	f.answer = chunkclient.NoSpace
-	done, err := m.Sanitize(sanitize.Order{Passes: 1, Block: make([]byte, 512), Exit: true}, 1<<20)
+	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 1, Block: make([]byte, 512), Exit: true}, 1<<20)
 	must(t, err)
 	awaitDone(t, done)
 	ms.erasures.stop()
@@ -106,7 +106,7 @@ func TestSanitizeFails(t *testing.T) {
 	if s := m.Sanitizing(); s.State != sanitize.Idle {
 		t.Fatalf("%+v", s)
 	}
-	if _, err := m.Sanitize(sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
+	if _, err := m.Sanitize(t.Context(), sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
 		t.Fatal("a stopped gateway begins one")
 	}
 }

@@ -82,7 +82,7 @@ func (h *Handle) run(ctx context.Context, op chunkclient.Op, data []byte, off, l
 	if off%sectorSize != 0 || length%sectorSize != 0 {
 		return nil, fmt.Errorf("%w: %d bytes at %d are not whole sectors", ErrOutOfRange, length, off)
 	}
-	if err := h.own(ctx); err != nil {
+	if err := h.Attach(ctx); err != nil {
 		return nil, err
 	}
 	charge := min(int64(len(data)), h.client.most)

@@ -178,8 +178,9 @@ func (h *Handle) Attached() (layout.Fence, bool) {
 	return h.mu.fence, h.mu.attached
 }
 
-// own makes sure that the handle has an epoch.
-func (h *Handle) own(ctx context.Context) error {
+// Attach makes sure that the handle has an epoch, which it asks the Attacher for if it has none. Each command does so by
+// itself; it is for a caller that has something to do in between.
+func (h *Handle) Attach(ctx context.Context) error {
 	h.mu.Lock()
 	attached, dead := h.mu.attached, h.mu.dead
 	h.mu.Unlock()

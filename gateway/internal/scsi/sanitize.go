@@ -14,8 +14,8 @@ type Sanitizer interface {
 	Sanitizing() sanitize.Status
 
 	// Sanitize begins what o asks for on the size bytes of the volume; done is closed when that has ended. An
-	// ErrSanitizing says that it was begun before and still runs.
-	Sanitize(o sanitize.Order, size int64) (done <-chan struct{}, err error)
+	// ErrSanitizing says that it was begun before and still runs. ctx is the command's: it bounds what is to be done before.
+	Sanitize(ctx context.Context, o sanitize.Order, size int64) (done <-chan struct{}, err error)
 
 	// ExitSanitize has the volume used again after Sanitizing told of a failure.
 	ExitSanitize()
@@ -56,7 +56,7 @@ func (a *attachment) sanitize(ctx context.Context, c *Command, o sanitize.Order)
 		return
 	}
 	o.Exit = c.CDB[1]&0x20 != 0
-	done, err := a.sanitizer.Sanitize(o, int64(a.unit.Blocks()<<a.unit.Shift()))
+	done, err := a.sanitizer.Sanitize(ctx, o, int64(a.unit.Blocks()<<a.unit.Shift()))
 	if err != nil {
 		a.failBackend(ctx, c, err, true)
 		return

@@ -21,7 +21,7 @@ type erasable struct {
 
 func (e *erasable) Sanitizing() sanitize.Status { return e.status }
 func (e *erasable) ExitSanitize()               { e.exits++ }
-func (e *erasable) Sanitize(o sanitize.Order, size int64) (<-chan struct{}, error) {
+func (e *erasable) Sanitize(_ context.Context, o sanitize.Order, size int64) (<-chan struct{}, error) {
 	if e.status.State == sanitize.Running {
 		return nil, ErrSanitizing
 	}
