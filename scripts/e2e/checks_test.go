@@ -19,10 +19,16 @@ import (
 // or E2E_PORTAL against another target, where what fails is only told. CHECKS selects by regular expression (suite/title).
 func TestChecks(t *testing.T) {
 	only := regexp.MustCompile(os.Getenv("CHECKS"))
-	u := newUnit(t, "64MiB")
+	var u unit
+	if foreign() {
+		u = newUnit(t, "64MiB")
+	} else { // with a second gateway, which targets move to
+		u = createUnit(t, startCluster(t, cluster.Options{Gateways: 2}), "64MiB")
+	}
 	g := &peer.Target{Portal: u.portal, Name: u.target, LUN: u.lun, Initiator: "iqn.2026-11.dev.ashlar.test:checks"}
 	if u.cl != nil {
 		g.CHAP = chapUnit(t, u)
+		g.Moved = movedTargets(t, u)
 	}
 	count := map[verdict]int{}
 	for _, c := range checks.All() {
@@ -80,6 +86,27 @@ func chapUnit(t *testing.T, u unit) *peer.CHAP {
 	admin(t, u.cl, "target", "allow", c.Name, "--initiator", "*",
 		"--chap-user", c.User, "--chap-secret-file", in, "--mutual-user", c.TargetUser, "--mutual-secret-file", out)
 	return c
+}
+
+// movedTargets makes targets that the first gateway sends its initiators to the second one for.
+func movedTargets(t *testing.T, u unit) []peer.Moved {
+	t.Helper()
+	volume := u.volume + "-moved"
+	admin(t, u.cl, "volume", "create", volume, "--size", "64MiB")
+	var out []peer.Moved
+	for _, permanent := range []bool{false, true} {
+		m := peer.Moved{Name: fmt.Sprintf("%s.moved%d", u.target, len(out)+1), Permanent: permanent, Address: u.cl.Portals[1]}
+		admin(t, u.cl, "target", "create", m.Name)
+		admin(t, u.cl, "target", "map", m.Name, "--lun", fmt.Sprint(u.lun), "--volume", volume)
+		admin(t, u.cl, "target", "allow", m.Name, "--initiator", "*")
+		args := []string{"target", "redirect", m.Name, "--to", m.Address}
+		if permanent {
+			args = append(args, "--permanent")
+		}
+		admin(t, u.cl, args...)
+		out = append(out, m)
+	}
+	return out
 }
 
 // run is what a check says its result to when a failure is not one of the test.

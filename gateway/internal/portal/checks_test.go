@@ -21,6 +21,8 @@ const (
 	chapTarget    = "iqn.2026-11.dev.ashlar:chap"
 	foreignTarget = "iqn.2026-11.dev.ashlar:foreign"
 	foreignVolume = 8
+	movedTarget   = "iqn.2026-11.dev.ashlar:moved"
+	goneTarget    = "iqn.2026-11.dev.ashlar:gone"
 	chapUser      = "user"
 	chapSecret    = "initiator-secret"
 	chapMutual    = "target-secret-16"
@@ -46,6 +48,26 @@ func checked(addr string) target.Config {
 	return c
 }
 
+// elsewhere starts another portal, and returns its address and the targets that are served there.
+func elsewhere(t testing.TB) (addr string, moved []target.Target) {
+	t.Helper()
+	cfg := Default()
+	cfg.Addresses = []string{"127.0.0.1:0"}
+	m := &mediums{disks: map[uint64]*disk{testVolume: newDisk(testSize)}}
+	serverOf(t, cfg, m, func(at string) target.Config {
+		addr = at
+		c := exported(at, testSize, 512)
+		for _, name := range []string{movedTarget, goneTarget} {
+			to := c.Targets[0]
+			to.Name, to.Redirect = name, &login.Redirect{Permanent: name == goneTarget, Address: addr}
+			moved = append(moved, to)
+		}
+		c.Targets = moved
+		return c
+	})
+	return addr, moved
+}
+
 // checkedServer is a portal over memory for the checks, and what they are told of it.
 func checkedServer(t testing.TB) (*Portal, *peer.Target) {
 	t.Helper()
@@ -54,11 +76,17 @@ func checkedServer(t testing.TB) (*Portal, *peer.Target) {
 	cfg.MemoryMax = 256 << 20
 	cfg.LoginTimeout = 2 * time.Second
 	m := &mediums{disks: map[uint64]*disk{testVolume: newDisk(testSize), foreignVolume: newDisk(testSize)}}
-	p, _ := serverOf(t, cfg, m, checked)
+	other, moved := elsewhere(t)
+	p, _ := serverOf(t, cfg, m, func(addr string) target.Config {
+		c := checked(addr)
+		c.Targets = append(c.Targets, moved...)
+		return c
+	})
 	foreign := checked("x:1").Volumes[foreignVolume].Identity.NAA
 	return p, &peer.Target{
 		Portal: p.Addrs()[0].String(), Name: testTarget, Initiator: testInitiator,
 		Foreign: foreign[:], LoginTimeout: cfg.LoginTimeout,
+		Moved: []peer.Moved{{Name: movedTarget, Address: other}, {Name: goneTarget, Permanent: true, Address: other}},
 		CHAP: &peer.CHAP{
 			Name: chapTarget, Initiator: testInitiator, User: chapUser, Secret: chapSecret, TargetUser: "target", Mutual: chapMutual,
 			Algorithms: []int{wire.CHAPMD5, wire.CHAPSHA1, wire.CHAPSHA256, wire.CHAPSHA3},

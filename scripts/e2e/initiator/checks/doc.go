@@ -3,6 +3,7 @@
 // 7143, 5048 and 7144.
 //
 //	login.go      login phase: stages, T bit, TSIH, StatSN, negotiation of each key
+//	redirect.go   login phase: a target that has moved
 //	feature.go    full feature phase: CmdSN and its window, NOP, logout, discovery, text
 //	data.go       full feature phase: data in both directions
 //	tasks.go      full feature phase: task management, several connections

@@ -32,6 +32,8 @@ func Login() []peer.Check {
 		peer.Check{Title: "reserved ISID format", Run: loginReservedISID},
 		peer.Check{Title: "session reinstatement", Run: loginReinstatement},
 		peer.Check{Title: "two sessions of one initiator", Run: loginTwoSessions},
+		peer.Check{Title: "target moved temporarily", Run: loginMoved(false)},
+		peer.Check{Title: "target moved permanently", Run: loginMoved(true)},
 	), peer.Suite("negotiation",
 		peer.Check{Title: "negotiate once", Run: negotiateOnce},
 		peer.Check{Title: "list", Run: negotiateList},

@@ -32,6 +32,8 @@ type Target struct {
 
 	// CHAP, if not nil, is a target that asks for CHAP.
 	CHAP *CHAP
+	// Moved are targets that the portal sends initiators elsewhere for; anybody may log in.
+	Moved []Moved
 	// Foreign, if not nil, is the designator of a logical unit that the initiator must not reach: 16 bytes, NAA.
 	Foreign []byte
 	// LoginTimeout is how long a login may take, 0 if it is too long to wait for.
@@ -47,6 +49,13 @@ type CHAP struct {
 	User, Secret       string
 	TargetUser, Mutual string // how the target proves itself; the secret is empty if it does not
 	Algorithms         []int  // that the target knows
+}
+
+// Moved is a target that is served by another portal.
+type Moved struct {
+	Name      string // the target's iSCSI name; it has the same LUN as the Target's
+	Permanent bool   // status 0102, else 0101
+	Address   string // host:port of that portal
 }
 
 // Check is one check.
