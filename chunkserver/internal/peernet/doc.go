@@ -9,9 +9,9 @@
 // image. All that waits for a stream goes into one message. Queues are bounded in messages and bytes; what does not fit,
 // and what waits when a stream breaks, is dropped and reported as unreachable: raft repeats it.
 //
-// Batches are parsed and encoded by hand (wire.go; the format is api/raft/v1's). The entries of a message that came in
-// share one piece of memory, which nothing else shares. The data of a large entry is sent where it lies, so grpc may read
-// it until the message is written: entries never change.
+// Batches are parsed and encoded by hand (wire.go; the format is api/raft/v1's). What a batch that came in becomes in
+// memory is bounded. The entries of a message share one piece of it, which nothing else shares. The data of a large entry
+// is sent where it lies, so grpc may read it until the message is written: entries never change.
 //
 // A stream says in its first message which cluster and chunkserver it comes from, and whom it believes to talk to. The
 // server ends a stream that is not for it, so that an address that was given to another chunkserver does no harm.
