@@ -133,11 +133,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.isns = newRegistrar(g.cfg.ISNS, reg.GetId(), reg.GetClusterId(), g.log)
 		group.Go(func() error { return g.isns.run(gctx) })
 	}
-	g.reserver.told = func(id layout.VolumeID, now *scsi.Reservations) {
-		if u := g.registry.Unit(uint64(id)); u != nil {
-			u.SetReservations(now)
-		}
-	}
+	g.reserver.unit = func(id layout.VolumeID) *scsi.LogicalUnit { return g.registry.Unit(uint64(id)) }
+	g.reserver.port = func() uint16 { return uint16(g.relativePort.Load()) }
 	group.Go(func() error { return g.reserver.run(gctx) })
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
@@ -190,6 +187,7 @@ func (g *Gateway) watch(ctx context.Context, meta *metaclient.Client, router *ch
 			return nil
 		}
 		router.SetDirectory(e.directory)
+		g.reserver.judgeAll(ctx, e.targets.Reservations)
 		g.registry.SetReservations(e.targets.Reservations)
 		g.mediums.update(e.volumes, e.allows)
 		if err := g.registry.Apply(e.targets); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -22,14 +21,10 @@ import (
 const (
 	// refreshTimeout bounds how long a command waits for reservations to be read anew before it is judged by what is known.
 	refreshTimeout = time.Second
-	// endAgain is the pause before the end of an SPC-2 reservation is tried again.
-	endAgain = time.Second
 	// endsMax bounds the ends of SPC-2 reservations that wait for the metaserver; one more is left to its reset.
 	endsMax = 4096
 	// requestLen is the length of the name of a request, in bytes.
 	requestLen = 16
-	// resetsMax bounds what waits for one volume when another reset comes.
-	resetsMax = 8
 )
 
 // reserver asks the active metaserver for changes of reservations.
@@ -37,108 +32,113 @@ type reserver struct {
 	node    metav1.NodeClient
 	gateway func() uint64
 	log     *zap.Logger
-	// told gives what was learned to the logical unit.
-	told func(layout.VolumeID, *scsi.Reservations)
+	// unit returns the logical unit of a volume, nil if there is none; port is the relative target port of this gateway.
+	unit func(layout.VolumeID) *scsi.LogicalUnit
+	port func() uint16
 	kick chan struct{}
 
 	mu struct {
 		sync.Mutex
-		// ends are the ends of SPC-2 reservations that the metaserver does not know of yet, oldest first, count of them.
-		ends  map[layout.VolumeID][]*metav1.ReserveRequest
-		count int
+		// ends are what the metaserver does not know of yet, oldest first, count of them; sending are the volumes whose ends
+		// are being sent.
+		ends    map[layout.VolumeID][]*end
+		count   int
+		sending map[layout.VolumeID]bool
 	}
+}
+
+// end is the end of an SPC-2 reservation, or a reset of a logical unit, that the metaserver is to be told. All attempts have
+// one name, so that it is carried out once.
+type end struct {
+	message *metav1.ReserveRequest
+	// begun: it may be on its way. off is closed when it is off the queue.
+	begun bool
+	off   chan struct{}
+	// answers are called when a reset may be answered; asked is when the first of them came.
+	answers []func()
+	asked   time.Time
 }
 
 func newReserver(node metav1.NodeClient, gateway func() uint64, log *zap.Logger) *reserver {
 	r := &reserver{node: node, gateway: gateway, log: log, kick: make(chan struct{}, 1)}
-	r.told = func(layout.VolumeID, *scsi.Reservations) {}
-	r.mu.ends = map[layout.VolumeID][]*metav1.ReserveRequest{}
+	r.unit = func(layout.VolumeID) *scsi.LogicalUnit { return nil }
+	r.port = func() uint16 { return 0 }
+	r.mu.ends, r.mu.sending = map[layout.VolumeID][]*end{}, map[layout.VolumeID]bool{}
 	return r
 }
 
-// run sends ends until ctx ends.
+// run sends the ends until ctx ends: those of a volume in their order, volumes beside each other.
 func (r *reserver) run(ctx context.Context) error {
-	again := time.NewTicker(endAgain)
-	defer again.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for {
+		r.mu.Lock()
+		for id := range r.mu.ends {
+			if !r.mu.sending[id] {
+				r.mu.sending[id] = true
+				wg.Go(func() { r.sendEnds(ctx, id, &wg) })
+			}
+		}
+		r.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-r.kick:
-		case <-again.C:
-		}
-		r.mu.Lock()
-		var waiting []layout.VolumeID
-		for id := range r.mu.ends {
-			waiting = append(waiting, id)
-		}
-		r.mu.Unlock()
-		for _, id := range waiting {
-			attempt, cancel := context.WithTimeout(ctx, attachAttempt)
-			if err := r.flush(attempt, id); err != nil && ctx.Err() == nil {
-				r.log.Debug("end of a reservation", zap.Uint64("volume", uint64(id)), zap.Error(err))
-			}
-			cancel()
 		}
 	}
 }
 
-// end has the end of an SPC-2 reservation, or a reset, sent soon. It does not block. All attempts have the name that it gets
-// here, so that it is carried out once.
-func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
-	m := r.message(id, q)
-	r.mu.Lock()
-	full := r.mu.count >= endsMax
-	if q.Action == reservation.UnitReset && len(r.mu.ends[id]) >= resetsMax {
-		r.mu.Unlock() // those that wait were not told yet, and tell the same
-		return
-	}
-	if !full {
-		r.mu.ends[id] = append(r.mu.ends[id], m)
-		r.mu.count++
-	}
-	r.mu.Unlock()
-	if full {
-		r.log.Warn("too many ends of reservations wait for the metaserver", zap.Uint64("volume", uint64(id)))
-		return
-	}
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-}
-
-// flush sends the ends that wait for a volume. One that two callers send changes nothing the second time, and one that the
-// metaserver will never take is dropped: it would keep all that comes after it waiting for ever.
-func (r *reserver) flush(ctx context.Context, id layout.VolumeID) error {
+// sendEnds sends the ends of a volume until there are none, or ctx ends. What comes after they were sent is done in wg.
+func (r *reserver) sendEnds(ctx context.Context, id layout.VolumeID, wg *sync.WaitGroup) {
 	for {
 		r.mu.Lock()
-		var m *metav1.ReserveRequest
-		if list := r.mu.ends[id]; len(list) > 0 {
-			m = list[0]
+		list := r.mu.ends[id]
+		if len(list) == 0 || ctx.Err() != nil {
+			delete(r.mu.sending, id)
+			r.mu.Unlock()
+			return
 		}
+		e := list[0]
+		e.begun = true
 		r.mu.Unlock()
-		if m == nil {
-			return nil
+		if e.answers != nil {
+			r.sendReset(ctx, e, wg)
+		} else {
+			r.persist(ctx, e.message)
 		}
+		if ctx.Err() == nil {
+			r.remove(id, e)
+		}
+	}
+}
+
+// remove takes e, which is the first, off the queue.
+func (r *reserver) remove(id layout.VolumeID, e *end) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.ends[id] = r.mu.ends[id][1:]
+	r.mu.count--
+	if len(r.mu.ends[id]) == 0 {
+		delete(r.mu.ends, id)
+	}
+	close(e.off)
+}
+
+// persist sends an end until it is taken or refused, or ctx ends. One that the metaserver will never take is given up: it would
+// keep all that comes after it waiting for ever.
+func (r *reserver) persist(ctx context.Context, m *metav1.ReserveRequest) {
+	for ctx.Err() == nil {
 		_, _, err := r.send(ctx, m)
 		switch {
 		case err == nil || errors.Is(err, scsi.ErrAccessRevoked):
+			return
 		case refusedForGood(err):
-			r.log.Warn("the end of a reservation is refused and given up", zap.Uint64("volume", uint64(id)),
+			r.log.Warn("the end of a reservation is refused and given up", zap.Uint64("volume", m.GetVolume()),
 				zap.String("initiator", m.GetNexus().GetInitiator()), zap.Uint32("action", m.GetAction()), zap.Error(err))
-		default:
-			return err
+			return
 		}
-		r.mu.Lock()
-		if i := slices.Index(r.mu.ends[id], m); i >= 0 {
-			r.mu.ends[id] = slices.Delete(r.mu.ends[id], i, i+1)
-			r.mu.count--
-		}
-		if len(r.mu.ends[id]) == 0 {
-			delete(r.mu.ends, id)
-		}
-		r.mu.Unlock()
+		r.log.Debug("end of a reservation", zap.Uint64("volume", m.GetVolume()), zap.Error(err))
+		_ = sleep(ctx, registerPause)
 	}
 }
 
@@ -149,6 +149,45 @@ func refusedForGood(err error) bool {
 		return true
 	}
 	return false
+}
+
+// end has the end of an SPC-2 reservation sent soon. It does not block.
+func (r *reserver) end(id layout.VolumeID, q *reservation.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queueLocked(id, &end{message: r.message(id, q)})
+}
+
+// queueLocked has e sent after what is there; false: there is too much.
+func (r *reserver) queueLocked(id layout.VolumeID, e *end) bool {
+	if r.mu.count >= endsMax {
+		r.log.Warn("too many ends of reservations wait for the metaserver", zap.Uint64("volume", uint64(id)))
+		return false
+	}
+	e.off = make(chan struct{})
+	r.mu.ends[id] = append(r.mu.ends[id], e)
+	r.mu.count++
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// flush waits until the ends that wait for a volume were sent.
+func (r *reserver) flush(ctx context.Context, id layout.VolumeID) error {
+	r.mu.Lock()
+	list := r.mu.ends[id]
+	r.mu.Unlock()
+	if len(list) == 0 {
+		return nil
+	}
+	select {
+	case <-list[len(list)-1].off:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // change asks for a change, after the ends that wait, and returns the reservations that it led to.
@@ -181,7 +220,7 @@ func (r *reserver) send(ctx context.Context, m *metav1.ReserveRequest) (reservat
 	if err != nil {
 		return 0, nil, err
 	}
-	r.told(layout.VolumeID(m.GetVolume()), now)
+	r.learn(ctx, layout.VolumeID(m.GetVolume()), now)
 	return reservation.Status(reply.GetStatus()), now, nil
 }
 
@@ -202,8 +241,16 @@ func (r *reserver) read(ctx context.Context, id layout.VolumeID, initiator strin
 	if err != nil {
 		return nil, err
 	}
-	r.told(id, now)
+	r.learn(ctx, id, now)
 	return now, nil
+}
+
+// learn gives what was learned to the logical unit.
+func (r *reserver) learn(ctx context.Context, id layout.VolumeID, now *scsi.Reservations) {
+	if u := r.unit(id); u != nil {
+		r.judge(ctx, id, u, now)
+		u.SetReservations(now)
+	}
 }
 
 // ask repeats a call that got no answer as long as ctx lives.
@@ -296,6 +343,11 @@ func (m *medium) Refresh(ctx context.Context, seen *scsi.Reservations) error {
 		<-ask.Done() // the command is judged by what is known, and may come back at once
 	}
 	return nil
+}
+
+// Reset implements scsi.Reserver.
+func (m *medium) Reset(q *reservation.Request, done func()) {
+	m.owner.reserver.reset(m.volume, q, done)
 }
 
 // EndLegacy implements scsi.Reserver.

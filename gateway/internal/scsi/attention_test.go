@@ -118,7 +118,7 @@ func TestAttentionIsToldOnce(t *testing.T) {
 		}
 		wg.Go(func() {
 			cancel()
-			r.nexus.ResetLogicalUnit(0)
+			r.nexus.ResetLogicalUnit(0, func() {})
 		})
 		wg.Wait()
 		if told.Load() != 0 {
@@ -143,8 +143,9 @@ func TestReset(t *testing.T) {
 	a, b := join("a"), join("b")
 	defer a.Close()
 	defer b.Close()
-	if !a.ResetLogicalUnit(0) {
-		t.Fatal("LUN 0 is absent")
+	done := 0
+	if !a.ResetLogicalUnit(0, func() { done++ }) || done != 1 {
+		t.Fatal("LUN 0 is absent, or there is somebody else to tell")
 	}
 	if told["a 0"] != 0 || told["b 0"] != 1 {
 		t.Errorf("told %v", told)
@@ -153,7 +154,9 @@ func TestReset(t *testing.T) {
 		wantSense(t, at(t, n, 0, cdbTestUnitReady), AttentionDeviceReset)
 		wantGood(t, at(t, n, 0, cdbTestUnitReady))
 	}
-	b.ResetTarget()
+	if b.ResetTarget(func() { done++ }); done != 2 {
+		t.Error("somebody else is told")
+	}
 	if told["a 0"] != 1 {
 		t.Errorf("told %v", told)
 	}

@@ -35,7 +35,7 @@ func TestConcurrent(t *testing.T) {
 				return
 			}
 			n := r.login(AttentionPowerOn)
-			n.ResetLogicalUnit(0)
+			n.ResetLogicalUnit(0, func() {})
 			n.Close()
 		}
 	})

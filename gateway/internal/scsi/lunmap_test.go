@@ -126,7 +126,7 @@ func TestAbsentLUN(t *testing.T) {
 	wantBytes(t, at(t, r.nexus, 0, cdbInquiry).DataIn, "3F"+rest)
 	wantBytes(t, at(t, r.nexus, 0, cdbReportLUNs).DataIn, "00000000 00000000")
 	wantSense(t, at(t, r.nexus, 0, cdbTestUnitReady), LogicalUnitNotSupported)
-	if r.nexus.Present(0) || r.nexus.ResetLogicalUnit(0) {
+	if r.nexus.Present(0) || r.nexus.ResetLogicalUnit(0, func() {}) {
 		t.Error("LUN 0 is still there")
 	}
 }

@@ -192,7 +192,7 @@ func TestModeSelectChanges(t *testing.T) {
 	r.good("2A 00 00000000 00 0001 00", fill(512, 1)...)
 
 	r.good(selectCDB, fromHex(t, "00 00 00 00 0A 0A 24 10 08 00 00 00 FFFF 0000")...)
-	r.nexus.ResetLogicalUnit(0)
+	r.nexus.ResetLogicalUnit(0, func() {})
 	r.sense(AttentionDeviceReset, cdbTestUnitReady)
 	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 10 00 0A 0A 20 10 00 00 00 00 FFFF 0000")
 }

@@ -99,7 +99,7 @@ func (n *Nexus) Close() {
 	delete(n.luns.mu.nexuses, n)
 	for _, a := range n.view.Load().sorted {
 		a.unit.Detach(&a.listener.Listener)
-		a.endLegacy(reservation.NexusLost)
+		a.endLegacy()
 	}
 	n.view.Store(&view{})
 }
@@ -124,24 +124,36 @@ func (n *Nexus) Unit(lun LUN) (unit *LogicalUnit, backend Backend, ok bool) {
 }
 
 // ResetLogicalUnit does what a LOGICAL UNIT RESET means for the device server: all nexuses find the unit attention
-// 29/03 and the others are told through Aborted. The caller ends its own commands first. It returns false when lun is
-// absent.
-func (n *Nexus) ResetLogicalUnit(lun LUN) bool {
+// 29/03 and the others are told through Aborted. The caller ends its own commands first. Nexuses of other processes are
+// told too, and when they were, done is called: once, on any goroutine, perhaps before the return. It returns false, and done
+// is not called, when lun is absent.
+func (n *Nexus) ResetLogicalUnit(lun LUN, done func()) bool {
 	a := n.lookup(lun)
 	if a == nil {
 		return false
 	}
-	a.unit.Reset(&n.peer, AttentionDeviceReset)
-	a.endLegacy(reservation.UnitReset)
+	n.reset([]*attachment{a}, AttentionDeviceReset, done)
 	return true
 }
 
 // ResetTarget does the same for every logical unit that the nexus sees, with the unit attention 29/02.
-func (n *Nexus) ResetTarget() {
-	for _, a := range n.view.Load().sorted {
-		a.unit.Reset(&n.peer, AttentionTargetReset)
-		a.endLegacy(reservation.UnitReset)
+func (n *Nexus) ResetTarget(done func()) {
+	n.reset(n.view.Load().sorted, AttentionTargetReset, done)
+}
+
+func (n *Nexus) reset(all []*attachment, code SenseCode, done func()) {
+	var left atomic.Int32
+	left.Store(int32(len(all)) + 1)
+	one := func() {
+		if left.Add(-1) == 0 {
+			done()
+		}
 	}
+	for _, a := range all {
+		a.unit.Reset(&n.peer, code)
+		a.tellReset(one)
+	}
+	one()
 }
 
 func (n *Nexus) lookup(lun LUN) *attachment {
@@ -161,7 +173,7 @@ func (n *Nexus) remap(mappings []Mapping) {
 		if now := next.byLUN[number]; now == nil || now.listener != was.listener {
 			changed = true
 			was.unit.Detach(&was.listener.Listener)
-			was.endLegacy(reservation.NexusLost)
+			was.endLegacy()
 		}
 	}
 	n.view.Store(next)
@@ -216,7 +228,7 @@ func (n *Nexus) build(mappings []Mapping, old *view) *view {
 }
 
 // Execute runs c to its end in the calling goroutine and fills in its outcome. It returns nil when c has a Status,
-// and ctx's error when ctx ended before the command did: then the command is aborted and no status may be sent. An
+// ctx's error when ctx ended before the command did, and ErrReset: then the command is aborted and no status may be sent. An
 // aborted command reports nothing, so the unit attention that it would have reported waits for the next one.
 func (n *Nexus) Execute(ctx context.Context, c *Command) error {
 	c.buffer = nil

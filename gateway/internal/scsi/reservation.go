@@ -23,14 +23,22 @@ type Reserver interface {
 	// can not be read. The error is ErrAccessRevoked, or nil.
 	Refresh(ctx context.Context, seen *Reservations) error
 
-	// EndLegacy has an SPC-2 reservation ended (NexusLost, UnitReset), and other processes told of a reset. It does not
-	// block; until it is done, Reserve and Reservations for the same logical unit wait in the same process.
+	// EndLegacy has the SPC-2 reservation of a nexus ended (NexusLost). It does not block; until it is done, Reserve and
+	// Reservations for the same logical unit wait in the same process.
 	EndLegacy(r *reservation.Request)
+
+	// Reset has other processes told that the logical unit was reset (UnitReset), and done called when they have acted on it,
+	// or after a bounded time: once, on any goroutine, perhaps before the return. It does not block; Reserve and Reservations
+	// wait as for EndLegacy.
+	Reset(r *reservation.Request, done func())
 }
 
 // ErrAccessChanged is the error of a Backend for an operation that was judged by reservations which may have changed. It
 // changed and read nothing; the command is judged again and begins anew.
 var ErrAccessChanged = errors.New("scsi: reservations may have changed")
+
+// ErrReset is the outcome of a command that another process's reset of the logical unit aborted: it gets no status.
+var ErrReset = errors.New("scsi: the logical unit was reset through another process")
 
 // permits judges a command by what is known of the reservations; seen is that, nil before SetReservations.
 func (a *attachment) permits(op *operation, c *Command) (seen *Reservations, ok bool) {
@@ -86,5 +94,34 @@ func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 			a.failBackend(ctx, c, err, false)
 			return
 		}
+		if a.overtaken(c, seen) {
+			return
+		}
 	}
+}
+
+// overtaken ends a command that is not to begin anew, because another process has reset the logical unit since it was judged by
+// what was seen. It came before the reset was known here, so either it is aborted, or it reports the reset: that is so where the
+// reset was answered before it was known here, and the command may have been sent after the answer.
+func (a *attachment) overtaken(c *Command, seen *Reservations) bool {
+	now := a.unit.Reservations()
+	if seen == nil || now == seen {
+		return false
+	}
+	reset, abort := false, false
+	now.State.Told(a.nexus.config.Reservation, seen.State.Version, func(t reservation.Attention, over bool) {
+		reset = reset || t == reservation.UnitWasReset
+		abort = abort || t == reservation.UnitWasReset && over
+	})
+	switch {
+	case abort:
+		c.aborted = ErrReset
+	case reset:
+		code, ok := a.Attentions.Take()
+		if !ok {
+			code = AttentionDeviceReset
+		}
+		a.fail(c, senseData{Code: code})
+	}
+	return reset
 }

@@ -1,8 +1,10 @@
 package scsi
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -55,6 +57,11 @@ func (r *reservable) Refresh(ctx context.Context, _ *Reservations) error {
 }
 
 func (r *reservable) EndLegacy(q *reservation.Request) { _, _ = r.Reserve(context.Background(), q) }
+
+func (r *reservable) Reset(q *reservation.Request, done func()) {
+	r.EndLegacy(q)
+	done()
+}
 
 // Write refuses what is bound to an older access generation, as the store does.
 func (r *reservable) Write(ctx context.Context, p []byte, off int64) error {
@@ -244,7 +251,7 @@ func TestReserveAndRelease(t *testing.T) {
 	h.want(h.out('a', 0, 0, 0, 1), refused)
 	h.want(h.as('a', release10), good)
 	h.want(h.as('b', reserve10), good)
-	h.nexuses['a'].ResetLogicalUnit(FlatLUN(0))
+	h.nexuses['a'].ResetLogicalUnit(FlatLUN(0), func() {})
 	h.want(h.as('c', tur), "06/29/03")
 	h.want(h.as('c', reserve6), good)
 	h.nexuses['c'].ResetNexus()
@@ -303,8 +310,8 @@ func TestJudgedAgain(t *testing.T) {
 	}
 }
 
-// TestResetElsewhere: a reset through another target port is told in the place of all else. It ends no command here: it comes
-// later than its answer, and would end what was sent after that.
+// TestResetElsewhere: a reset through another target port is told in the place of all else. It ends the commands here if it is
+// known in time, before its answer.
 func TestResetElsewhere(t *testing.T) {
 	h := newHosts(t)
 	h.want(h.out('a', 0, 0, 0, 1), good)
@@ -319,10 +326,56 @@ func TestResetElsewhere(t *testing.T) {
 		h.want(h.as(who, "00 00000000 00"), "06/29/03")
 		h.want(h.as(who, "00 00000000 00"), good)
 	}
-	h.nexuses['a'].ResetLogicalUnit(FlatLUN(0)) // told to the others here without a detour
+	h.nexuses['a'].ResetLogicalUnit(FlatLUN(0), func() {}) // told to the others here without a detour
 	slices.Sort(h.aborted)
 	if string(h.aborted) != "bc" {
 		t.Errorf("aborted: %s", h.aborted)
+	}
+	h.aborted = nil
+	before := h.shared.state
+	in := before.Apply(elsewhere).State
+	in.AbortResets(before.Version, 1)
+	h.shared.unit.SetReservations(&Reservations{Access: h.shared.access + 1, State: in})
+	slices.Sort(h.aborted)
+	if string(h.aborted) != "abc" {
+		t.Errorf("aborted by a reset that is known in time: %s", h.aborted)
+	}
+}
+
+// TestOvertakenByReset: a command that the store refuses because the logical unit was reset through another target port is not
+// done. It is aborted if it was surely sent before the reset was answered, else it reports the reset.
+func TestOvertakenByReset(t *testing.T) {
+	const write = "2A 00 00000000 00 0001 00"
+	for _, abort := range []bool{false, true} {
+		h := newHosts(t)
+		block := bytes.Repeat([]byte{1}, 512)
+		h.want(h.as('a', write, block...), good)
+		before := h.shared.state
+		h.shared.state = before.Apply(&reservation.Request{
+			Nexus: reservation.Nexus{Initiator: "iqn.d", Port: 2}, Action: reservation.UnitReset,
+		}).State
+		h.shared.access++
+		if abort {
+			h.shared.state.AbortResets(before.Version, 1)
+		}
+		block[0] = 2
+		c := &Command{LUN: FlatLUN(0), CDB: fromHex(t, write), DataOut: block}
+		err := h.nexuses['a'].Execute(t.Context(), c)
+		switch {
+		case abort && !errors.Is(err, ErrReset):
+			t.Errorf("not aborted: %v, %v", err, c.SenseCode())
+		case !abort && (err != nil || c.SenseCode() != AttentionDeviceReset):
+			t.Errorf("did not report the reset: %v, %v", err, c.SenseCode())
+		}
+		read := make([]byte, 1)
+		if err := h.nexuses['a'].lookup(FlatLUN(0)).backend.Read(t.Context(), read, 0); err != nil || read[0] != 1 {
+			t.Errorf("the write was done: %d, %v", read[0], err)
+		}
+		if abort {
+			h.want(h.as('a', "00 00000000 00"), "06/29/03")
+		}
+		h.want(h.as('a', write, block...), good)
+		h.want(h.as('b', "00 00000000 00"), "06/29/03")
 	}
 }
 

@@ -25,24 +25,36 @@ func (a *attachment) legacy(ctx context.Context, c *Command, action reservation.
 	}
 	a.reserve(ctx, c, reserver, &reservation.Request{Nexus: a.nexus.config.Reservation, Action: action})
 	if ctx.Err() != nil && action == reservation.LegacyReserve {
-		a.endLegacy(reservation.NexusLost) // the nexus may have been lost before it was known what it held
+		a.endLegacy() // the nexus may have been lost before it was known what it held
 	}
 }
 
-// endLegacy has an SPC-2 reservation ended: that of this nexus (NexusLost), or any (UnitReset). Such a reservation does not
-// outlive its nexus, nor a reset. A reset is told anyway, for other processes have nexuses of their own.
-func (a *attachment) endLegacy(action reservation.Action) {
+// endLegacy has the SPC-2 reservation of this nexus ended: it does not outlive it.
+func (a *attachment) endLegacy() {
+	r, ok := a.backend.(Reserver)
 	now := a.unit.Reservations()
-	if now == nil {
+	if !ok || now == nil {
 		return
 	}
-	q := &reservation.Request{Nexus: a.nexus.config.Reservation, Action: action}
-	if l := now.State.Legacy; l != nil && (action == reservation.UnitReset || l.Nexus == q.Nexus) {
+	q := &reservation.Request{Nexus: a.nexus.config.Reservation, Action: reservation.NexusLost}
+	if l := now.State.Legacy; l != nil && l.Nexus == q.Nexus {
 		q.Since = l.Since
-	} else if action == reservation.NexusLost {
-		return
-	}
-	if r, ok := a.backend.(Reserver); ok {
 		r.EndLegacy(q)
 	}
+}
+
+// tellReset has a reset of the logical unit told to other processes, which have nexuses of their own, and done called when that
+// was done. Any SPC-2 reservation ends by it.
+func (a *attachment) tellReset(done func()) {
+	r, ok := a.backend.(Reserver)
+	now := a.unit.Reservations()
+	if !ok || now == nil {
+		done()
+		return
+	}
+	q := &reservation.Request{Nexus: a.nexus.config.Reservation, Action: reservation.UnitReset}
+	if l := now.State.Legacy; l != nil {
+		q.Since = l.Since
+	}
+	r.Reset(q, done)
 }

@@ -1,7 +1,5 @@
 package scsi
 
-import "github.com/ashlar-storage/ashlar/storage/reservation"
-
 // What task management functions ask of the device server, SAM-5 section 7. Commands are the transport's.
 
 // PendingAttention returns the unit attention that the next command to lun would report, and how many wait. It returns
@@ -28,6 +26,6 @@ func (n *Nexus) Untold(c *Command) {
 func (n *Nexus) ResetNexus() {
 	for _, a := range n.view.Load().sorted {
 		a.Attentions.Reset(AttentionNexusLoss)
-		a.endLegacy(reservation.NexusLost)
+		a.endLegacy()
 	}
 }

@@ -326,7 +326,7 @@ func TestExtendedCopyReset(t *testing.T) {
 	c, end := r.start(t.Context(), r.list(3, blocksSegment(0, 1, 8, 0, 0)))
 	<-begun
 	other := r.login(NoSense)
-	other.ResetLogicalUnit(FlatLUN(1))
+	other.ResetLogicalUnit(FlatLUN(1), func() {})
 	if n := r.otherMem.fences.Load(); n != 1 {
 		t.Errorf("%d fences when the reset is done", n)
 	}
@@ -628,7 +628,8 @@ func (b *barred) Refresh(context.Context, *Reservations) error {
 	b.refreshed++
 	return nil
 }
-func (*barred) EndLegacy(*reservation.Request) {}
+func (*barred) EndLegacy(*reservation.Request)     {}
+func (*barred) Reset(*reservation.Request, func()) {}
 func (b *barred) Write(ctx context.Context, p []byte, off int64) error {
 	if reservation.AccessOf(ctx) != 7 {
 		return errors.New("not bound to the state of this logical unit")

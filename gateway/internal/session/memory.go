@@ -36,8 +36,11 @@ func (s *Session) await(t *Task, need int) {
 	s.pump()
 }
 
-// Memory tells that the memory is there for which the session waited.
-func (s *Session) Memory() { s.pump() }
+// Memory tells that something is there for which the session waited: memory, or the end of a reset.
+func (s *Session) Memory() {
+	s.pump()
+	s.answerResets()
+}
 
 // pump gives memory to the tasks that wait, as far as there is some.
 func (s *Session) pump() {

@@ -71,7 +71,7 @@ type Config struct {
 	// asks for after that, and returns what Conn.Prove returned. Nil: no command of the session comes to a Proof.
 	Prove func(*Conn, Mark) <-chan struct{}
 
-	// Wake is called when memory that the session waits for is there; Memory is to be called then. It is called on any
+	// Wake is called when something that the session waits for is there, see Memory, which is to be called then. It is called on any
 	// goroutine, must not block and must not call into the Session.
 	Wake func()
 }
@@ -99,14 +99,15 @@ type Session struct {
 	discovery bool
 	maxBurst  int // bytes
 
-	conns    []*Conn
-	order    order
-	deferred []held // task management functions that wait for commands before them
-	orphans  orphans
-	fences   []*fence // not done, oldest first
-	fenced   bool     // the next status gets one: it tells of a reset by another nexus
-	units    map[scsi.LUN]*unit
-	tasks    map[pdu.ITT]*Task
+	conns     []*Conn
+	order     order
+	deferred  []held // task management functions that wait for commands before them
+	orphans   orphans
+	resetting []*resetting // resets that wait for their answers
+	fences    []*fence     // not done, oldest first
+	fenced    bool         // the next status gets one: it tells of a reset by another nexus
+	units     map[scsi.LUN]*unit
+	tasks     map[pdu.ITT]*Task
 
 	free      *Task // recycled tasks
 	running   int   // tasks that are out with Start and not yet given to Complete

@@ -298,7 +298,7 @@ func (s *Session) Complete(t *Task) {
 
 // executed queues the status of t, or ends it without one.
 func (s *Session) executed(t *Task) {
-	if t.aborted {
+	if t.aborted || errors.Is(t.err, scsi.ErrReset) {
 		s.cfg.Nexus.Untold(&t.cmd)
 		s.leave(t)
 		s.retire(t)

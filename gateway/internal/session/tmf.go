@@ -36,34 +36,37 @@ func scopeOf(h *pdu.Header) scope {
 }
 
 // receiveTMF performs a task management function, RFC 7143 section 11.5. It does not wait for the medium: what runs there
-// is fenced, and the answer is queued at once. Nor does it wait for the data that the initiator was asked for: many stop
-// to send them when they have sent the request, and what still comes is thrown away (see orphans).
+// is fenced, and the answer is queued at once, but for that of a reset (see resetting). Nor does it wait for the data that the
+// initiator was asked for: many stop to send them when they have sent the request, and what still comes is thrown away (see
+// orphans).
 func (c *Conn) receiveTMF(h *pdu.Header) error {
 	p, err := pdu.ParseTMFRequest(h, nil, nil)
 	if err != nil {
 		return err
 	}
-	c.respondTMF(c.manage(&p), scopeOf(h) != scopeTask)
-	if p.Function == pdu.TMFTargetColdReset {
-		c.s.cfg.Env.ColdReset()
-		for _, o := range c.s.conns {
-			o.close()
-		}
+	w := &resetting{conn: c, function: p.Function, many: scopeOf(h) != scopeTask}
+	w.answer = c.manage(&p, w)
+	if w.begun && !w.done.Load() {
+		c.s.resetting = append(c.s.resetting, w)
+	} else {
+		w.respond()
 	}
 	return nil
 }
 
-// manage performs a function and returns the answer.
-func (c *Conn) manage(p *pdu.TMFRequest) pdu.TMFResponse {
+// manage performs a function and returns the answer, which w has to wait with if it says that it has begun.
+func (c *Conn) manage(p *pdu.TMFRequest, w *resetting) pdu.TMFResponse {
 	s := c.s
 	r := pdu.TMFResponse{ITT: p.ITT, Result: pdu.TMFComplete}
 	lun := scsi.LUN(binary.BigEndian.Uint64(p.LUN[:]))
 	switch f := p.Function; {
 	case f == pdu.TMFTaskReassign:
 		r.Result = pdu.TMFReassignNotSupported
+	case resets(f) && len(s.resetting) >= resettingMax:
+		r.Result = pdu.TMFRejected
 	case f == pdu.TMFTargetWarmReset, f == pdu.TMFTargetColdReset:
 		s.terminate(c, anyTask)
-		s.cfg.Nexus.ResetTarget()
+		s.cfg.Nexus.ResetTarget(w.begin())
 	case f == pdu.TMFITNexusReset && s.params.ISCSIProtocolLevel >= levelRFC7144:
 		s.terminate(c, anyTask)
 		s.cfg.Nexus.ResetNexus()
@@ -72,7 +75,7 @@ func (c *Conn) manage(p *pdu.TMFRequest) pdu.TMFResponse {
 	case !s.cfg.Nexus.Present(lun):
 		r.Result = pdu.TMFNoSuchLUN
 	default:
-		c.manageUnit(p, lun, &r)
+		c.manageUnit(p, lun, &r, w)
 	}
 	return r
 }
@@ -89,7 +92,7 @@ func (s *Session) supports(f pdu.TMFFunction) bool {
 }
 
 // manageUnit performs a function on lun, which is present.
-func (c *Conn) manageUnit(p *pdu.TMFRequest, lun scsi.LUN, r *pdu.TMFResponse) {
+func (c *Conn) manageUnit(p *pdu.TMFRequest, lun scsi.LUN, r *pdu.TMFResponse, w *resetting) {
 	s := c.s
 	switch p.Function {
 	case pdu.TMFAbortTask:
@@ -99,7 +102,7 @@ func (c *Conn) manageUnit(p *pdu.TMFRequest, lun scsi.LUN, r *pdu.TMFResponse) {
 		s.terminate(c, on(lun))
 	case pdu.TMFLogicalUnitReset:
 		s.terminate(c, on(lun))
-		s.cfg.Nexus.ResetLogicalUnit(lun)
+		s.cfg.Nexus.ResetLogicalUnit(lun, w.begin())
 	case pdu.TMFQueryTask:
 		if t := s.tasks[p.ReferencedTaskTag]; t != nil && t.lun == p.LUN {
 			r.Result = pdu.TMFSucceeded

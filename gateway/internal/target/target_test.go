@@ -396,7 +396,7 @@ func TestFenceAfterCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := admit(t, r, host2, nameB, 1)
-	b.nexus.ResetLogicalUnit(scsi.FlatLUN(0)) // volume 2, at LUN 1 for the other one
+	b.nexus.ResetLogicalUnit(scsi.FlatLUN(0), func() {}) // volume 2, at LUN 1 for the other one
 	if want := []string{fmt.Sprint("cancel ", scsi.FlatLUN(1)), "abort 2 " + host1}; !slices.Equal(m.notes, want) {
 		t.Errorf("%q, want %q", m.notes, want)
 	}

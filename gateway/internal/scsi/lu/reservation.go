@@ -24,12 +24,14 @@ func (u *Unit) SetReservations(r *Reservations) {
 	}
 	u.reservations.Store(r)
 	var over []*Listener
+	reset := false
 	for l := range u.mu.listeners {
 		if old == nil || r.State.Version == old.State.Version {
 			continue
 		}
 		r.State.Told(l.Peer.Reservation, old.State.Version, func(a reservation.Attention, abort bool) {
 			if a == reservation.UnitWasReset {
+				reset = true
 				l.Attentions.Reset(sense.AttentionDeviceReset)
 			} else {
 				l.Attentions.Add(reservationAttentions[a])
@@ -40,6 +42,9 @@ func (u *Unit) SetReservations(r *Reservations) {
 		})
 	}
 	u.mu.Unlock()
+	if reset {
+		u.Copies.Reset()
+	}
 	for _, l := range over {
 		l.aborted()
 	}
