@@ -121,6 +121,7 @@ func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32)
 
 // readSpan reads and verifies the blocks of a span, with one read per run of blocks that follow each other in the file.
 func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []extent.Entry, dst []byte) error {
+	c.prefetch(ents)
 	for i := uint32(0); i < sp.n; {
 		from, to := sp.part(i)
 		at := sp.at(i)
@@ -149,6 +150,25 @@ func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []extent.Entry, dst 
 		}
 	}
 	return nil
+}
+
+// prefetch has the disk begin with all the runs of a long read that lies in several, for they are read one after the other.
+func (c *Copyset) prefetch(ents []extent.Entry) {
+	if len(ents) <= fewBlocks {
+		return
+	}
+	for from, i := 0, 1; i <= len(ents); i++ {
+		if i < len(ents) && (ents[i].Addr == ents[i-1].Addr+1 || ents[i].Addr == 0 && ents[i-1].Addr == 0) {
+			continue
+		}
+		if from == 0 && i == len(ents) {
+			return // one run
+		}
+		if ents[from].Addr != 0 {
+			c.s.file.Prefetch(ents[from].Addr, uint32(i-from))
+		}
+		from = i
+	}
 }
 
 // readBlocks reads and verifies whole blocks that follow each other in the file and, from block first, in the chunk.

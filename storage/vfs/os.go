@@ -192,6 +192,11 @@ func (o *osFile) PunchHole(off, length int64) error {
 	return o.control("fallocate", func(fd int) error { return unix.Fallocate(fd, mode, off, length) })
 }
 
+// Prefetch implements Prefetcher.
+func (o *osFile) Prefetch(off, length int64) {
+	_ = o.control("fadvise", func(fd int) error { return unix.Fadvise(fd, off, length, unix.FADV_WILLNEED) }) // only a hint
+}
+
 func pathError(op, name string, err error) error {
 	if err == nil {
 		return nil

@@ -121,6 +121,12 @@ type File interface {
 	Close() error
 }
 
+// Prefetcher is a File, of those that OS opens, that can begin to read before ReadAt asks for it.
+type Prefetcher interface {
+	// Prefetch begins to read length bytes at off into the system's page cache. It does not wait for them.
+	Prefetch(off, length int64)
+}
+
 // Dir is an open directory.
 type Dir interface {
 	// Sync makes the directory's entries durable.

@@ -389,6 +389,14 @@ func (b *File) writeAligned(at extent.Addr, p []byte) error {
 	return nil
 }
 
+// Prefetch tells that n blocks from at on are about to be read, so that the disk reads the pieces of a scattered range side
+// by side.
+func (b *File) Prefetch(at extent.Addr, n uint32) {
+	if p, ok := b.f.(vfs.Prefetcher); ok {
+		p.Prefetch(int64(at)*layout.BlockSize, int64(n)*layout.BlockSize)
+	}
+}
+
 // Read fills p with whole blocks. Its errors are the file's own.
 func (b *File) Read(at extent.Addr, p []byte) error {
 	if b.late.bytes.Load() == 0 {
