@@ -9,6 +9,7 @@
 //	profiles.go     which checks belong to which host
 //	session.go      login, discovery, digests, ping, task management
 //	identity.go     INQUIRY, VPD pages 00h 80h 83h B1h, LUN 0
+//	alua.go         REPORT TARGET PORT GROUPS, all portals
 //	capacity.go     READ CAPACITY, mode and log pages, ordinary reads and writes
 //	provision.go    VPD pages B0h B2h, UNMAP, WRITE SAME, GET LBA STATUS
 //	reservation.go  PERSISTENT RESERVE, RESERVE(6)

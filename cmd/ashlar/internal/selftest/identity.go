@@ -58,10 +58,6 @@ func identityChecks() map[string]check {
 			area: "VPD", title: "page B1h, rotation rate", want: "length 3Ch",
 			advice: "The host does not know whether to defragment or to trim.", run: vpdCharacteristics,
 		},
-		"rtpg": {
-			area: "ALUA", title: "REPORT TARGET PORT GROUPS", want: "if TPGS is not 0: the group of this port, in an accessible state, also with the extended header",
-			advice: "The host takes the path for one that does not work.", run: targetPortGroups,
-		},
 		"product unique": {
 			area: "INQUIRY", title: "product identification", want: "8 characters that are not blank",
 			advice: "ESXi wants the first 8 characters to be unique to the volume.", run: inquiryProduct,
@@ -301,22 +297,12 @@ func vpdPort(p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b, err := p.inquiry(p.h, -1, 36)
+	tpgs, err := p.tpgs()
 	if err != nil {
 		return "", err
 	}
-	var rel, group uint16
-	for _, d := range ds {
-		if d.association == 1 && len(d.id) == 4 {
-			switch d.kind {
-			case 4:
-				rel = binary.BigEndian.Uint16(d.id[2:])
-			case 5:
-				group = binary.BigEndian.Uint16(d.id[2:])
-			}
-		}
-	}
-	if tpgs := b[5] >> 4 & 3; rel == 0 || tpgs != 0 && group == 0 {
+	rel, group := ownPort(ds)
+	if rel == 0 || tpgs != 0 && group == 0 {
 		return "", fmt.Errorf("port %d, group %d, TPGS %d", rel, group, tpgs)
 	}
 	return fmt.Sprintf("port %d, group %d", rel, group), nil
@@ -331,36 +317,6 @@ func vpdCharacteristics(p *probe) (string, error) {
 		return "", fmt.Errorf("%d bytes", len(b))
 	}
 	return fmt.Sprintf("medium rotation rate %d", binary.BigEndian.Uint16(b[4:])), nil
-}
-
-func targetPortGroups(p *probe) (string, error) {
-	b, err := p.inquiry(p.h, -1, 36)
-	if err != nil {
-		return "", err
-	}
-	if b[5]>>4&3 == 0 {
-		return "", skip("TPGS is 0: all paths are equal")
-	}
-	for _, format := range []byte{0x0a, 0x2a} {
-		cdb := make([]byte, 12)
-		cdb[0], cdb[1] = 0xa3, format
-		binary.BigEndian.PutUint32(cdb[6:], 4096)
-		d, err := p.data(cdb, 4096)
-		if err != nil {
-			return "", err
-		}
-		head := 4
-		if format == 0x2a {
-			head = 8
-		}
-		if len(d) < head+8 || len(d) != 4+int(binary.BigEndian.Uint32(d)) {
-			return "", fmt.Errorf("%d bytes with byte 1 %02x", len(d), format)
-		}
-		if state := d[head] & 15; state > 1 {
-			return "", fmt.Errorf("access state %d of the first group", state)
-		}
-	}
-	return "active", nil
 }
 
 func inquiryProduct(p *probe) (string, error) {

@@ -62,9 +62,14 @@ func newProbe(ctx context.Context, o Options) (*probe, error) {
 
 // dial opens a session with an ISID of its own and takes the unit attentions. keys nil are the usual ones.
 func (p *probe) dial(name string, keys []string) (*wire.Host, error) {
+	return p.dialAt(p.o.URL.Portal, name, keys)
+}
+
+// dialAt is dial at another portal.
+func (p *probe) dialAt(portal, name string, keys []string) (*wire.Host, error) {
 	p.isid++
 	n := p.isid
-	c, err := wire.Dial(p.ctx, p.o.URL.Portal)
+	c, err := wire.Dial(p.ctx, portal)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ var everyHost = []string{
 	"discovery", "login time", "erl 0", "ping", "window", "unknown command", "residual", "relogin",
 	"inquiry", "lun 0", "lun absent", "report luns", "vpd 00", "vpd 80", "vpd 83", "vpd 83 paths", "vpd 83 port", "vpd b0",
 	"capacity", "mode 3f", "mode 08", "mode 0a", "cache", "request sense", "reads", "beyond", "sync", "writes",
-	"start stop", "rtpg", "lun reset",
+	"start stop", "rtpg", "stpg", "alua portals", "lun reset",
 }
 
 // byHost are those that one of them makes beside them.
@@ -33,7 +33,7 @@ var byHost = map[string][]string{
 func allChecks() map[string]check {
 	all := map[string]check{}
 	for _, m := range []map[string]check{
-		sessionChecks(), identityChecks(), capacityChecks(), provisionChecks(), reservationChecks(), atomicChecks(), copyChecks(),
+		sessionChecks(), identityChecks(), aluaChecks(), capacityChecks(), provisionChecks(), reservationChecks(), atomicChecks(), copyChecks(),
 	} {
 		maps.Copy(all, m)
 	}

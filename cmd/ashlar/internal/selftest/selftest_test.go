@@ -126,3 +126,58 @@ func TestNoTarget(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPortGroups cuts a report at every byte, and judges reports as a host does.
+func TestPortGroups(t *testing.T) {
+	plain := []byte{
+		0, 0, 0, 24,
+		0x01, 0x0B, 0, 1, 0, 0, 0, 1, 0, 0, 0, 11,
+		0x80, 0x0B, 0, 2, 0, 0, 0, 1, 0, 0, 0, 12,
+	}
+	extended := append([]byte{0, 0, 0, 28, 0x10, 60, 0, 0}, plain[4:]...)
+	for _, x := range []bool{false, true} {
+		d := plain
+		if x {
+			d = extended
+		}
+		groups, err := parsePortGroups(d, x)
+		if err != nil || len(groups) != 2 || groups[1].tag != 2 || groups[1].state != 0 || groups[0].ports[0] != 11 {
+			t.Fatalf("%+v, %v", groups, err)
+		}
+		for n := range d {
+			if _, err := parsePortGroups(d[:n], x); err == nil {
+				t.Errorf("%d bytes are taken", n)
+			}
+			cut := append([]byte(nil), d[:n]...)
+			if n > 8 && (len(d)-n)%12 != 0 {
+				cut[3] = byte(n - 4)
+				if _, err := parsePortGroups(cut, x); err == nil {
+					t.Errorf("%d bytes with their length are taken", n)
+				}
+			}
+		}
+		if own, err := judgeGroups(groups, 12, 2); err != nil || own.tag != 2 {
+			t.Errorf("%+v, %v", own, err)
+		}
+	}
+	if _, err := parsePortGroups(plain, true); err == nil {
+		t.Error("there is an extended header in a report without")
+	}
+	for name, g := range map[string][]portGroup{
+		"no group":         nil,
+		"another port":     {{tag: 2, supported: 0xFF, ports: []uint16{11}}},
+		"another group":    {{tag: 1, supported: 0xFF, ports: []uint16{12}}},
+		"no port":          {{tag: 2, supported: 0xFF}},
+		"unavailable":      {{tag: 2, state: 3, supported: 0xFF, ports: []uint16{12}}},
+		"transitioning":    {{tag: 2, state: 15, supported: 0xFF, ports: []uint16{12}}},
+		"not supported":    {{tag: 2, state: 1, supported: 0xFD, ports: []uint16{12}}},
+		"no such state":    {{tag: 2, state: 7, supported: 0xFF, ports: []uint16{12}}},
+		"a port twice":     {{tag: 2, supported: 1, ports: []uint16{12}}, {tag: 3, supported: 1, ports: []uint16{12}}},
+		"a bad other one":  {{tag: 2, supported: 1, ports: []uint16{12}}, {tag: 3, state: 2, supported: 1, ports: []uint16{13}}},
+		"one port of many": {{tag: 1, supported: 1, ports: []uint16{12}}, {tag: 2, supported: 1, ports: []uint16{13}}},
+	} {
+		if own, err := judgeGroups(g, 12, 2); err == nil {
+			t.Errorf("%s: %+v", name, own)
+		}
+	}
+}

@@ -65,52 +65,60 @@ func sessionChecks() map[string]check {
 }
 
 func discovery(p *probe) (string, error) {
-	c, err := wire.Dial(p.ctx, p.o.URL.Portal)
+	found, n, err := p.addresses()
 	if err != nil {
 		return "", err
+	}
+	if len(found) == 0 {
+		return "", fmt.Errorf("%d targets, this one is not among them or has no address", n)
+	}
+	return "at " + strings.Join(found, " "), nil
+}
+
+// addresses returns where discovery says that the target is, each HOST:PORT,TAG, and how many targets it names.
+func (p *probe) addresses() (found []string, targets int, err error) {
+	c, err := wire.Dial(p.ctx, p.o.URL.Portal)
+	if err != nil {
+		return nil, 0, err
 	}
 	defer c.Close()
 	c.Timeout = p.o.Timeout
 	h := wire.NewHost(c, 1)
 	if err := h.Login(wire.Login{Initiator: p.o.Initiator, User: p.o.URL.User, Secret: p.o.URL.Secret}); err != nil {
-		return "", fmt.Errorf("discovery login: %w", err)
+		return nil, 0, fmt.Errorf("discovery login: %w", err)
 	}
 	itt := h.NextITT()
 	if err := h.Request(wire.Text(wire.Final, itt, wire.Reserved, wire.Keys("SendTargets=All"))); err != nil {
-		return "", err
+		return nil, 0, err
 	}
 	var text []byte
 	for range 1024 {
 		r, err := h.Next()
 		if err != nil || r.Opcode() != wire.OpTextRsp {
-			return "", fmt.Errorf("opcode %#02x: %w", r.Opcode(), orGood(err))
+			return nil, 0, fmt.Errorf("opcode %#02x: %w", r.Opcode(), orGood(err))
 		}
 		text = append(text, r.Data...)
 		if r.Flags()&wire.Final != 0 {
 			break
 		}
 		if err := h.Request(wire.Text(wire.Final, itt, r.TTT(), nil)); err != nil {
-			return "", err
+			return nil, 0, err
 		}
 	}
-	found, n := "", 0
 	current := ""
 	for _, kv := range wire.Pairs(text) {
 		k, v, _ := strings.Cut(kv, "=")
 		switch k {
 		case "TargetName":
 			current = v
-			n++
+			targets++
 		case "TargetAddress":
 			if strings.EqualFold(current, p.o.URL.Target) {
-				found += " " + v
+				found = append(found, v)
 			}
 		}
 	}
-	if found == "" {
-		return "", fmt.Errorf("%d targets, this one is not among them or has no address", n)
-	}
-	return "at" + found, nil
+	return found, targets, nil
 }
 
 func loginTime(p *probe) (string, error) {
