@@ -27,7 +27,7 @@ const (
 	// spareShare bounds the free blocks that the file holds so that writes lie together: one in spareShare of what the
 	// file system has left.
 	spareShare = 8
-	// tightBlocks is after how many blocks it is looked again whether a disk that was short has room.
+	// tightBlocks is after how many blocks it is looked again whether a disk that was short, or refused, has room.
 	tightBlocks = 64 << 20 / layout.BlockSize
 	// holesPerGrowth bounds the holes that are filled in one step of growth.
 	holesPerGrowth = 64
@@ -210,9 +210,13 @@ func (b *File) spread(n uint32) {
 		b.tight.Store(tightBlocks)
 		return
 	}
-	// A failure is no harm: the pieces will do.
-	if _, ok, err := b.fillHole(b.growStep, s); err == nil && !ok {
-		_ = b.extend(layout.BlockSize, b.growStep, s)
+	// A failure, of a quota for example, is no harm: the pieces will do.
+	_, ok, err := b.fillHole(b.growStep, s)
+	if err == nil && !ok {
+		err = b.extend(layout.BlockSize, b.growStep, s)
+	}
+	if err != nil {
+		b.tight.Store(tightBlocks)
 	}
 }
 
