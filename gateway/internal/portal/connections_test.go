@@ -262,6 +262,7 @@ func (i *initiator) answer(a answer) {
 // TestResponseFence resets a logical unit on one connection while the answer of a command on the other one is not
 // acknowledged: the answer to the reset comes after that.
 func TestResponseFence(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	p, _, _ := testServer(t, nil)
 	a := dial(t, p)
 	if err := a.login(testInitiator, 1, "MaxConnections=2", "TaskReporting=ResponseFence"); err != nil {

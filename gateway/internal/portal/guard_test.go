@@ -107,6 +107,7 @@ func responseTo(t testing.TB, c map[string]string, secret string) string {
 
 // TestBackoff guesses a secret until it is held off, sees that this is for nobody else, and gets in when the time is over.
 func TestBackoff(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	p := guarded(t, func(c *Config) { c.Backoff.NameFree, c.Backoff.Base = 2, time.Second }, nil)
 	for range 3 {
 		if s := dial(t, p).prove(testInitiator, "not-the-secret-"); s != login.StatusAuthenticationFailure {

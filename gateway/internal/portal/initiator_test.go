@@ -133,7 +133,7 @@ func (i *initiator) must(op pdu.Opcode) answer {
 	return a
 }
 
-// closed waits for the target to close the connection; what comes before is thrown away.
+// closed waits for the target to close the connection, and closes it; what comes before is thrown away.
 func (i *initiator) closed() {
 	i.t.Helper()
 	for {
@@ -141,6 +141,7 @@ func (i *initiator) closed() {
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				i.t.Fatal("the target does not close the connection")
 			}
+			_ = i.nc.Close()
 			return
 		}
 	}

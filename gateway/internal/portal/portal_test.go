@@ -340,6 +340,7 @@ func TestEvict(t *testing.T) {
 
 // TestLimits holds connections beyond each limit off.
 func TestLimits(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	p, _, _ := testServer(t, func(c *Config) { c.LoginsMax = 3; c.LoginTimeout = 500 * time.Millisecond })
 	var kept []*initiator
 	for range 3 {
@@ -358,7 +359,8 @@ func TestLimits(t *testing.T) {
 
 // TestPing pings an initiator that is silent; one that answers stays, one that does not is dropped.
 func TestPing(t *testing.T) {
-	p, _, _ := testServer(t, func(c *Config) { c.PingInterval = 300 * time.Millisecond; c.PingTimeout = 600 * time.Millisecond })
+	t.Parallel() // it waits most of the time
+	p, _, _ := testServer(t, func(c *Config) { c.PingInterval = keepTick; c.PingTimeout = 600 * time.Millisecond })
 	i := dial(t, p)
 	if err := i.login(testInitiator, 1); err != nil {
 		t.Fatal(err)
@@ -377,8 +379,9 @@ func TestPing(t *testing.T) {
 // TestSilentReader sends commands and reads no answer: the target holds what it may and drops the initiator, but not
 // because of a ping.
 func TestSilentReader(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	p, _, _ := testServer(t, func(c *Config) {
-		c.PingInterval, c.PingTimeout, c.SendTimeout = 300*time.Millisecond, 300*time.Millisecond, 1500*time.Millisecond
+		c.PingInterval, c.PingTimeout, c.SendTimeout = keepTick, keepTick, 4*keepTick
 	})
 	i := dial(t, p)
 	if err := i.login(testInitiator, 1); err != nil {
@@ -493,8 +496,10 @@ func TestDrainAndClose(t *testing.T) {
 // TestDrainFinishes stops under an initiator that does not log out: what is in flight is answered whole, what it sends then
 // is not done, and it is told before the connection closes.
 func TestDrainFinishes(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	for _, stalled := range []bool{false, true} {
 		t.Run(fmt.Sprint("stalled ", stalled), func(t *testing.T) {
+			t.Parallel()
 			p, _, m := testServer(t, func(c *Config) {
 				if c.FinishTimeout = 5 * time.Second; stalled {
 					c.FinishTimeout = 300 * time.Millisecond
@@ -531,13 +536,15 @@ func TestDrainFinishes(t *testing.T) {
 			<-drained
 			closing, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			if err := p.Close(closing); err != nil {
-				t.Error(err)
-			}
+			closed := make(chan error, 1)
+			go func() { closed <- p.Close(closing) }()
 			if a := i.must(pdu.OpAsyncMessage); a.Header[36] != byte(pdu.AsyncDropSession) {
 				t.Errorf("event %d", a.Header[36])
 			}
 			i.closed()
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
 			if n, fenced := m.disks[testVolume].calls.Load(), len(m.noted()); n != 1 || (fenced == 1) != stalled {
 				t.Errorf("%d writes reached the medium, %d aborts", n, fenced)
 			}
