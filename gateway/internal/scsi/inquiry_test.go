@@ -23,7 +23,6 @@ func TestInquiryStandard(t *testing.T) {
 			t.Fatalf("allocation length %d: % X, transfer %d", n, c.DataIn, c.Transfer)
 		}
 	}
-
 }
 
 func TestInquiryVPD(t *testing.T) {

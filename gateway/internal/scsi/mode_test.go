@@ -30,7 +30,6 @@ func TestModeSense(t *testing.T) {
 		{"1A 08 3F FF FF 00", "77 00 10 00" + allModes},
 		{"1A 08 BF FF FF 00", "77 00 10 00" + allModes},   // default values
 		{"1A 08 7F FF FF 00", "77 00 10 00" + changeable}, // changeable values
-		{"1A 08 3F 01 FF 00", "23 00 10 00" + extension},
 		{"1A 08 08 00 FF 00", "17 00 10 00" + caching},
 		{"1A 08 0A 00 FF 00", "0F 00 10 00" + control},
 		{"1A 08 0A FF FF 00", "2F 00 10 00" + control + extension},
@@ -72,7 +71,11 @@ func TestModeSenseRefuses(t *testing.T) {
 	}
 	r.sense(InvalidFieldInCDB, "1A 08 0A 02 FF 00")
 	r.sense(InvalidFieldInCDB, "1A 08 08 01 FF 00")
-	r.sense(InvalidFieldInCDB, "1A 08 3F 02 FF 00")
+	for _, subpage := range []string{"01", "02", "FE"} { // "all pages" has no subpages of its own but 00h and FFh
+		wantBytes(t, r.sense(InvalidFieldInCDB, "1A 08 3F"+subpage+"FF 00").Sense(),
+			"70 00 05 00000000 0A 00000000 2400 00 CF0003")
+		r.sense(InvalidFieldInCDB, "5A 08 3F"+subpage+"000000 00FF 00")
+	}
 	r.sense(SavingNotSupported, "1A 08 FF 00 FF 00")
 	r.sense(SavingNotSupported, "5A 08 CA 00 000000 00FF 00")
 }

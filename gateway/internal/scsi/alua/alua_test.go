@@ -18,7 +18,9 @@ func TestAppend(t *testing.T) {
 		{"one", []Group{{Tag: 0x0102, Port: 0x0304}}, LengthOnly, "0000000C 00 0B 0102 00 00 00 01 0000 0304"},
 		{"extended, one", []Group{{Tag: 1, Port: 1, State: Optimized}}, Extended, "00000010 10 0A 0000 00 0B 0001 00 00 00 01 0000 0001"},
 		{
-			"extended, all states", []Group{{1, 1, NonOptimized}, {2, 2, Optimized}, {0xFFFF, 0xFFFE, Unavailable}}, Extended,
+			"extended, all states",
+			[]Group{{1, 1, NonOptimized}, {2, 2, Optimized}, {0xFFFF, 0xFFFE, Unavailable}},
+			Extended,
 			`00000028 10 0A 0000
 			01 0B 0001 00 00 00 01 0000 0001
 			00 0B 0002 00 00 00 01 0000 0002

@@ -129,6 +129,9 @@ func (g *page) append(p []byte, u Unit, v Values) []byte {
 // Append appends the pages that MODE SENSE asks for by page code and subpage code. It appends nothing if there is no
 // such page.
 func (u Unit) Append(p []byte, code, subpage byte, v Values) []byte {
+	if code == All && subpage != 0 && subpage != AllSubpages { // reserved (SPC-4 6.13.1)
+		return p
+	}
 	for i := range pages {
 		g := &pages[i]
 		if (code == All || code == g.code) && (subpage == AllSubpages || subpage == g.subpage) {
