@@ -40,6 +40,8 @@ func (s *Server) register(p *parts) (func(), error) {
 		gauge("used_bytes", "Space that data occupies.", func() float64 { return float64(p.store.Usage().Used) }),
 		gauge("overlay_bytes", "Memory of changes that no checkpoint has made durable.", func() float64 { return float64(p.store.Usage().Overlay) }),
 		gauge("log_bytes", "Disk space of the raft log.", func() float64 { return float64(p.log.Usage().Bytes) }),
+		counter("log_syncs_total", "Syncs of the raft log; what waits at the same time shares one.", func() float64 { return float64(p.log.Usage().Syncs) }),
+		counter("log_entries_total", "Entries that the raft log took.", func() float64 { return float64(p.log.Usage().Written) }),
 		gauge("disk_failed", "1 when the disk failed and no copyset of it serves.", func() float64 {
 			if p.host.Err() != nil {
 				return 1

@@ -40,6 +40,7 @@ type plan struct {
 	size    int // of the batch in bytes
 	sync    bool
 	reserve bool // it has no entries and may use the last spare
+	entries uint64
 }
 
 // Append writes all updates as one batch: one write and one sync. When it returns nil, and any of the updates needed
@@ -87,6 +88,7 @@ func (l *Log) Append(updates []Update) error {
 			return err
 		}
 	}
+	l.written.Add(p.entries)
 	l.publish(uint32(first))
 	l.releaseTails()
 	return nil
@@ -247,6 +249,7 @@ func (l *Log) addStep(s step, p *plan) {
 	}
 	if len(s.entries) > 0 {
 		p.reserve = false
+		p.entries += uint64(len(s.entries))
 	}
 	if s.remove || s.reset || s.save || len(s.entries) > 0 {
 		l.steps = append(l.steps, s)
@@ -351,6 +354,7 @@ func (l *Log) sync() error {
 		return l.fail("sync "+l.active.name(), err)
 	}
 	l.durable = l.seq
+	l.syncs.Add(1)
 	return nil
 }
 

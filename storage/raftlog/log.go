@@ -47,6 +47,8 @@ type Log struct {
 
 	// failed is set once, by the log writer.
 	failed atomic.Pointer[FailedError]
+	// syncs and written are what Usage tells.
+	syncs, written atomic.Uint64
 	// done is set by Close.
 	done atomic.Bool
 
@@ -165,6 +167,8 @@ type Usage struct {
 	// Entries is the number of entries in all logs; CachedEntries and CachedBytes are those held in memory.
 	Entries, CachedEntries int
 	CachedBytes            int64
+	// Syncs is how often the log was synced since Open, Written how many entries it took.
+	Syncs, Written uint64
 	// Failed is the *FailedError that poisoned the log, or nil.
 	Failed error
 }
@@ -192,6 +196,7 @@ func (l *Log) Usage() Usage {
 		}
 	}
 	u.CachedEntries, u.CachedBytes = int(l.cache.count.Load()), l.cache.bytes.Load()
+	u.Syncs, u.Written = l.syncs.Load(), l.written.Load()
 	if f := l.failed.Load(); f != nil {
 		u.Failed = f
 	}
