@@ -84,10 +84,10 @@ func TestNumbersOfNoSession(t *testing.T) {
 	}
 }
 
-// broken are mediums whose fences panic, once.
+// broken are mediums whose first fences panic: the one that a session ends with, and the one with which it is tried again.
 type broken struct {
 	*mediums
-	fences chan struct{} // cap 1: a token for the one
+	fences chan struct{} // has a token for each of them; cap 2
 }
 
 func (b broken) Abort(volume uint64, initiator string) {
@@ -107,7 +107,7 @@ func TestPanicInTheEnd(t *testing.T) {
 		"dropped": func(i *initiator) {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := broken{&mediums{disks: map[uint64]*disk{testVolume: newDisk(testSize)}}, make(chan struct{}, 1)}
+			m := broken{&mediums{disks: map[uint64]*disk{testVolume: newDisk(testSize)}}, make(chan struct{}, 2)}
 			cfg := Default()
 			cfg.Addresses = []string{"127.0.0.1:0"}
 			p, r := serverOf(t, cfg, m, func(addr string) target.Config { return exported(addr, testSize, 512) })
@@ -125,7 +125,7 @@ func TestPanicInTheEnd(t *testing.T) {
 			}
 			i.closed()
 			eventually(t, "the session ends", func() bool { return p.Stats().Conns == 0 && len(r.Sessions()) == 0 })
-			if got := m.noted(); len(got) == 0 || p.Stats().Panics == 0 {
+			if got := m.noted(); len(got) == 0 || p.Stats().Panics != 2 {
 				t.Errorf("fences %q, %d panics", got, p.Stats().Panics)
 			}
 			m.disks[testVolume].hold.Store(nil)

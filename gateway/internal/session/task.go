@@ -81,11 +81,12 @@ var ErrBroken = errors.New("session: broken while it ran")
 // Fail says that Run did not return, because it panicked. Complete follows as if it had.
 func (t *Task) Fail(err error) { t.err = err }
 
-// On reports whether the command is for lun, Precedes whether it came before a reset of the number that Config.Resets had
-// risen to. Both may be called, without the mutex, while the task is out: from Effects.Start until Complete.
+// On reports whether the command is for lun. It may be called, without the mutex, while the task is out: from Effects.Start
+// until Complete.
 func (t *Task) On(lun scsi.LUN) bool { return on(lun)(t) }
 
-// Precedes: see On.
+// Precedes reports whether the command came before the reset for which Config.Resets rose to reset. It may be called when On
+// may.
 func (t *Task) Precedes(reset uint32) bool { return int32(t.resets-reset) < 0 }
 
 // Interrupt cancels the command of a task that is out, as AbortUnit will for the reset that is the reason. It may be called
