@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -195,5 +196,29 @@ func TestUpdateRefuses(t *testing.T) {
 	}
 	if len(r.luns.Mappings()) != 1 {
 		t.Error("a refused update changed the map")
+	}
+}
+
+// TestReportLUNsAndChange: whoever reads the list while it changes has the new list, or the unit attention that tells of it.
+func TestReportLUNsAndChange(t *testing.T) {
+	r := disk512(t)
+	zero := Mapping{Unit: r.unit, Backend: r.mem}
+	maps := [2][]Mapping{{zero}, {zero, {LUN: 1, Unit: r.unit, Backend: r.mem}}}
+	for i := range 20000 {
+		next := maps[(i+1)%2]
+		var list []byte
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := r.luns.Update(next...); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() { list = at(t, r.nexus, 0, cdbReportLUNs).DataIn })
+		wg.Wait()
+		code, _ := r.nexus.PendingAttention(0)
+		if len(list) != 8+8*len(next) && code != AttentionLUNsChanged {
+			t.Fatalf("round %d: the list of %d bytes is old, and nothing tells of it", i, len(list))
+		}
+		at(t, r.nexus, 0, cdbReportLUNs)
 	}
 }

@@ -26,15 +26,18 @@ func (n *Nexus) replyLUNs(c *Command) (field fieldPointer, bad bool) {
 	if allocation < 2*reportLUNsHeader {
 		return cdbField(6, -1), true
 	}
-	attachments := n.view.Load().sorted
-	if selectReport == 1 {
-		attachments = nil
+	var attachments []*attachment
+	if selectReport != 1 {
+		// First nothing waits, then the list is taken: a change in between is in the list and told once more.
+		for _, a := range n.view.Load().sorted {
+			a.Attentions.Drop(AttentionLUNsChanged)
+		}
+		attachments = n.view.Load().sorted
 	}
 	list := append(c.small[:0], make([]byte, reportLUNsHeader)...)
 	binary.BigEndian.PutUint32(list, uint32(8*len(attachments)))
 	for _, a := range attachments {
 		list = binary.BigEndian.AppendUint64(list, uint64(FlatLUN(a.LUN)))
-		a.Attentions.Drop(AttentionLUNsChanged)
 	}
 	c.reply(list, uint64(allocation))
 	return fieldPointer{}, false
