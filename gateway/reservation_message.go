@@ -13,7 +13,7 @@ func reserveRequest(q *reservation.Request) *metav1.ReserveRequest {
 	m := &metav1.ReserveRequest{
 		Nexus: nexusMessage(q.Nexus), Action: uint32(q.Action), Scope: uint32(q.Scope), Type: uint32(q.Type), Key: uint64(q.Key),
 		ServiceKey: uint64(q.ServiceKey), Aptpl: q.APTPL, AllPorts: q.AllPorts, SpecIPt: q.SpecIPT, Unregister: q.Unregister,
-		Since: q.Since,
+		Since: q.Since, Settings: uint32(q.Settings), Save: q.Save,
 	}
 	for _, i := range q.Initiators {
 		m.Initiators = append(m.Initiators, nexusMessage(i))
@@ -43,6 +43,7 @@ func newReservations(m *metav1.VolumeReservations) (*scsi.Reservations, error) {
 	s := &reservation.State{
 		Version: m.GetVersion(), Generation: m.GetGeneration(), Type: reservation.Type(m.GetType()), APTPL: m.GetAptpl(),
 		IgnoreISID: m.GetIgnoreIsid(),
+		Modes:      reservation.Modes{Now: reservation.Settings(m.GetSettings()), Saved: reservation.Settings(m.GetSavedSettings())},
 	}
 	for _, r := range m.GetRegistrations() {
 		s.Registrations = append(s.Registrations, reservation.Registration{Nexus: newNexus(r.GetNexus()), Key: reservation.Key(r.GetKey())})
@@ -58,8 +59,11 @@ func newReservations(m *metav1.VolumeReservations) (*scsi.Reservations, error) {
 			Version: e.GetVersion(), Attention: reservation.Attention(e.GetAttention()), Abort: e.GetAbort(),
 			Everybody: e.GetEverybody(), Except: uint16(e.GetExceptPort()),
 		}
-		if ev.Attention < reservation.ReservationsPreempted || ev.Attention > reservation.UnitWasReset {
+		if ev.Attention < reservation.ReservationsPreempted || ev.Attention > reservation.ModesChanged {
 			continue // of a later version
+		}
+		if e.GetBy() != nil {
+			ev.By = newNexus(e.GetBy())
 		}
 		for _, n := range e.GetNexuses() {
 			ev.Nexuses = append(ev.Nexuses, newNexus(n))

@@ -207,11 +207,20 @@ func TestReservationMessages(t *testing.T) {
 		Volume: 1, Version: 4, Legacy: &metav1.Nexus{Initiator: "iqn.a", Isid: []byte{1, 2, 3, 4, 5, 6}, Port: 9}, LegacySince: 4,
 		Events: []*metav1.ReservationEvent{
 			{Version: 3, Attention: 3, Abort: true, Nexuses: []*metav1.Nexus{{Initiator: "iqn.b", Port: 1}}},
+			{Version: 4, Attention: 5, Everybody: true, By: &metav1.Nexus{Initiator: "iqn.c", Port: 2}},
 			{Version: 4, Attention: 99},
 		},
 	}
+	m.Settings, m.SavedSettings = uint32(reservation.WriteProtect), uint32(reservation.DescriptorSense)
 	now, err := newReservations(m)
-	if err != nil || now.State.Legacy.Port != 9 || len(now.State.Events) != 1 || !now.State.Events[0].Nexuses[0].AnyISID {
+	want := reservation.Modes{Now: reservation.WriteProtect, Saved: reservation.DescriptorSense}
+	if err == nil && (now.State.Modes != want || now.State.Events[1].By.Initiator != "iqn.c") {
+		t.Errorf("%+v", now.State)
+	}
+	if q := reserveRequest(&reservation.Request{Settings: want.Now, Save: true}); q.GetSettings() != m.GetSettings() || !q.GetSave() {
+		t.Errorf("%v", q)
+	}
+	if err != nil || now.State.Legacy.Port != 9 || len(now.State.Events) != 2 || !now.State.Events[0].Nexuses[0].AnyISID {
 		t.Errorf("%+v, %v", now, err)
 	}
 }

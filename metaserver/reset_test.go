@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -73,4 +74,54 @@ func TestReset(t *testing.T) {
 	_, err := node.ResetAwaited(ctx, &metav1.ResetAwaitedRequest{Gateway: 99, Volume: v.GetId(), Version: 2})
 	wantCode(t, err, codes.NotFound, "not registered")
 	d.stop2(t)
+}
+
+// TestModesAreEverybodys: a change of mode pages is stored, and answered when the other gateways know of it.
+func TestModesAreEverybodys(t *testing.T) {
+	const iqn, host = "iqn.2026-11.com.example:t", "iqn.2026-11.com.example:a"
+	d, w, admin := cluster(t, "modes")
+	ctx := t.Context()
+	v := must(admin.CreateVolume(ctx, &metav1.CreateVolumeRequest{Name: "v", Size: 1 << 30}))(t)
+	must(admin.CreateTarget(ctx, &metav1.CreateTargetRequest{Iqn: iqn}))(t)
+	must(admin.AllowInitiator(ctx, &metav1.AllowInitiatorRequest{Iqn: iqn, Initiator: &metav1.Initiator{Name: host}}))(t)
+	must(admin.MapLUN(ctx, &metav1.MapLUNRequest{Iqn: iqn, Volume: "v"}))(t)
+	one, two := newGateway(t, w.client, "one"), newGateway(t, w.client, "two")
+	nexus := &metav1.Nexus{Initiator: host, Isid: make([]byte, 6), Port: 1}
+	change := func(name byte, settings reservation.Settings, save bool) *metav1.VolumeReservations {
+		t.Helper()
+		r := must(w.client.Node().Reserve(ctx, &metav1.ReserveRequest{
+			Gateway: one.id, Volume: v.GetId(), Action: uint32(reservation.ModeSelect), Request: append(make([]byte, 15), name),
+			Nexus: nexus, Settings: uint32(settings), Save: save,
+		}))(t)
+		if r.GetStatus() != 0 {
+			t.Fatalf("status %d", r.GetStatus())
+		}
+		return r.GetReservations()
+	}
+	now := change(1, reservation.WriteProtect, true)
+	if now.GetSettings() != uint32(reservation.WriteProtect) || now.GetSavedSettings() != now.GetSettings() ||
+		now.GetAccessGeneration() != v.GetAccessGeneration()+1 {
+		t.Errorf("%v", now)
+	}
+	if e := now.GetEvents(); len(e) != 1 || !proto.Equal(e[0].GetBy(), nexus) || !e[0].GetEverybody() {
+		t.Errorf("told %v", e)
+	}
+	if r := two.exports().GetReservations(); len(r) != 1 || !proto.Equal(r[0], now) {
+		t.Errorf("answered before the other gateway knew of it: %v", r)
+	}
+	if now = change(2, 0, false); now.GetSettings() != 0 || now.GetSavedSettings() == 0 || now.GetAccessGeneration() != v.GetAccessGeneration()+1 {
+		t.Errorf("%v", now)
+	}
+	two.setDeaf(true)
+	began := time.Now()
+	change(3, reservation.DescriptorSense, false)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("a gateway that does not act was waited for for %v", took)
+	}
+	d.stop2(t)
+	next := start(t, testConfig("modes"), Options{Raiser: w})
+	kept := must(dial(t, next.address).Node().ShowReservations(ctx, &metav1.ShowReservationsRequest{Volume: v.GetId(), Initiator: host}))(t)
+	if kept.GetSettings() != uint32(reservation.DescriptorSense) || kept.GetSavedSettings() != uint32(reservation.WriteProtect) {
+		t.Errorf("the next metaserver has %v", kept)
+	}
 }

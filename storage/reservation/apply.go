@@ -22,9 +22,11 @@ const (
 	// NexusLost ends the SPC-2 reservation of Nexus that came with version Since.
 	NexusLost Action = 0x42
 	// UnitReset ends any SPC-2 reservation that came with version Since or before, and tells the nexuses of other target
-	// ports than that of Nexus that the logical unit was reset. What they have under way has to be refused from then on, so it
+	// ports than that of Nexus that the logical unit was reset. The mode pages have their saved values. What they have under way has to be refused from then on, so it
 	// is Narrowed.
 	UnitReset Action = 0x43
+	// ModeSelect changes the settings of the Control mode page, and saves them with Save.
+	ModeSelect Action = 0x44
 )
 
 // Request is one change that a nexus asks for.
@@ -44,6 +46,9 @@ type Request struct {
 	Destination Nexus
 	// Since is for NexusLost and UnitReset.
 	Since uint64
+	// Settings and Save are for ModeSelect.
+	Settings Settings
+	Save     bool
 	// Ports are the relative target port identifiers of all target ports; the caller fills them in.
 	Ports []uint16
 }
@@ -83,13 +88,13 @@ func (s *State) Apply(r *Request) Result {
 		l.Since = next.Version
 		next.Legacy = &l
 	}
-	return Result{State: &next, Changed: true, Narrowed: r.Action == UnitReset || s.narrows(&next)}
+	return Result{State: &next, Changed: true, Narrowed: r.Action == UnitReset || s.protects(&next) || s.narrows(&next)}
 }
 
 // equal compares all that a request can change, but the events, which come with other changes only.
 func (s *State) equal(o *State) bool {
 	return s.Generation == o.Generation && s.Type == o.Type && s.Holder == o.Holder && s.APTPL == o.APTPL &&
-		s.Legacy == o.Legacy && slices.Equal(s.Registrations, o.Registrations)
+		s.Legacy == o.Legacy && s.Modes == o.Modes && slices.Equal(s.Registrations, o.Registrations)
 }
 
 // do changes s, which nobody else has but whose slices are shared.
@@ -97,6 +102,8 @@ func (s *State) do(r *Request) Status {
 	switch r.Action {
 	case LegacyReserve, LegacyRelease, NexusLost, UnitReset:
 		return s.legacy(r)
+	case ModeSelect:
+		return s.selectModes(r)
 	}
 	if s.Legacy != nil {
 		return Conflict
@@ -148,6 +155,7 @@ func (s *State) legacy(r *Request) Status {
 		if s.Legacy != nil && s.Legacy.Since <= r.Since {
 			s.Legacy = nil
 		}
+		s.Modes.Now = s.Modes.Saved
 		s.add(Event{Attention: UnitWasReset, Everybody: true, Except: r.Nexus.Port})
 	}
 	return Good

@@ -11,7 +11,10 @@
 // Beside them live the reservations of SPC-2 (RESERVE and RELEASE), which end with their nexus or by a reset. The two
 // exclude each other, as SPC-2 5.5.1 and SPC-3 5.6.3 want it without the exceptions of CRH.
 //
-// Fencing. A Result is Narrowed when some nexus may do less than before, or when the logical unit was reset. Then the volume's
+// With them goes what else all who serve the logical unit must know: the settings of the Control mode page (Modes).
+//
+// Fencing. A Result is Narrowed when some nexus may do less than before, when the logical unit was reset, or when the medium became write
+// protected. Then the volume's
 // access generation has to rise with the state, so that what was judged by the state before is refused by the store and judged
 // again.
 //

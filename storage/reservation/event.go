@@ -11,6 +11,7 @@ const (
 	ReservationsReleased   Attention = 2 // 2A/04
 	RegistrationsPreempted Attention = 3 // 2A/05
 	UnitWasReset           Attention = 4 // 29/03, in the place of all others
+	ModesChanged           Attention = 5 // 2A/01
 )
 
 // Event is what a change means for nexuses other than the one that made it.
@@ -22,9 +23,10 @@ type Event struct {
 	// older than the answer to the reset is known to that process only, which sets it for itself (AbortResets).
 	Abort   bool    `json:"abort,omitempty"`
 	Nexuses []Nexus `json:"nexuses,omitempty"`
-	// Everybody: the event is for all nexuses but those of the target port Except, which know of it.
+	// Everybody: the event is for all nexuses but those that know of it: By, or if there is none those of the target port Except.
 	Everybody bool   `json:"everybody,omitempty"`
 	Except    uint16 `json:"except,omitempty"`
+	By        Nexus  `json:"by,omitzero"`
 }
 
 // Bounds of the events that are kept for those who have not heard of them.
@@ -62,7 +64,7 @@ func (s *State) Told(n Nexus, since uint64, f func(a Attention, abort bool)) {
 		if e.Version <= since {
 			continue
 		}
-		if e.Everybody && n.Port != e.Except {
+		if e.Everybody && !e.knows(n) {
 			f(e.Attention, e.Abort)
 		}
 		for _, to := range e.Nexuses {
@@ -93,6 +95,14 @@ func (s *State) AbortResets(since uint64, port uint16) {
 			e.Abort = true
 		}
 	}
+}
+
+// knows tells whether a nexus knows of an event for everybody.
+func (e *Event) knows(n Nexus) bool {
+	if e.By != (Nexus{}) {
+		return n == e.By
+	}
+	return n.Port == e.Except
 }
 
 // resets tells whether e tells the nexuses of a target port of a reset.

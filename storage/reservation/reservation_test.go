@@ -1,6 +1,7 @@
 package reservation
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -479,4 +480,39 @@ func TestResetSince(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestModes: settings are for all nexuses, of which the others are told, and a reset leaves what was saved.
+func TestModes(t *testing.T) {
+	s := new(State)
+	do := func(r Request, status Status, now, saved Settings, narrowed bool, told ...Nexus) {
+		t.Helper()
+		r.Action = cmp.Or(r.Action, ModeSelect)
+		before := s.Version
+		res := s.Apply(&r)
+		s = res.State
+		if res.Status != status || res.Narrowed != narrowed || s.Modes != (Modes{Now: now, Saved: saved}) {
+			t.Errorf("%+v: %d, narrowed %v, %+v", r, res.Status, res.Narrowed, s.Modes)
+		}
+		var got []Nexus
+		for _, n := range nexuses {
+			s.Told(n, before, func(a Attention, _ bool) {
+				if a == ModesChanged {
+					got = append(got, n)
+				}
+			})
+		}
+		if !slices.Equal(got, told) {
+			t.Errorf("%+v: told %v, want %v", r, got, told)
+		}
+	}
+	butA := slices.DeleteFunc(slices.Clone(nexuses), func(n Nexus) bool { return n == nexusA })
+	do(Request{Nexus: nexusA, Settings: WriteProtect}, Good, WriteProtect, 0, true, butA...)
+	do(Request{Nexus: nexusA, Settings: WriteProtect}, Good, WriteProtect, 0, false)
+	do(Request{Nexus: nexusA, Settings: DescriptorSense}, Good, DescriptorSense, 0, false, butA...)
+	do(Request{Nexus: nexusB, Settings: DescriptorSense, Save: true}, Good, DescriptorSense, DescriptorSense, false)
+	do(Request{Nexus: nexusA}, Good, 0, DescriptorSense, false, butA...)
+	do(Request{Nexus: nexusB, Action: UnitReset}, Good, DescriptorSense, DescriptorSense, true)
+	do(Request{Nexus: nexusB, Action: LegacyReserve}, Good, DescriptorSense, DescriptorSense, true)
+	do(Request{Nexus: nexusA, Settings: WriteProtect}, Conflict, DescriptorSense, DescriptorSense, false)
 }

@@ -104,6 +104,7 @@ type State struct {
 	// IgnoreISID: an initiator is known by its name alone, whichever ISID it logs in with.
 	IgnoreISID bool    `json:"ignore_isid,omitempty"`
 	Legacy     *Legacy `json:"legacy,omitempty"`
+	Modes      Modes   `json:"modes,omitzero"`
 	// Events are the last ones, oldest first.
 	Events []Event `json:"events,omitempty"`
 }

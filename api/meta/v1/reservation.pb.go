@@ -155,9 +155,12 @@ type VolumeReservations struct {
 	Aptpl      bool   `protobuf:"varint,8,opt,name=aptpl,proto3" json:"aptpl,omitempty"`
 	IgnoreIsid bool   `protobuf:"varint,9,opt,name=ignore_isid,json=ignoreIsid,proto3" json:"ignore_isid,omitempty"`
 	// legacy holds the reservation of SPC-2, which came with version legacy_since.
-	Legacy        *Nexus              `protobuf:"bytes,10,opt,name=legacy,proto3" json:"legacy,omitempty"`
-	LegacySince   uint64              `protobuf:"varint,11,opt,name=legacy_since,json=legacySince,proto3" json:"legacy_since,omitempty"`
-	Events        []*ReservationEvent `protobuf:"bytes,12,rep,name=events,proto3" json:"events,omitempty"`
+	Legacy      *Nexus              `protobuf:"bytes,10,opt,name=legacy,proto3" json:"legacy,omitempty"`
+	LegacySince uint64              `protobuf:"varint,11,opt,name=legacy_since,json=legacySince,proto3" json:"legacy_since,omitempty"`
+	Events      []*ReservationEvent `protobuf:"bytes,12,rep,name=events,proto3" json:"events,omitempty"`
+	// settings are those of the Control mode page as they are and as they were saved: 1 D_SENSE, 2 SWP.
+	Settings      uint32 `protobuf:"varint,13,opt,name=settings,proto3" json:"settings,omitempty"`
+	SavedSettings uint32 `protobuf:"varint,14,opt,name=saved_settings,json=savedSettings,proto3" json:"saved_settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +279,20 @@ func (x *VolumeReservations) GetEvents() []*ReservationEvent {
 	return nil
 }
 
+func (x *VolumeReservations) GetSettings() uint32 {
+	if x != nil {
+		return x.Settings
+	}
+	return 0
+}
+
+func (x *VolumeReservations) GetSavedSettings() uint32 {
+	if x != nil {
+		return x.SavedSettings
+	}
+	return 0
+}
+
 // ReservationEvent says which nexuses a change has to be told to.
 type ReservationEvent struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -284,8 +301,10 @@ type ReservationEvent struct {
 	Abort     bool                   `protobuf:"varint,3,opt,name=abort,proto3" json:"abort,omitempty"`
 	Nexuses   []*Nexus               `protobuf:"bytes,4,rep,name=nexuses,proto3" json:"nexuses,omitempty"`
 	// everybody: for all nexuses but those of the target port except_port.
-	Everybody     bool   `protobuf:"varint,5,opt,name=everybody,proto3" json:"everybody,omitempty"`
-	ExceptPort    uint32 `protobuf:"varint,6,opt,name=except_port,json=exceptPort,proto3" json:"except_port,omitempty"`
+	Everybody  bool   `protobuf:"varint,5,opt,name=everybody,proto3" json:"everybody,omitempty"`
+	ExceptPort uint32 `protobuf:"varint,6,opt,name=except_port,json=exceptPort,proto3" json:"except_port,omitempty"`
+	// by, when set, is the nexus that knows of it, in the place of except_port.
+	By            *Nexus `protobuf:"bytes,7,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,12 +381,20 @@ func (x *ReservationEvent) GetExceptPort() uint32 {
 	return 0
 }
 
+func (x *ReservationEvent) GetBy() *Nexus {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
 type ReserveRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Gateway uint64                 `protobuf:"varint,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	Volume  uint64                 `protobuf:"varint,2,opt,name=volume,proto3" json:"volume,omitempty"`
 	Nexus   *Nexus                 `protobuf:"bytes,3,opt,name=nexus,proto3" json:"nexus,omitempty"`
-	// action is a service action of PERSISTENT RESERVE OUT, or 64 RESERVE, 65 RELEASE, 66 nexus lost, 67 reset.
+	// action is a service action of PERSISTENT RESERVE OUT, or 64 RESERVE, 65 RELEASE, 66 nexus lost, 67 reset,
+	// 68 MODE SELECT.
 	Action      uint32   `protobuf:"varint,4,opt,name=action,proto3" json:"action,omitempty"`
 	Scope       uint32   `protobuf:"varint,5,opt,name=scope,proto3" json:"scope,omitempty"`
 	Type        uint32   `protobuf:"varint,6,opt,name=type,proto3" json:"type,omitempty"`
@@ -381,7 +408,10 @@ type ReserveRequest struct {
 	Destination *Nexus   `protobuf:"bytes,14,opt,name=destination,proto3" json:"destination,omitempty"`
 	Since       uint64   `protobuf:"varint,15,opt,name=since,proto3" json:"since,omitempty"`
 	// request names the call, so that a repetition changes nothing; 16 bytes.
-	Request       []byte `protobuf:"bytes,16,opt,name=request,proto3" json:"request,omitempty"`
+	Request []byte `protobuf:"bytes,16,opt,name=request,proto3" json:"request,omitempty"`
+	// settings and save are for MODE SELECT.
+	Settings      uint32 `protobuf:"varint,17,opt,name=settings,proto3" json:"settings,omitempty"`
+	Save          bool   `protobuf:"varint,18,opt,name=save,proto3" json:"save,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +556,20 @@ func (x *ReserveRequest) GetRequest() []byte {
 		return x.Request
 	}
 	return nil
+}
+
+func (x *ReserveRequest) GetSettings() uint32 {
+	if x != nil {
+		return x.Settings
+	}
+	return 0
+}
+
+func (x *ReserveRequest) GetSave() bool {
+	if x != nil {
+		return x.Save
+	}
+	return false
 }
 
 type ReserveReply struct {
@@ -859,7 +903,7 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\x04port\x18\x03 \x01(\rR\x04port\"M\n" +
 	"\fRegistration\x12+\n" +
 	"\x05nexus\x18\x01 \x01(\v2\x15.ashlar.meta.v1.NexusR\x05nexus\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\x04R\x03key\"\xdd\x03\n" +
+	"\x03key\x18\x02 \x01(\x04R\x03key\"\xa0\x04\n" +
 	"\x12VolumeReservations\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12+\n" +
 	"\x11access_generation\x18\x02 \x01(\x04R\x10accessGeneration\x12\x18\n" +
@@ -876,7 +920,9 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\x06legacy\x18\n" +
 	" \x01(\v2\x15.ashlar.meta.v1.NexusR\x06legacy\x12!\n" +
 	"\flegacy_since\x18\v \x01(\x04R\vlegacySince\x128\n" +
-	"\x06events\x18\f \x03(\v2 .ashlar.meta.v1.ReservationEventR\x06events\"\xd0\x01\n" +
+	"\x06events\x18\f \x03(\v2 .ashlar.meta.v1.ReservationEventR\x06events\x12\x1a\n" +
+	"\bsettings\x18\r \x01(\rR\bsettings\x12%\n" +
+	"\x0esaved_settings\x18\x0e \x01(\rR\rsavedSettings\"\xf7\x01\n" +
 	"\x10ReservationEvent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tattention\x18\x02 \x01(\rR\tattention\x12\x14\n" +
@@ -884,7 +930,8 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\anexuses\x18\x04 \x03(\v2\x15.ashlar.meta.v1.NexusR\anexuses\x12\x1c\n" +
 	"\teverybody\x18\x05 \x01(\bR\teverybody\x12\x1f\n" +
 	"\vexcept_port\x18\x06 \x01(\rR\n" +
-	"exceptPort\"\xf3\x03\n" +
+	"exceptPort\x12%\n" +
+	"\x02by\x18\a \x01(\v2\x15.ashlar.meta.v1.NexusR\x02by\"\xa3\x04\n" +
 	"\x0eReserveRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12+\n" +
@@ -907,7 +954,9 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"initiators\x127\n" +
 	"\vdestination\x18\x0e \x01(\v2\x15.ashlar.meta.v1.NexusR\vdestination\x12\x14\n" +
 	"\x05since\x18\x0f \x01(\x04R\x05since\x12\x18\n" +
-	"\arequest\x18\x10 \x01(\fR\arequest\"n\n" +
+	"\arequest\x18\x10 \x01(\fR\arequest\x12\x1a\n" +
+	"\bsettings\x18\x11 \x01(\rR\bsettings\x12\x12\n" +
+	"\x04save\x18\x12 \x01(\bR\x04save\"n\n" +
 	"\fReserveReply\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12F\n" +
 	"\freservations\x18\x02 \x01(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"O\n" +
@@ -960,15 +1009,16 @@ var file_api_meta_v1_reservation_proto_depIdxs = []int32{
 	0,  // 3: ashlar.meta.v1.VolumeReservations.legacy:type_name -> ashlar.meta.v1.Nexus
 	3,  // 4: ashlar.meta.v1.VolumeReservations.events:type_name -> ashlar.meta.v1.ReservationEvent
 	0,  // 5: ashlar.meta.v1.ReservationEvent.nexuses:type_name -> ashlar.meta.v1.Nexus
-	0,  // 6: ashlar.meta.v1.ReserveRequest.nexus:type_name -> ashlar.meta.v1.Nexus
-	0,  // 7: ashlar.meta.v1.ReserveRequest.initiators:type_name -> ashlar.meta.v1.Nexus
-	0,  // 8: ashlar.meta.v1.ReserveRequest.destination:type_name -> ashlar.meta.v1.Nexus
-	2,  // 9: ashlar.meta.v1.ReserveReply.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	0,  // 6: ashlar.meta.v1.ReservationEvent.by:type_name -> ashlar.meta.v1.Nexus
+	0,  // 7: ashlar.meta.v1.ReserveRequest.nexus:type_name -> ashlar.meta.v1.Nexus
+	0,  // 8: ashlar.meta.v1.ReserveRequest.initiators:type_name -> ashlar.meta.v1.Nexus
+	0,  // 9: ashlar.meta.v1.ReserveRequest.destination:type_name -> ashlar.meta.v1.Nexus
+	2,  // 10: ashlar.meta.v1.ReserveReply.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_reservation_proto_init() }

@@ -51,6 +51,11 @@ func (f TMFFunction) String() string {
 	return fmt.Sprintf("function %d", uint8(f))
 }
 
+// Resets reports whether the function resets logical units.
+func (f TMFFunction) Resets() bool {
+	return f == TMFLogicalUnitReset || f == TMFTargetWarmReset || f == TMFTargetColdReset
+}
+
 // HasLUN reports whether the function is about one logical unit, so that the LUN field is valid.
 func (f TMFFunction) HasLUN() bool {
 	switch f {

@@ -40,7 +40,7 @@ func (a *attachment) modeMedium() mode.Medium {
 // appendModePages appends the pages that the CDB asks for; ok is false when it ended c.
 func (a *attachment) appendModePages(c *Command, p []byte) (pages []byte, ok bool) {
 	values, page, subpage := mode.Values(c.CDB[2]>>6), c.CDB[2]&0x3F, c.CDB[3]
-	if values == mode.Saved {
+	if values == mode.Saved && !a.unit.Modes().Saves {
 		a.refuse(c, SavingNotSupported, cdbField(2, 7))
 		return nil, false
 	}

@@ -2,8 +2,12 @@ package scsi
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 var (
@@ -198,4 +202,65 @@ func TestModeSelectChanges(t *testing.T) {
 	r.nexus.ResetLogicalUnit(0, func() {})
 	r.sense(AttentionDeviceReset, cdbTestUnitReady)
 	wantBytes(t, r.good("1A 08 0A 00 FF 00"), "0F 00 10 00 0A 0A 20 10 00 00 00 00 FFFF 0000")
+}
+
+// TestSharedModes: where other processes serve the logical unit its settings are everybody's, and can be saved.
+func TestSharedModes(t *testing.T) {
+	const (
+		head, page                  = "00 00 00 00", "00 00 00 00 FFFF 0000"
+		plain                       = head + "0A 0A 20 10" + page
+		swp                         = head + "0A 0A 20 10 08 00 00 00 FFFF 0000"
+		dsense                      = head + "0A 0A 24 10" + page
+		change, save, tur, select10 = "15 10 00 00 10 00", "15 11 00 00 10 00", "00 00000000 00", "55 11 00 00 000000 0000 00"
+	)
+	h := newHosts(t)
+	sense := func(pc byte) string {
+		c := &Command{CDB: fromHex(t, fmt.Sprintf("1A 08 %02X 00 FF 00", pc<<6|0x0A)), MaxDataIn: 255}
+		if err := h.nexuses['a'].Execute(t.Context(), c); err != nil || c.Status != StatusGood {
+			t.Fatal(err, c.SenseCode())
+		}
+		return fmt.Sprintf("%X", c.DataIn[4:9])
+	}
+	modes := func(current, saved string) {
+		t.Helper()
+		if got := []string{sense(0), sense(2), sense(3), sense(1)}; !slices.Equal(got, []string{current, "8A0A201000", saved, "8A0A040008"}) {
+			t.Fatalf("current, default, saved, changeable: %v", got)
+		}
+	}
+	modes("8A0A201000", "8A0A201000")
+	h.want(h.as('a', change, fromHex(t, dsense)...), good)
+	h.want(h.as('a', tur), good)
+	h.want(h.as('b', tur), "06/2A/01")
+	h.want(h.as('c', tur), "06/2A/01")
+	modes("8A0A241000", "8A0A201000")
+	h.want(h.as('b', select10), good) // saves what is
+	h.want(h.as('a', tur), good)
+	modes("8A0A241000", "8A0A241000")
+	h.want(h.as('b', save, fromHex(t, plain)...), good)
+	h.want(h.as('a', tur), "06/2A/01")
+	h.want(h.as('c', tur), "06/2A/01")
+	h.want(h.as('c', change, fromHex(t, swp)...), good)
+	h.want(h.as('a', tur), "06/2A/01")
+	h.want(h.as('b', tur), "06/2A/01")
+	modes("8A0A201008", "8A0A201000")
+	block := make([]byte, 512)
+	h.want(h.as('a', "2A 00 00000000 00 0001 00", block...), "07/27/02")
+	h.nexuses['b'].ResetLogicalUnit(0, func() {})
+	h.want(h.as('a', tur), "06/29/03")
+	modes("8A0A201000", "8A0A201000")
+	h.want(h.as('a', "2A 00 00000000 00 0001 00", block...), good)
+
+	// Another process: what this one knows is older. The store refuses the write, and then it is protected.
+	res := h.shared.state.Apply(&reservation.Request{
+		Action: reservation.ModeSelect, Nexus: reservation.Nexus{Initiator: "iqn.d", Port: 2}, Settings: mode.WriteProtect,
+	})
+	h.shared.state = res.State
+	h.shared.access++
+	h.want(h.as('a', "2A 00 00000000 00 0001 00", block...), "07/27/02")
+	h.want(h.as('a', tur), "06/2A/01")
+	h.want(h.as('b', tur), "06/29/03")
+	h.want(h.as('b', tur), "06/2A/01")
+
+	h.want(h.as('b', "16 00000000 00"), good)
+	h.want(h.as('a', change, fromHex(t, plain)...), refused)
 }

@@ -32,7 +32,7 @@ var allOperations = newOperationList([]operation{
 	{"READ(6)", []byte{0x08, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | dataIn, timeoutMedium, read6},
 	{"WRITE(6)", []byte{0x0A, 0x1F, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | writes | dataOut, timeoutMedium, write6},
 	{"INQUIRY", []byte{0x12, 0x01, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn | ignoreUA, timeoutShort, inquiry},
-	{"MODE SELECT(6)", []byte{0x15, 0x11, 0, 0, 0xFF, 0}, false, oldLUN, dataOut, timeoutShort, modeSelect6},
+	{"MODE SELECT(6)", []byte{0x15, 0x11, 0, 0, 0xFF, 0}, false, oldLUN, medium | dataOut, timeoutMedium, modeSelect6},
 	{"MODE SENSE(6)", []byte{0x1A, 0x08, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, dataIn, timeoutShort, modeSense6},
 	{"RESERVE(6)", []byte{0x16, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, reserveUnit},
 	{"RELEASE(6)", []byte{0x17, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, releaseUnit},
@@ -53,7 +53,7 @@ var allOperations = newOperationList([]operation{
 	{"SANITIZE, BLOCK ERASE", []byte{0x48, 0xA2, 0, 0, 0, 0, 0, 0, 0, 0}, true, 0, medium | writes, timeoutSanitize, sanitizeBlockErase},
 	{"SANITIZE, EXIT FAILURE MODE", []byte{0x48, 0x1F, 0, 0, 0, 0, 0, 0, 0, 0}, true, 0xA0, medium | writes, timeoutShort, sanitizeExitFailure},
 	{"LOG SENSE", []byte{0x4D, 0, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0}, false, oldLUN, medium | dataIn | whileErased, timeoutShort, logSense},
-	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, dataOut, timeoutShort, modeSelect10},
+	{"MODE SELECT(10)", cdb10(0x55, 0x11, 0, 0, len2), false, oldLUN, medium | dataOut, timeoutMedium, modeSelect10},
 	{"MODE SENSE(10)", []byte{0x5A, 0x18, 0xFF, 0xFF, 0, 0, 0, 0xFF, 0xFF, 0}, false, oldLUN, dataIn, timeoutShort, modeSense10},
 
 	{"RESERVE(10)", []byte{0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, reserveUnit},

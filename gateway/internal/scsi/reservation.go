@@ -78,6 +78,9 @@ func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 			c.Status = StatusReservationConflict
 			return
 		}
+		if op.traits&writes != 0 && !a.writable(c) { // as it is in what was seen, or later
+			return
+		}
 		bound := ctx
 		if seen != nil && op.traits&medium != 0 {
 			bound = reservation.WithAccess(ctx, seen.Access)

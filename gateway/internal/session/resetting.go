@@ -21,11 +21,6 @@ type resetting struct {
 // resettingMax bounds the resets of a session that wait for their answers; one more is rejected.
 const resettingMax = 16
 
-// resets tells whether a function resets logical units.
-func resets(f pdu.TMFFunction) bool {
-	return f == pdu.TMFLogicalUnitReset || f == pdu.TMFTargetWarmReset || f == pdu.TMFTargetColdReset
-}
-
 // begin returns what is to be called, on any goroutine, when the reset may be answered.
 func (w *resetting) begin() func() {
 	w.begun = true
@@ -41,11 +36,10 @@ func (w *resetting) begin() func() {
 // respond queues the answer.
 func (w *resetting) respond() {
 	c := w.conn
-	if c.closing {
-		return
+	if !c.closing {
+		c.respondTMF(w.answer, w.many)
 	}
-	c.respondTMF(w.answer, w.many)
-	if w.function == pdu.TMFTargetColdReset && w.answer.Result == pdu.TMFComplete {
+	if !c.closing && w.function == pdu.TMFTargetColdReset && w.answer.Result == pdu.TMFComplete {
 		c.s.cfg.Env.ColdReset()
 		for _, o := range c.s.conns {
 			o.close()
@@ -56,10 +50,10 @@ func (w *resetting) respond() {
 // answerResets queues the answers of the resets that may be answered.
 func (s *Session) answerResets() {
 	s.resetting = slices.DeleteFunc(s.resetting, func(w *resetting) bool {
-		if !w.done.Load() {
-			return false
+		done := w.done.Load()
+		if done {
+			w.respond()
 		}
-		w.respond()
-		return true
+		return done
 	})
 }

@@ -62,7 +62,7 @@ func (c *Conn) manage(p *pdu.TMFRequest, w *resetting) pdu.TMFResponse {
 	switch f := p.Function; {
 	case f == pdu.TMFTaskReassign:
 		r.Result = pdu.TMFReassignNotSupported
-	case resets(f) && len(s.resetting) >= resettingMax:
+	case f.Resets() && len(s.resetting) >= resettingMax:
 		r.Result = pdu.TMFRejected
 	case f == pdu.TMFTargetWarmReset, f == pdu.TMFTargetColdReset:
 		s.terminate(c, anyTask)

@@ -18,6 +18,9 @@ import (
 // requestLen is the length of a reservation request's name, in bytes.
 const requestLen = 16
 
+// modesWait bounds how long a change of mode pages waits for the other gateways.
+const modesWait = time.Second
+
 // Reserve implements metav1.NodeServer.
 func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.ReserveReply, error) {
 	t := termOf(ctx)
@@ -37,6 +40,13 @@ func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.R
 	}
 	if now.Reset != 0 {
 		t.resets.made(resetKey{now.Volume, now.Reset}, time.Now())
+	}
+	if r.Action == reservation.ModeSelect {
+		// MODE SENSE is answered from what each gateway knows.
+		known := func() []topology.Serving { return others(t.Topology, m.GetGateway()) }
+		if _, err := t.Exports.await(ctx, known, time.Now().Add(modesWait)); err != nil {
+			return nil, err
+		}
 	}
 	return &metav1.ReserveReply{Status: uint32(status), Reservations: reservations(now)}, nil
 }
@@ -84,13 +94,14 @@ func reserveRequest(m *metav1.ReserveRequest) (*reservation.Request, error) {
 	if len(m.GetRequest()) != requestLen {
 		return nil, refuse.As(refuse.Invalid, "the name of a reservation request has %d bytes, not %d", requestLen, len(m.GetRequest()))
 	}
-	if m.GetAction() > 0xFF || m.GetScope() > 0xFF || m.GetType() > 0xFF {
-		return nil, refuse.As(refuse.Invalid, "action, scope or type of a reservation request is more than a byte")
+	if m.GetAction() > 0xFF || m.GetScope() > 0xFF || m.GetType() > 0xFF || m.GetSettings() > 0xFF {
+		return nil, refuse.As(refuse.Invalid, "action, scope, type or settings of a reservation request are more than a byte")
 	}
 	r := &reservation.Request{
 		Action: reservation.Action(m.GetAction()), Scope: byte(m.GetScope()), Type: reservation.Type(m.GetType()),
 		Key: reservation.Key(m.GetKey()), ServiceKey: reservation.Key(m.GetServiceKey()), APTPL: m.GetAptpl(),
 		AllPorts: m.GetAllPorts(), SpecIPT: m.GetSpecIPt(), Unregister: m.GetUnregister(), Since: m.GetSince(),
+		Settings: reservation.Settings(m.GetSettings()), Save: m.GetSave(),
 	}
 	var err error
 	if r.Nexus, err = nexus(m.GetNexus()); err != nil {
@@ -132,6 +143,7 @@ func reservations(r namespace.Reservations) *metav1.VolumeReservations {
 	out := &metav1.VolumeReservations{
 		Volume: uint64(r.Volume), AccessGeneration: uint64(r.Access), Version: s.Version, Generation: s.Generation,
 		Type: uint32(s.Type), Aptpl: s.APTPL, IgnoreIsid: s.IgnoreISID,
+		Settings: uint32(s.Modes.Now), SavedSettings: uint32(s.Modes.Saved),
 	}
 	for _, g := range s.Registrations {
 		out.Registrations = append(out.Registrations, &metav1.Registration{Nexus: nexusMessage(g.Nexus), Key: uint64(g.Key)})
@@ -145,6 +157,9 @@ func reservations(r namespace.Reservations) *metav1.VolumeReservations {
 	for _, e := range s.Events {
 		m := &metav1.ReservationEvent{
 			Version: e.Version, Attention: uint32(e.Attention), Abort: e.Abort, Everybody: e.Everybody, ExceptPort: uint32(e.Except),
+		}
+		if e.By.Initiator != "" {
+			m.By = nexusMessage(e.By)
 		}
 		for _, x := range e.Nexuses {
 			m.Nexuses = append(m.Nexuses, nexusMessage(x))

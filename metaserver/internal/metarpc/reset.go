@@ -115,10 +115,15 @@ func (r *resets) left(ctx context.Context, k resetKey, gateway uint64) time.Dura
 	}
 }
 
+// others returns the gateways that may be serving, but for one.
+func others(t *topology.Topology, gateway uint64) []topology.Serving {
+	return slices.DeleteFunc(t.MayServe(), func(s topology.Serving) bool { return s.ID == gateway })
+}
+
 // others returns the gateways that a reset waits for: those that may be serving, but for the one that asked for it, and those
 // that were told that it waits for them.
 func (r *resets) others(k resetKey, asked uint64, t *topology.Topology) []topology.Serving {
-	out := slices.DeleteFunc(t.MayServe(), func(s topology.Serving) bool { return s.ID == asked })
+	out := others(t, asked)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if x := r.of[k]; x != nil {

@@ -68,7 +68,7 @@ func (u *Unit) Attention(code sense.Code, except *Peer) {
 // write here end.
 func (u *Unit) Reset(by *Peer, code sense.Code) {
 	u.mu.Lock()
-	u.settings.Store(uint32(u.defaultModes()))
+	u.resetModes()
 	others := make([]*Listener, 0, len(u.mu.listeners))
 	for l := range u.mu.listeners {
 		l.Attentions.Reset(code)

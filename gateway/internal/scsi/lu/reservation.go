@@ -22,6 +22,7 @@ func (u *Unit) SetReservations(r *Reservations) {
 		u.mu.Unlock()
 		return
 	}
+	u.settings.Store(uint32(r.State.Modes.Now)) // first: who sees r sees it
 	u.reservations.Store(r)
 	var over []*Listener
 	reset := false
@@ -58,4 +59,5 @@ var reservationAttentions = [...]sense.Code{
 	reservation.ReservationsPreempted:  sense.AttentionReservationsPreempted,
 	reservation.ReservationsReleased:   sense.AttentionReservationsFreed,
 	reservation.RegistrationsPreempted: sense.AttentionRegistrationsPreempted,
+	reservation.ModesChanged:           sense.AttentionModeChanged,
 }

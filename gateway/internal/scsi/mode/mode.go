@@ -1,8 +1,8 @@
 // Package mode holds the mode pages of a disk (SPC-4 7.5, SBC-4 6.5): what MODE SENSE reports and MODE SELECT changes. It
 // has no state of its own; Unit is a value.
 //
-//	page      PS(7)=0 SPF(6)=0 CODE | LENGTH    | parameters
-//	subpage   PS(7)=0 SPF(6)=1 CODE | SUBPAGE   | LENGTH(2) | parameters
+//	page      PS(7) SPF(6)=0 CODE | LENGTH    | parameters
+//	subpage   PS(7) SPF(6)=1 CODE | SUBPAGE   | LENGTH(2) | parameters
 //
 //	caching             08     12    WCE=0: a write that was answered is durable            20 bytes
 //	control             0A     0A    TST=001b, D_SENSE, SWP, unrestricted reordering        12 bytes
@@ -10,11 +10,15 @@
 //	power condition     1A     26    no timers                                              40 bytes
 //	exceptions control  1C     0A    DEXCPT: nothing is reported                            12 bytes
 //
-// Nothing can be saved: PS is 0 everywhere. What can be changed are D_SENSE and SWP; a logical unit reset takes them back
-// to their defaults.
+// What can be changed are D_SENSE and SWP. Where they can be saved the Control page has PS=1, and a logical unit reset takes them
+// back to their saved values; else to their defaults.
 package mode
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/ashlar-storage/ashlar/storage/reservation"
+)
 
 // Page codes and subpage codes.
 const (
@@ -28,12 +32,12 @@ const (
 )
 
 // Settings are what MODE SELECT can change, one bit each.
-type Settings uint32
+type Settings = reservation.Settings
 
 // The settings.
 const (
-	DescriptorSense Settings = 1 << iota // D_SENSE: sense data in descriptor format
-	WriteProtect                         // SWP: the medium is write protected
+	DescriptorSense = reservation.DescriptorSense
+	WriteProtect    = reservation.WriteProtect
 )
 
 // Values says which values of a page are meant, as the PC field of MODE SENSE does (SPC-4 6.13.1).
@@ -49,8 +53,10 @@ const (
 
 // Unit is a logical unit as its mode pages describe it.
 type Unit struct {
-	Now, Default Settings
-	SenseMax     byte // longest sense data, in bytes
+	Now, Default, Saved Settings
+	// Saves: settings can be saved.
+	Saves    bool
+	SenseMax byte // longest sense data, in bytes
 }
 
 // page is one page or subpage.
@@ -112,10 +118,15 @@ func (g *page) append(p []byte, u Unit, v Values) []byte {
 		}
 	case g.fill != nil && v == Default:
 		g.fill(u, u.Default, d)
+	case g.fill != nil && v == Saved:
+		g.fill(u, u.Saved, d)
 	case g.fill != nil:
 		g.fill(u, u.Now, d)
 	}
 	d[0] = g.code
+	if u.Saves && len(g.settings) > 0 {
+		d[0] |= 0x80
+	}
 	if g.subpage != 0 {
 		d[0] |= 0x40
 		d[1] = g.subpage
