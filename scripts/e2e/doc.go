@@ -6,6 +6,7 @@
 //	fault_*_test.go     processes killed, stopped and restarted under verified load (load/, initiator/)
 //	history_test.go     linearizability of shared blocks over two gateways (porcupine)
 //	reset_test.go       LOGICAL UNIT RESET over two gateways
+//	paths_test.go       what hosts are told of two gateways as their paths (ALUA)
 //	checks_test.go      the protocol, rightly and wrongly, by an initiator of our own (initiator/checks, hostile)
 //	selftest_test.go    ashlar selftest, for each kind of host
 //	conformance_test.go libiscsi's iscsi-test-cu, test by test (make conformance)
