@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -45,17 +46,25 @@ func staleFirstCommand(t *testing.T, cl *cluster.Cluster, name string, closes bo
 		binary.BigEndian.PutUint16(cdb[7:], length/512)
 		return cdb
 	}
+	do := func(h *wire.Host, op byte, in int, out []byte) wire.Result {
+		t.Helper()
+		r, err := h.Do(rw(op), in, out)
+		must(t, err)
+		if r.Sense.Key == 6 { // the states of the gateways as paths change while one of them hangs
+			must(t, h.Ready())
+			r, err = h.Do(rw(op), in, out)
+			must(t, err)
+		}
+		must(t, r.Err())
+		return r
+	}
 	write := func(h *wire.Host, data []byte) {
 		t.Helper()
-		r, err := h.Do(rw(0x2a), 0, data)
-		must(t, err)
-		must(t, r.Err())
+		do(h, 0x2a, 0, data)
 	}
 	read := func(when string, h *wire.Host, want []byte) {
 		t.Helper()
-		r, err := h.Do(rw(0x28), length, nil)
-		must(t, err)
-		must(t, r.Err())
+		r := do(h, 0x28, length, nil)
 		if !bytes.Equal(r.Data, want) {
 			t.Fatalf("%s: read %#x, want %#x", when, r.Data[0], want[0])
 		}
@@ -64,8 +73,12 @@ func staleFirstCommand(t *testing.T, cl *cluster.Cluster, name string, closes bo
 	old := host(0, 1)
 	must(t, cl.Signal("gateway-1", syscall.SIGSTOP))
 	t.Cleanup(func() { _ = cl.Signal("gateway-1", syscall.SIGCONT) })
+	time.Sleep(200 * time.Millisecond) // until all its threads have stopped
 	_, err := old.Start(rw(0x2a), 0, stale)
 	must(t, err)
+	if p, err := old.RecvWithin(100 * time.Millisecond); !errors.Is(err, wire.ErrQuiet) {
+		t.Fatalf("opcode %#x from a gateway that hangs: %v", p.Opcode(), err)
+	}
 	moved := host(1, 1)
 	write(moved, fresh)
 	if closes {
