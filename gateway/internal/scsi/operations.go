@@ -37,6 +37,7 @@ var allOperations = newOperationList([]operation{
 	{"RESERVE(6)", []byte{0x16, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, reserveUnit},
 	{"RELEASE(6)", []byte{0x17, 0, 0, 0, 0, 0}, false, oldLUN, medium, timeoutShort, releaseUnit},
 	{"START STOP UNIT", []byte{0x1B, 0x01, 0, 0x0F, 0xF5, 0}, false, oldLUN, 0, timeoutShort, startStopUnit},
+	{"SEND DIAGNOSTIC", []byte{0x1D, 0x17, 0, 0, 0, 0}, false, 0, 0, timeoutShort, sendDiagnostic},
 
 	// 10-byte CDBs
 	{"READ CAPACITY(10)", cdb10(0x25, 0, 0, 0, 0), false, oldLUN, dataIn, timeoutShort, readCapacity10},

@@ -55,6 +55,7 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		{0x17, 0},
 		{0x1A, 0},
 		{0x1B, 0},
+		{0x1D, 0},
 		{0x25, 0},
 		{0x28, 0},
 		{0x2A, 0},
@@ -136,6 +137,7 @@ func TestReportOneOperationCode(t *testing.T) {
 		want           string // "" for 05/24/00
 	}{
 		{1, 0x00, 0, "00 03 0006 00 00 00 00 00 00"},
+		{1, 0x1D, 0, "00 03 0006 1D 17 00 00 00 00"},
 		{1, 0x28, 0, "00 03 000A 28 18 FFFFFFFF 3F FFFF 00"},
 		{0x81, 0x28, 0, "00 83 000A 28 18 FFFFFFFF 3F FFFF 00 000A 00 00 00000000 0000003C"},
 		{1, 0x28, 9, "00 03 000A 28 18 FFFFFFFF 3F FFFF 00"}, // the service action is not looked at

@@ -27,7 +27,7 @@ func Class(cdb []byte, writes bool) reservation.Class {
 			return reservation.Query
 		}
 		return reservation.Write
-	case 0x07, 0x15, 0x35, 0x4C, 0x55, 0x91: // REASSIGN BLOCKS, MODE SELECT, SYNCHRONIZE CACHE, LOG SELECT
+	case 0x07, 0x15, 0x1D, 0x35, 0x55, 0x91: // REASSIGN BLOCKS, MODE SELECT, SEND DIAGNOSTIC, SYNCHRONIZE CACHE
 		return reservation.Write
 	case 0x48: // SANITIZE
 		return reservation.Write

@@ -25,6 +25,7 @@ func TestClass(t *testing.T) {
 		{"REPORT SUPPORTED OPERATION CODES", append([]byte{0xA3, 0x0C}, make([]byte, 10)...), false, reservation.Read},
 		{"EXTENDED COPY", append([]byte{0x83, 0}, make([]byte, 14)...), false, reservation.Write},
 		{"POPULATE TOKEN", append([]byte{0x83, 0x10}, make([]byte, 14)...), false, reservation.Read},
+		{"SEND DIAGNOSTIC", []byte{0x1D, 4, 0, 0, 0, 0}, false, reservation.Write},
 		{"MODE SELECT(10)", make10(0x55), false, reservation.Write},
 		{"MODE SENSE(10)", make10(0x5A), false, reservation.Read},
 		{"READ(10)", make10(0x28), false, reservation.Read},
