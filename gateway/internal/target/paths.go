@@ -25,6 +25,9 @@ type Gateway struct {
 // sends the initiators of the target elsewhere is chosen only if they all do.
 func (s *snapshot) groups(t *target, initiator string) []scsi.PortGroup {
 	out := make([]scsi.PortGroup, len(s.gateways))
+	host := fnv.New64a()
+	_, _ = host.Write([]byte(initiator)) // never fails
+	name := host.Sum64()
 	best, most, bestServes := -1, uint64(0), false
 	for i, g := range s.gateways {
 		out[i] = scsi.PortGroup{Tag: g.Port.Group, Port: g.Port.RelativeID, State: scsi.PortUnavailable}
@@ -32,7 +35,7 @@ func (s *snapshot) groups(t *target, initiator string) []scsi.PortGroup {
 			continue
 		}
 		out[i].State = scsi.PortNonOptimized
-		w, serves := weight(initiator, g.ID), !slices.Contains(t.elsewhere, g.ID)
+		w, serves := weight(name, g.ID), !slices.Contains(t.elsewhere, g.ID)
 		if best < 0 || serves && !bestServes || serves == bestServes && w > most {
 			best, most, bestServes = i, w, serves
 		}
@@ -43,12 +46,10 @@ func (s *snapshot) groups(t *target, initiator string) []scsi.PortGroup {
 	return out
 }
 
-// weight is how much an initiator is drawn to a gateway; with each one's own bits well mixed (the finalizer of SplitMix64)
-// each gateway wins equally many initiators.
-func weight(initiator string, gateway uint64) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(initiator)) // never fails
-	w := h.Sum64() ^ gateway*0x9E3779B97F4A7C15
+// weight is how much an initiator, whose name has the hash host, is drawn to a gateway. All bits are mixed (SplitMix64), so
+// that each gateway wins equally many.
+func weight(host, gateway uint64) uint64 {
+	w := host ^ gateway*0x9E3779B97F4A7C15
 	w = (w ^ w>>30) * 0xBF58476D1CE4E5B9
 	w = (w ^ w>>27) * 0x94D049BB133111EB
 	return w ^ w>>31

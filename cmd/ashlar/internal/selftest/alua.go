@@ -23,7 +23,7 @@ func aluaChecks() map[string]check {
 			advice: "The host tries to set states that the target does not let it set, or does not try where it has to.", run: setTargetPortGroups,
 		},
 		"alua portals": {
-			area: "ALUA", title: "all portals", want: "one designator of the logical unit; a group for each portal group tag, which every path reports",
+			area: "ALUA", title: "all portals", want: "the same designators of the logical unit; a group for each portal group tag, which every path reports",
 			advice: "Multipath software puts paths together that do not belong together, or does not know some.", run: aluaPortals,
 		},
 	}
@@ -225,7 +225,15 @@ func aluaPortals(p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var names, tags []string
+	first, err := p.designators(p.h)
+	if err != nil {
+		return "", err
+	}
+	id, err := name(first)
+	if err != nil {
+		return "", err
+	}
+	var tags []string
 	away := 0
 	for _, a := range addresses[:min(len(addresses), portalsMax)] {
 		portal, tag, _ := strings.Cut(a, ",")
@@ -239,9 +247,8 @@ func aluaPortals(p *probe) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", portal, err)
 		}
-		id, err := name(ds)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", portal, err)
+		if a, b := ofUnit(first), ofUnit(ds); a != b {
+			return "", fmt.Errorf("%s has designators %s, here they are %s", portal, b, a)
 		}
 		rel, group := ownPort(ds)
 		for _, over := range []*wire.Host{h, p.h} {
@@ -253,16 +260,23 @@ func aluaPortals(p *probe) (string, error) {
 				return "", fmt.Errorf("%s: %w", portal, err)
 			}
 		}
-		names = append(names, id)
 		if !slices.Contains(tags, tag) {
 			tags = append(tags, tag)
 		}
 	}
-	if slices.Sort(names); len(slices.Compact(slices.Clone(names))) > 1 {
-		return "", fmt.Errorf("designators %v", slices.Compact(names))
-	}
 	if len(tags) < 2 {
 		return "", skip("%d of %d portals can be reached, of %d portal groups", len(addresses)-away, len(addresses), len(tags))
 	}
-	return fmt.Sprintf("%d portal groups, %s", len(tags), names[0]), nil
+	return fmt.Sprintf("%d portal groups, %s", len(tags), id), nil
+}
+
+// ofUnit writes out the designators of the logical unit, which have to be the same on every path.
+func ofUnit(ds []designator) string {
+	var out []string
+	for _, d := range ds {
+		if d.association == 0 {
+			out = append(out, fmt.Sprintf("%d/%d:%x", d.kind, d.codeSet, d.id))
+		}
+	}
+	return strings.Join(out, " ")
 }
