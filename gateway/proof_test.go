@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -161,6 +162,40 @@ func TestWakesUp(t *testing.T) {
 	must(t, moved.Write(t.Context(), make([]byte, 512), 0))
 	if last := f.last(); f.served() != 3 || last.Fence.Epoch != 1 || losses.Load() != 0 {
 		t.Errorf("%d requests, the last under %v, lost %d times", f.served(), last.Fence, losses.Load())
+	}
+}
+
+// TestSanitizeIsProven: SANITIZE begins nothing before its initiator has shown that it still wants it, works in the tenancy
+// of its command then, and ends with it.
+func TestSanitizeIsProven(t *testing.T) {
+	f, _, one, two, _ := twoGateways(t)
+	defer one.erasures.stop()
+	made := proofs(one)
+	m := one.Open(testVolume, testHost)
+	one.lost = func(_ layout.VolumeID, _ string, closed func()) { closed() }
+	order := sanitize.Order{Passes: 1000, Block: make([]byte, 512)}
+	given, giveUp := context.WithCancel(t.Context())
+	results := make(chan error, 1)
+	go func() {
+		_, err := m.Sanitize(given, order, 1<<20)
+		results <- err
+	}()
+	p := <-made
+	<-p.come
+	giveUp()
+	if err := <-results; !errors.Is(err, context.Canceled) || m.Sanitizing().State != sanitize.Idle || f.served() != 0 {
+		t.Fatalf("given up: %v, %+v, %d requests", err, m.Sanitizing(), f.served())
+	}
+	close(p.answer)
+	done, err := m.Sanitize(t.Context(), order, 1<<20)
+	must(t, err)
+	must(t, stay(two))
+	awaitDone(t, done)
+	if s := m.Sanitizing(); s.State != sanitize.Failed {
+		t.Errorf("%+v", s)
+	}
+	if h := f.hosts[testHost]; h.gateway != 2 || h.epoch != 2 || len(made) != 0 {
+		t.Errorf("gateway %d has the path, under epoch %d, after %d more tenancies", h.gateway, h.epoch, len(made))
 	}
 }
 

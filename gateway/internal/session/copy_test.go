@@ -26,20 +26,13 @@ func (s *stuck) Write(ctx context.Context, _ []byte, _ int64) error {
 
 func (s *stuck) Fence() { s.fences = append(s.fences, s.ctx.Err()) }
 
-// TestAbortCopy aborts an EXTENDED COPY that writes to another logical unit: when the answer is queued the write was
-// cancelled and then fenced, there and on the logical unit that got the command.
-func TestAbortCopy(t *testing.T) {
-	p := newPeer(t, defaults())
-	c := p.conns[0]
-	maps := p.luns.Mappings()
-	to := &stuck{disk: p.disk, begun: make(chan struct{})}
-	maps[1].Backend = to
-	if err := p.luns.Update(maps...); err != nil {
-		t.Fatal(err)
-	}
+// copy has the first blocks of LUN 0 copied to LUN 1 by an EXTENDED COPY to LUN 0, and returns the task, which runs on a
+// goroutine of its own until ended is closed. Tasks are kept.
+func (p *peer) copy(t *testing.T, c *Conn) (task *Task, ended chan struct{}) {
+	t.Helper()
 	list := make([]byte, 16+2*32+28)
 	list[3], list[11] = 2*32, 28
-	for i, m := range maps[:2] {
+	for i, m := range p.luns.Mappings()[:2] {
 		d := list[16+32*i:]
 		id := m.Unit.Identity().NAA
 		d[0], d[4], d[5], d[7] = 0xE4, 1, 3, byte(copy(d[8:], id[:]))
@@ -51,20 +44,31 @@ func TestAbortCopy(t *testing.T) {
 		InitiatorSNs: pdu.InitiatorSNs{CmdSN: firstSN},
 	}
 	binary.BigEndian.PutUint32(h.CDB[10:], uint32(len(list)))
-	p.hold = true
-	if err := p.send(c, header(&h, len(list)), nil, list); err != nil {
-		t.Fatal(err)
+	if err := p.send(c, header(&h, len(list)), nil, list); err != nil || len(p.tasks) != 1 {
+		t.Fatalf("%d tasks, %v", len(p.tasks), err)
 	}
-	if len(p.tasks) != 1 {
-		t.Fatalf("%d tasks", len(p.tasks))
-	}
-	task := p.tasks[0]
-	p.tasks = nil
-	ended := make(chan struct{})
+	task, p.tasks = p.tasks[0], nil
+	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		task.Run()
 	}()
+	return task, ended
+}
+
+// TestAbortCopy aborts an EXTENDED COPY that writes to another logical unit: when the answer is queued the write was
+// cancelled and then fenced, there and on the logical unit that got the command.
+func TestAbortCopy(t *testing.T) {
+	p := newPeer(t, defaults())
+	c := p.conns[0]
+	maps := p.luns.Mappings()
+	to := &stuck{disk: p.disk, begun: make(chan struct{})}
+	maps[1].Backend = to
+	if err := p.luns.Update(maps...); err != nil {
+		t.Fatal(err)
+	}
+	p.hold = true
+	task, ended := p.copy(t, c)
 	<-to.begun
 	abort := pdu.TMFRequest{
 		Immediate: true, Function: pdu.TMFAbortTask, ITT: 2, ReferencedTaskTag: 1,

@@ -183,6 +183,31 @@ func TestUnwanted(t *testing.T) {
 	}
 }
 
+// TestProofOfACopy: a copy from one logical unit to another is asked for on the connection of its command, whichever of their
+// media asks.
+func TestProofOfACopy(t *testing.T) {
+	p, _ := newProvingPeer(t)
+	maps := p.luns.Mappings()
+	maps[0].Backend, maps[1].Backend = p.disk, maps[0].Backend
+	if err := p.luns.Update(maps...); err != nil {
+		t.Fatal(err)
+	}
+	c := p.conns[0]
+	task, ended := p.copy(t, c)
+	ttt := p.pinged(t)
+	if ttt.IsReserved() {
+		t.Fatal("no ping")
+	}
+	p.pong(t, c, ttt)
+	p.complete(task, ended)
+	status := scsi.Status(0xff)
+	p.take(t, c, func(u *PDU) { status = scsi.Status(u.Header[3]) })
+	if status != scsi.StatusGood {
+		t.Errorf("status %v", status)
+	}
+	p.over(t)
+}
+
 // TestNoCommand: only a command that an initiator waits for comes past a Proof.
 func TestNoCommand(t *testing.T) {
 	p, m := newProvingPeer(t)
