@@ -41,6 +41,16 @@ type Config struct {
 	LogBytes        int64         `yaml:"log-bytes"`
 	// Readers is how many reads are served at a time, less those that gRPC's own goroutines serve.
 	Readers int `yaml:"readers"`
+	// Scrub says how the disk's blocks are read to find damage.
+	Scrub Scrub `yaml:"scrub"`
+}
+
+// Scrub configures the scrub.
+type Scrub struct {
+	// Interval is the time within which every block is read and verified; 0: only when it is asked for.
+	Interval time.Duration `yaml:"interval"`
+	// RateMax is the most that is read for it, in bytes per second.
+	RateMax int64 `yaml:"rate-max-bytes"`
 }
 
 // Options are what the process gives to a chunkserver. The zero value is usable.
@@ -76,11 +86,15 @@ func Default() Config {
 		Tick:    100 * time.Millisecond, ElectionTicks: 8,
 		CheckpointEvery: 30 * time.Second, LogBytes: 1 << 30,
 		Readers: 16,
+		Scrub:   Scrub{Interval: 7 * 24 * time.Hour, RateMax: 64 << 20},
 	}
 }
 
 // segmentSize is that of the raft log's files, in bytes.
 const segmentSize = 64 << 20
+
+// scrubIntervalMax is the longest Scrub.Interval.
+const scrubIntervalMax = 366 * 24 * time.Hour
 
 // Validate reports the first value that can not be used, naming its key.
 func (c *Config) Validate() error {
@@ -103,6 +117,10 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("log-bytes: %d is less than %d", c.LogBytes, 4*segmentSize)
 	case c.Readers < 1 || c.Readers > 4096:
 		return fmt.Errorf("readers: %d is not in [1, 4096]", c.Readers)
+	case c.Scrub.Interval != 0 && (c.Scrub.Interval < time.Minute || c.Scrub.Interval > scrubIntervalMax):
+		return fmt.Errorf("scrub.interval: %v is neither 0 nor in [1m, %v]", c.Scrub.Interval, scrubIntervalMax)
+	case c.Scrub.RateMax < 64<<10:
+		return fmt.Errorf("scrub.rate-max-bytes: %d is less than %d", c.Scrub.RateMax, 64<<10)
 	case c.Capacity < 0:
 		return fmt.Errorf("capacity-bytes: %d", c.Capacity)
 	case c.Reserve < 0 || c.Capacity > 0 && c.Reserve >= c.Capacity:

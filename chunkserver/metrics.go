@@ -18,6 +18,7 @@ func (s *Server) register(p *parts) (func(), error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "ashlar", Subsystem: "chunkserver", Name: name, Help: help}, f)
 	}
 	st := p.rpc.Stats()
+	sc := p.scrub.Counters()
 	value := func(v *atomic.Uint64) func() float64 { return func() float64 { return float64(v.Load()) } }
 	all := []prometheus.Collector{
 		counter("reads_total", "Read requests.", value(&st.Reads)),
@@ -26,6 +27,12 @@ func (s *Server) register(p *parts) (func(), error) {
 		counter("read_bytes_total", "Bytes asked for by reads.", value(&st.ReadBytes)),
 		counter("written_bytes_total", "Bytes of write requests.", value(&st.WrittenBytes)),
 		counter("repaired_blocks_total", "Damaged blocks that were replaced by another peer's copy.", func() float64 { return float64(p.host.Repaired()) }),
+		counter("scrub_verified_blocks_total", "Blocks that the scrub read.", func() float64 { return float64(sc.Verified.Load()) }),
+		counter("scrub_damaged_blocks_total", "Blocks that the scrub found damaged.", func() float64 { return float64(sc.Damaged.Load()) }),
+		counter("scrub_repaired_blocks_total", "Of those, the ones that are good again.", func() float64 { return float64(sc.Repaired.Load()) }),
+		gauge("scrub_unrepairable_blocks", "Damaged blocks that no peer could repair so far.", func() float64 { return float64(len(p.scrub.Status().Bad)) }),
+		gauge("scrub_last_pass_timestamp_seconds", "When the last whole pass of the scrub ended, in seconds since 1970; 0: never.",
+			func() float64 { return float64(unixMs(p.scrub.Status().Ended)) / 1000 }),
 		gauge("copysets", "Peers of copysets on this disk.", func() float64 { return float64(len(p.host.Groups())) }),
 		gauge("leaders", "Copysets that are led here.", func() float64 {
 			n := 0

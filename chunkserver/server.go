@@ -19,6 +19,7 @@ import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peernet"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/scrub"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/metaclient"
@@ -91,6 +92,7 @@ type parts struct {
 	store *blockstore.Store
 	net   *peernet.Net
 	host  *multiraft.Host
+	scrub *scrub.Scrubber
 	rpc   *chunkrpc.Server
 	grpc  *grpc.Server
 	meta  *metaclient.Client
@@ -192,6 +194,8 @@ func (s *Server) open(p *parts) (err error) {
 	)
 	chunkv1.RegisterChunkServer(p.grpc, p.rpc)
 	raftv1.RegisterRaftServer(p.grpc, p.net.Service())
+	p.scrub = s.newScrubber(p)
+	chunkv1.RegisterScrubServer(p.grpc, &scrubService{self: id, scrub: p.scrub, ready: s.Ready})
 	return nil
 }
 
@@ -199,18 +203,19 @@ func (s *Server) open(p *parts) (err error) {
 //
 //  1. heartbeat: no more orders
 //  2. leadership is handed over, so that others serve at once
-//  3. the gRPC server: no more requests, messages or images come in; its streams end
-//  4. chunkrpc's readers: nobody waits for them any more
-//  5. multiraft: worker, log writer, appliers, checkpointer
-//  6. peernet: nobody sends any more
-//  7. store and log (parts.close)
+//  3. scrub: it repairs through multiraft
+//  4. the gRPC server: no more requests, messages or images come in; its streams end
+//  5. chunkrpc's readers: nobody waits for them any more
+//  6. multiraft: worker, log writer, appliers, checkpointer
+//  7. peernet: nobody sends any more
+//  8. store and log (parts.close)
 func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	addresses := p.id.Addresses()
 	if s.opts.Static != nil {
 		addresses = s.opts.Static.Addresses
 	}
 	p.net.SetAddresses(addresses)
-	beat, rpc, host, listener := newPart(), newPart(), newPart(), newPart()
+	beat, scrubber, rpc, host, listener := newPart(), newPart(), newPart(), newPart(), newPart()
 	host.run(p.host.Run)
 	rpc.run(func(ctx context.Context) error { p.rpc.Run(ctx); return nil })
 	listener.run(func(context.Context) error { return p.grpc.Serve(lis) })
@@ -223,6 +228,7 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 			b := heartbeat.New(p.meta.Node(), p.host, p.id, s.beatConfig(p))
 			beat.run(func(ctx context.Context) error { b.Run(ctx); return nil })
 		}
+		scrubber.run(func(ctx context.Context) error { p.scrub.Run(ctx); return nil })
 		s.setHost(p.host)
 		close(s.started)
 		s.log.Info("chunkserver serves", zap.String("address", s.address))
@@ -234,6 +240,7 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	s.setHost(nil)
 	_ = beat.stop()
 	handOver(p.host)
+	_ = scrubber.stop()
 	p.grpc.Stop()
 	_ = listener.stop() // Serve returns an error when it is stopped before it began
 	_ = rpc.stop()

@@ -8,37 +8,37 @@ import (
 // Discard gives back the blocks that lie wholly in the range, which then read as zeroes; others keep their data. off
 // and length are multiples of 512 bytes. For the owner.
 func (c *Copyset) Discard(ch layout.ChunkID, off, length uint32) error {
-	sp, err := newSpan(off, int(length))
+	sp, err := extent.NewSpan(off, int(length))
 	if err != nil {
 		return err
 	}
 	if err := c.s.ready(); err != nil {
 		return err
 	}
-	from, n := sp.wholeBlocks()
+	from, n := sp.WholeBlocks()
 	if n == 0 {
 		return nil
 	}
-	return c.remap(ch, sp.first+from, n, nil, false)
+	return c.remap(ch, sp.First+from, n, nil, false)
 }
 
 // WriteZeroes makes the range read as zeroes. It gives whole blocks back and writes partial ones like Write. off and
 // length are multiples of 512 bytes. For the owner.
 func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
-	sp, err := newSpan(off, int(length))
+	sp, err := extent.NewSpan(off, int(length))
 	if err != nil {
 		return err
 	}
-	if sp.whole(0) && sp.whole(sp.n-1) {
+	if sp.Whole(0) && sp.Whole(sp.N-1) {
 		return c.Discard(ch, off, length)
 	}
 	if err := c.s.ready(); err != nil {
 		return err
 	}
-	ents := make([]extent.Entry, sp.n)
+	ents := make([]extent.Entry, sp.N)
 	var taken []extent.Run
-	for _, i := range []uint32{0, sp.n - 1} {
-		if sp.whole(i) || ents[i].Addr != 0 {
+	for _, i := range []uint32{0, sp.N - 1} {
+		if sp.Whole(i) || ents[i].Addr != 0 {
 			continue
 		}
 		ents[i], err = c.zeroPart(ch, sp, i)
@@ -50,7 +50,7 @@ func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
 		}
 	}
 	if err == nil {
-		err = c.remap(ch, sp.first, sp.n, ents, true)
+		err = c.remap(ch, sp.First, sp.N, ents, true)
 	}
 	if err != nil {
 		c.s.file.TakeBack(taken)
@@ -59,9 +59,9 @@ func (c *Copyset) WriteZeroes(ch layout.ChunkID, off, length uint32) error {
 }
 
 // zeroPart writes block i of a span anew with zeroes in the range; a block that is not allocated stays so.
-func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (extent.Entry, error) {
+func (c *Copyset) zeroPart(ch layout.ChunkID, sp extent.Span, i uint32) (extent.Entry, error) {
 	var ent [1]extent.Entry
-	slot, err := c.lookup(ch, sp.first+i, ent[:])
+	slot, err := c.lookup(ch, sp.First+i, ent[:])
 	if err != nil {
 		return extent.Entry{}, err
 	}
@@ -69,8 +69,8 @@ func (c *Copyset) zeroPart(ch layout.ChunkID, sp span, i uint32) (extent.Entry, 
 	if ent[0].Addr == 0 {
 		return extent.Entry{}, nil
 	}
-	from, to := sp.part(i)
-	part := span{first: sp.first + i, n: 1, head: from, tail: to}
+	from, to := sp.Part(i)
+	part := extent.Span{First: sp.First + i, N: 1, Head: from, Tail: to}
 	zeroes := c.s.fullBlock()
 	defer c.s.putBlock(zeroes)
 	clear(zeroes[:])

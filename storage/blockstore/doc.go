@@ -24,7 +24,8 @@
 // map there (Copyset.Adopt). Such a block has two owners, the log and the content, and is free when neither has it. After
 // Open the log says which blocks its entries hold (Store.HoldBlocks) before any block is allocated.
 //
-// The data file is written with direct I/O where the file system has it, and read through the page cache.
+// The data file is written with direct I/O where the file system has it, and read through the page cache, but for
+// Copyset.Verify, which is to see the disk.
 //
 // # Directory
 //

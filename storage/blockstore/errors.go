@@ -2,18 +2,13 @@ package blockstore
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
-	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
 var (
-	// ErrRange means an offset, a length or a number of checksums that the call does not allow. It is the caller's
-	// mistake; nothing was changed.
-	ErrRange = errors.New("blockstore: range not allowed")
 	// ErrExists means that the copyset exists already.
 	ErrExists = errors.New("blockstore: copyset exists")
 	// ErrNotFound means that there is no such copyset.
@@ -24,30 +19,14 @@ var (
 	ErrImageClosed = errors.New("blockstore: image closed")
 )
 
-// ChecksumError means that a block's bytes are not those that were written, or can not be read. Other blocks are not
-// affected; the block can be repaired from another peer (Copyset.Repair).
-type ChecksumError struct {
-	Copyset layout.CopysetID
-	Chunk   layout.ChunkID
-	// Block is the number of the block within the chunk.
-	Block uint32
-	// Err is the I/O error when the block could not be read, else nil.
-	Err error
-}
-
-func (e *ChecksumError) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: %v", e.Copyset, e.Chunk, e.Block, e.Err)
-	}
-	return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: checksum mismatch", e.Copyset, e.Chunk, e.Block)
-}
-func (e *ChecksumError) Unwrap() error { return e.Err }
-
 // ImageError means that an image stream is damaged, cut, or not for this copyset. Nothing was changed.
 type ImageError = frame.Error
 
-// The errors of the files below.
+// The errors of the parts below.
 var (
+	// ErrRange means an offset, a length or a number of checksums that the call does not allow. It is the caller's
+	// mistake; nothing was changed.
+	ErrRange = extent.ErrRange
 	// ErrNoSpace means that free space would fall below the reserve, or that the file system is full. Nothing was
 	// changed. Deletes, discards and checkpoints do not answer it unless the file system itself is full.
 	ErrNoSpace = disk.ErrNoSpace
@@ -55,8 +34,11 @@ var (
 	ErrClosed = disk.ErrClosed
 )
 
-// The types of the errors of the files below.
+// The types of the errors of the parts below.
 type (
+	// ChecksumError means that a block's bytes are not those that were written, or can not be read. Other blocks are not
+	// affected; the block can be repaired from another peer (Copyset.Repair).
+	ChecksumError = extent.ChecksumError
 	// LockedError means that another process, or another Store of this one, has the directory open.
 	LockedError = disk.LockedError
 	// ForeignError means that the directory belongs to another cluster or chunkserver. Nothing in it was touched.

@@ -14,6 +14,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -320,9 +321,9 @@ func (h *harness) mutate(id layout.CopysetID, m *model) {
 	case k < 28:
 		p := h.randData(n)
 		var crcs []uint32
-		if sp, err := newSpan(uint32(off), n); err == nil && h.rng.IntN(2) == 0 {
-			from, _ := sp.wholeBlocks()
-			crcs = append([]uint32{}, blockCRCs(p[min(sp.at(from), len(p)):])...)
+		if sp, err := extent.NewSpan(uint32(off), n); err == nil && h.rng.IntN(2) == 0 {
+			from, _ := sp.WholeBlocks()
+			crcs = append([]uint32{}, blockCRCs(p[min(sp.At(from), len(p)):])...)
 		}
 		h.fail(c.Write(ch, uint32(off), p, crcs))
 		m.write(ch, off, p)

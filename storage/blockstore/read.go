@@ -1,20 +1,12 @@
 package blockstore
 
 import (
-	"fmt"
-
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-const (
-	// sectorSize is the unit of offsets and lengths, in bytes.
-	sectorSize = 512
-	// fewBlocks is the number of blocks up to which a read needs no memory from the heap.
-	fewBlocks = 9
-	// chunkMax is the most that a chunk can be long, in bytes: what a 32-bit offset reaches.
-	chunkMax = 1 << 32
-)
+// fewBlocks is the number of blocks up to which a read needs no memory from the heap.
+const fewBlocks = 9
 
 // Run is a run of blocks in the same state.
 type Run struct {
@@ -24,84 +16,25 @@ type Run struct {
 	Allocated bool
 }
 
-// span is a range of bytes in terms of blocks.
-type span struct {
-	// first is the number of the first block, n the number of blocks that the range touches.
-	first, n uint32
-	// head is where the range starts within the first block; tail is how much of the last block it covers. The first
-	// block is partial when head is not 0 or, if it is also the last, when tail is not the block size.
-	head, tail uint32
-}
-
-// newSpan checks a range of bytes and returns it as a span.
-func newSpan(off uint32, length int) (span, error) {
-	if length <= 0 || off%sectorSize != 0 || length%sectorSize != 0 || uint64(off)+uint64(length) > chunkMax {
-		return span{}, fmt.Errorf("%w: %d bytes at %d", ErrRange, length, off)
-	}
-	end := uint64(off) + uint64(length)
-	sp := span{first: off / layout.BlockSize, head: off % layout.BlockSize}
-	sp.n = uint32((end+layout.BlockSize-1)/layout.BlockSize) - sp.first
-	sp.tail = uint32((end-1)%layout.BlockSize) + 1
-	return sp, nil
-}
-
-// part returns the part of block i of the span that is in the range: from, to within the block.
-func (sp span) part(i uint32) (from, to uint32) {
-	to = layout.BlockSize
-	if i == 0 {
-		from = sp.head
-	}
-	if i == sp.n-1 {
-		to = sp.tail
-	}
-	return from, to
-}
-
-// whole reports whether all of block i of the span is in the range.
-func (sp span) whole(i uint32) bool {
-	from, to := sp.part(i)
-	return from == 0 && to == layout.BlockSize
-}
-
-// wholeBlocks returns the blocks of the span that are wholly in the range: n of them from the from-th.
-func (sp span) wholeBlocks() (from, n uint32) {
-	n = sp.n
-	if !sp.whole(0) {
-		from, n = 1, n-1
-	}
-	if n > 0 && !sp.whole(sp.n-1) {
-		n--
-	}
-	return from, n
-}
-
-// at returns where block i of the span lies in the range's bytes; i must not be a block that starts before the range.
-func (sp span) at(i uint32) int {
-	if i == 0 {
-		return 0
-	}
-	return int(i)*layout.BlockSize - int(sp.head)
-}
-
 // Read fills dst with the bytes at off, both multiples of 512 bytes, each block verified; blocks that are not
 // allocated are zeroes. It appends the CRC32C of each block that lies wholly in the range to crcs and returns that. On
 // *ChecksumError, and any other error, dst holds nothing of use.
 func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32) ([]uint32, error) {
-	sp, err := newSpan(off, len(dst))
+	sp, err := extent.NewSpan(off, len(dst))
 	if err != nil {
 		return crcs, err
 	}
 	var few [fewBlocks]extent.Entry
-	ents := few[:min(sp.n, fewBlocks)]
-	if sp.n > fewBlocks {
+	ents := few[:min(sp.N, fewBlocks)]
+	if sp.N > fewBlocks {
 		p := c.s.entries.Get().(*[]extent.Entry)
 		defer c.s.entries.Put(p)
-		if cap(*p) < int(sp.n) {
-			*p = make([]extent.Entry, sp.n)
+		if cap(*p) < int(sp.N) {
+			*p = make([]extent.Entry, sp.N)
 		}
-		ents = (*p)[:sp.n]
+		ents = (*p)[:sp.N]
 	}
-	slot, err := c.lookup(ch, sp.first, ents)
+	slot, err := c.lookup(ch, sp.First, ents)
 	if err != nil {
 		return crcs, err
 	}
@@ -109,7 +42,7 @@ func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32)
 	if err := c.readSpan(ch, sp, ents, dst); err != nil {
 		return crcs, err
 	}
-	from, n := sp.wholeBlocks()
+	from, n := sp.WholeBlocks()
 	for _, e := range ents[from : from+n] {
 		if e.Addr == 0 {
 			e.CRC = extent.ZeroCRC
@@ -120,18 +53,18 @@ func (c *Copyset) Read(ch layout.ChunkID, off uint32, dst []byte, crcs []uint32)
 }
 
 // readSpan reads and verifies the blocks of a span, with one read per run of blocks that follow each other in the file.
-func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []extent.Entry, dst []byte) error {
+func (c *Copyset) readSpan(ch layout.ChunkID, sp extent.Span, ents []extent.Entry, dst []byte) error {
 	c.prefetch(ents)
-	for i := uint32(0); i < sp.n; {
-		from, to := sp.part(i)
-		at := sp.at(i)
+	for i := uint32(0); i < sp.N; {
+		from, to := sp.Part(i)
+		at := sp.At(i)
 		switch {
 		case ents[i].Addr == 0:
 			clear(dst[at : at+int(to-from)])
 			i++
 		case from != 0 || to != layout.BlockSize:
 			b := c.s.fullBlock()
-			err := c.readBlocks(ch, sp.first+i, ents[i:i+1], b[:])
+			err := c.readBlocks(ch, sp.First+i, ents[i:i+1], b[:])
 			copy(dst[at:], b[from:to])
 			c.s.putBlock(b)
 			if err != nil {
@@ -140,10 +73,10 @@ func (c *Copyset) readSpan(ch layout.ChunkID, sp span, ents []extent.Entry, dst 
 			i++
 		default:
 			n := uint32(1)
-			for i+n < sp.n && sp.whole(i+n) && ents[i+n].Addr == ents[i].Addr+extent.Addr(n) {
+			for i+n < sp.N && sp.Whole(i+n) && ents[i+n].Addr == ents[i].Addr+extent.Addr(n) {
 				n++
 			}
-			if err := c.readBlocks(ch, sp.first+i, ents[i:i+n], dst[at:at+int(n)*layout.BlockSize]); err != nil {
+			if err := c.readBlocks(ch, sp.First+i, ents[i:i+n], dst[at:at+int(n)*layout.BlockSize]); err != nil {
 				return err
 			}
 			i += n
@@ -191,28 +124,28 @@ func (c *Copyset) readBlocks(ch layout.ChunkID, first uint32, ents []extent.Entr
 // Allocated appends to runs which blocks of the range are allocated, as adjacent runs that alternate and cover the
 // range, and returns that. off and length are multiples of 512 bytes.
 func (c *Copyset) Allocated(ch layout.ChunkID, off, length uint32, runs []Run) ([]Run, error) {
-	sp, err := newSpan(off, int(length))
+	sp, err := extent.NewSpan(off, int(length))
 	if err != nil {
 		return runs, err
 	}
 	const step = 4096 // blocks looked up at a time
-	ents := make([]extent.Entry, min(sp.n, step))
+	ents := make([]extent.Entry, min(sp.N, step))
 	start := len(runs)
-	for i := uint32(0); i < sp.n; i += step {
-		part := ents[:min(step, sp.n-i)]
-		slot, err := c.lookup(ch, sp.first+i, part)
+	for i := uint32(0); i < sp.N; i += step {
+		part := ents[:min(step, sp.N-i)]
+		slot, err := c.lookup(ch, sp.First+i, part)
 		if err != nil {
 			return runs[:start], err
 		}
 		c.unpin(slot)
 		for j, e := range part {
-			from, to := sp.part(i + uint32(j))
+			from, to := sp.Part(i + uint32(j))
 			if k := len(runs) - 1; k >= start && runs[k].Allocated == (e.Addr != 0) {
 				runs[k].Length += to - from
 				continue
 			}
 			runs = append(runs, Run{
-				Offset: (sp.first+i+uint32(j))*layout.BlockSize + from, Length: to - from, Allocated: e.Addr != 0,
+				Offset: (sp.First+i+uint32(j))*layout.BlockSize + from, Length: to - from, Allocated: e.Addr != 0,
 			})
 		}
 	}

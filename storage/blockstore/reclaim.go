@@ -1,8 +1,6 @@
 package blockstore
 
 import (
-	"cmp"
-	"slices"
 	"sync"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
@@ -103,7 +101,7 @@ func (s *Store) reclaim() {
 			continue
 		}
 		s.file.Release(f.overwritten, false)
-		s.file.Release(joinRuns(f.discarded), true)
+		s.file.Release(extent.JoinRuns(f.discarded), true)
 	}
 	r.mu.Lock()
 	r.mu.waiting = append(still, r.mu.waiting...)
@@ -153,14 +151,4 @@ func (c *Copyset) replace(n *Copyset, old []extent.Run) {
 	c.mu.Unlock()
 	c.s.file.Retire(countBlocks(old))
 	c.s.reclaimer.add(b)
-}
-
-// joinRuns sorts runs and joins those that follow each other.
-func joinRuns(runs []extent.Run) []extent.Run {
-	slices.SortFunc(runs, func(a, b extent.Run) int { return cmp.Compare(a.Start, b.Start) })
-	out := runs[:0]
-	for _, r := range runs {
-		out = extent.AppendRun(out, r.Start, r.N)
-	}
-	return out
 }

@@ -19,7 +19,7 @@ type (
 // ReleaseBlocks; SyncBlocks makes them durable. On an error (ErrNoSpace, *IOError, *PoisonedError, ErrRange) nothing is
 // changed. data is borrowed.
 func (s *Store) StoreBlocks(data []byte) ([]Blocks, error) {
-	if len(data) == 0 || len(data)%layout.BlockSize != 0 || int64(len(data)) > chunkMax {
+	if len(data) == 0 || len(data)%layout.BlockSize != 0 || int64(len(data)) > extent.ChunkMax {
 		return nil, fmt.Errorf("%w: %d bytes", ErrRange, len(data))
 	}
 	if err := s.ready(); err != nil {
@@ -84,11 +84,11 @@ func (s *Store) ReleaseBlocks(runs []Blocks) { s.file.Unlog(runs) }
 // Adopt is Write of whole blocks whose data is in the file already: StoreBlocks wrote it to runs, in order, and the log
 // entry still is there. Nothing is copied. When the blocks are not the log's alone, it is just Write. For the owner.
 func (c *Copyset) Adopt(ch layout.ChunkID, off uint32, data []byte, crcs []uint32, runs []Blocks) error {
-	sp, err := newSpan(off, len(data))
+	sp, err := extent.NewSpan(off, len(data))
 	if err != nil {
 		return err
 	}
-	if _, whole := sp.wholeBlocks(); whole != sp.n || countBlocks(runs) != uint64(sp.n) || crcs != nil && len(crcs) != int(sp.n) {
+	if _, whole := sp.WholeBlocks(); whole != sp.N || countBlocks(runs) != uint64(sp.N) || crcs != nil && len(crcs) != int(sp.N) {
 		return fmt.Errorf("%w: %d bytes at %d in %d blocks with %d checksums", ErrRange, len(data), off, countBlocks(runs), len(crcs))
 	}
 	if err := c.s.ready(); err != nil {
@@ -97,7 +97,7 @@ func (c *Copyset) Adopt(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	if !c.s.file.Adopt(runs) {
 		return c.Write(ch, off, data, crcs)
 	}
-	ents := make([]extent.Entry, 0, sp.n)
+	ents := make([]extent.Entry, 0, sp.N)
 	var none edges
 	for _, r := range runs {
 		for k := range r.N {
@@ -105,7 +105,7 @@ func (c *Copyset) Adopt(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, 0, data, crcs, &none)})
 		}
 	}
-	if err := c.remap(ch, sp.first, sp.n, ents, false); err != nil {
+	if err := c.remap(ch, sp.First, sp.N, ents, false); err != nil {
 		c.s.file.Disown(runs)
 		return err
 	}

@@ -376,7 +376,7 @@ func TestLookupSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.unpin(slot)
-	sp, err := newSpan(0, len(want))
+	sp, err := extent.NewSpan(0, len(want))
 	if err != nil {
 		t.Fatal(err)
 	}

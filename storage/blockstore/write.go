@@ -24,11 +24,11 @@ type edges struct {
 // only others meet a file that can not be written. On any error (ErrNoSpace, *IOError, *PoisonedError, ErrRange) nothing is changed. data is
 // borrowed until Write returns. For the owner.
 func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
-	sp, err := newSpan(off, len(data))
+	sp, err := extent.NewSpan(off, len(data))
 	if err != nil {
 		return err
 	}
-	from, whole := sp.wholeBlocks()
+	from, whole := sp.WholeBlocks()
 	if crcs != nil && len(crcs) != int(whole) {
 		return fmt.Errorf("%w: %d checksums of %d whole blocks", ErrRange, len(crcs), whole)
 	}
@@ -41,7 +41,7 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 		return err
 	}
 	var fewR [fewRuns]extent.Run
-	runs, err := c.s.allocate(sp.n, fewR[:0])
+	runs, err := c.s.allocate(sp.N, fewR[:0])
 	if err != nil {
 		return err
 	}
@@ -54,11 +54,11 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	}
 	var fewE [fewBlocks]extent.Entry
 	ents := fewE[:0]
-	if sp.n > fewBlocks {
+	if sp.N > fewBlocks {
 		p := c.s.entries.Get().(*[]extent.Entry)
 		defer c.s.entries.Put(p)
-		if cap(*p) < int(sp.n) {
-			*p = make([]extent.Entry, 0, sp.n)
+		if cap(*p) < int(sp.N) {
+			*p = make([]extent.Entry, 0, sp.N)
 		}
 		ents = (*p)[:0]
 	}
@@ -68,7 +68,7 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, from, data, crcs, &e)})
 		}
 	}
-	if err := c.remap(ch, sp.first, sp.n, ents, late); err != nil {
+	if err := c.remap(ch, sp.First, sp.N, ents, late); err != nil {
 		c.s.file.TakeBack(runs)
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *Store) defers() bool {
 }
 
 // deferSpan keeps the blocks of a span for the next checkpoint, which writes them to the runs.
-func (c *Copyset) deferSpan(sp span, runs []extent.Run, data []byte, e *edges) {
+func (c *Copyset) deferSpan(sp extent.Span, runs []extent.Run, data []byte, e *edges) {
 	seq := c.seq()
 	i := uint32(0)
 	for _, r := range runs {
@@ -100,14 +100,14 @@ func (c *Copyset) deferSpan(sp span, runs []extent.Run, data []byte, e *edges) {
 }
 
 // blockData returns the new content of block i of a write.
-func blockData(sp span, i uint32, data []byte, e *edges) []byte {
+func blockData(sp extent.Span, i uint32, data []byte, e *edges) []byte {
 	switch {
 	case i == 0 && e.head != nil:
 		return e.head[:]
-	case i == sp.n-1 && e.tail != nil:
+	case i == sp.N-1 && e.tail != nil:
 		return e.tail[:]
 	}
-	at := sp.at(i)
+	at := sp.At(i)
 	return data[at : at+layout.BlockSize]
 }
 
@@ -119,11 +119,11 @@ func (c *Copyset) seq() uint64 {
 }
 
 // blockCRC returns the checksum of block i of a write whose first whole block is from.
-func blockCRC(sp span, i, from uint32, data []byte, crcs []uint32, e *edges) uint32 {
+func blockCRC(sp extent.Span, i, from uint32, data []byte, crcs []uint32, e *edges) uint32 {
 	switch {
 	case i == 0 && e.head != nil:
 		return e.headCRC
-	case i == sp.n-1 && e.tail != nil:
+	case i == sp.N-1 && e.tail != nil:
 		return e.tailCRC
 	case crcs != nil:
 		return crcs[i-from]
@@ -153,19 +153,19 @@ func (s *Store) putEdges(e *edges) {
 
 // merge fills e with the partial blocks at the ends of the span: what they hold now, verified, with the part that is in
 // the range replaced by data.
-func (c *Copyset) merge(ch layout.ChunkID, sp span, data []byte, e *edges) (err error) {
-	if !sp.whole(0) {
+func (c *Copyset) merge(ch layout.ChunkID, sp extent.Span, data []byte, e *edges) (err error) {
+	if !sp.Whole(0) {
 		e.head, e.headCRC, err = c.mergeBlock(ch, sp, 0, data)
 	}
-	if err == nil && sp.n > 1 && !sp.whole(sp.n-1) {
-		e.tail, e.tailCRC, err = c.mergeBlock(ch, sp, sp.n-1, data)
+	if err == nil && sp.N > 1 && !sp.Whole(sp.N-1) {
+		e.tail, e.tailCRC, err = c.mergeBlock(ch, sp, sp.N-1, data)
 	}
 	return err
 }
 
-func (c *Copyset) mergeBlock(ch layout.ChunkID, sp span, i uint32, data []byte) (*[layout.BlockSize]byte, uint32, error) {
+func (c *Copyset) mergeBlock(ch layout.ChunkID, sp extent.Span, i uint32, data []byte) (*[layout.BlockSize]byte, uint32, error) {
 	var ent [1]extent.Entry
-	slot, err := c.lookup(ch, sp.first+i, ent[:])
+	slot, err := c.lookup(ch, sp.First+i, ent[:])
 	if err != nil {
 		return nil, 0, err
 	}
@@ -173,19 +173,19 @@ func (c *Copyset) mergeBlock(ch layout.ChunkID, sp span, i uint32, data []byte) 
 	b := c.s.fullBlock()
 	if ent[0].Addr == 0 {
 		clear(b[:])
-	} else if err := c.readBlocks(ch, sp.first+i, ent[:], b[:]); err != nil {
+	} else if err := c.readBlocks(ch, sp.First+i, ent[:], b[:]); err != nil {
 		c.s.putBlock(b)
 		return nil, 0, err
 	}
-	from, to := sp.part(i)
-	at := sp.at(i)
+	from, to := sp.Part(i)
+	at := sp.At(i)
 	copy(b[from:to], data[at:at+int(to-from)])
 	return b, extent.Checksum(b[:]), nil
 }
 
 // writeSpan writes the blocks of a span to the runs, in order: one write per run, and one more for each partial block
 // that shares a run with others.
-func (c *Copyset) writeSpan(sp span, runs []extent.Run, data []byte, e *edges) error {
+func (c *Copyset) writeSpan(sp extent.Span, runs []extent.Run, data []byte, e *edges) error {
 	i := uint32(0)
 	for _, r := range runs {
 		at, n := r.Start, r.N
@@ -195,12 +195,12 @@ func (c *Copyset) writeSpan(sp span, runs []extent.Run, data []byte, e *edges) e
 			}
 			i, at, n = 1, at+1, n-1
 		}
-		last := i+n == sp.n && n > 0 && e.tail != nil
+		last := i+n == sp.N && n > 0 && e.tail != nil
 		if last {
 			n--
 		}
 		if n > 0 {
-			from := sp.at(i)
+			from := sp.At(i)
 			if err := c.s.file.Write(at, data[from:from+int(n)*layout.BlockSize]); err != nil {
 				return err
 			}

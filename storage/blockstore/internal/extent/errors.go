@@ -1,6 +1,14 @@
 package extent
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// ErrRange means an offset, a length or a number of checksums that the call does not allow.
+var ErrRange = errors.New("blockstore: range not allowed")
 
 // VersionError means that the directory, or a value in it, has a format that this program does not know: it was
 // written by a newer one. Nothing was touched.
@@ -29,3 +37,22 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("blockstore: damaged: %s: %v", e.What, e.Err)
 }
 func (e *CorruptError) Unwrap() error { return e.Err }
+
+// ChecksumError means that a block's bytes are not those that were written, or can not be read. Other blocks are not
+// affected; the block can be repaired from another peer (Copyset.Repair).
+type ChecksumError struct {
+	Copyset layout.CopysetID
+	Chunk   layout.ChunkID
+	// Block is the number of the block within the chunk.
+	Block uint32
+	// Err is the I/O error when the block could not be read, else nil.
+	Err error
+}
+
+func (e *ChecksumError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: %v", e.Copyset, e.Chunk, e.Block, e.Err)
+	}
+	return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: checksum mismatch", e.Copyset, e.Chunk, e.Block)
+}
+func (e *ChecksumError) Unwrap() error { return e.Err }

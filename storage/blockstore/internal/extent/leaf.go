@@ -1,10 +1,12 @@
 package extent
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -50,6 +52,16 @@ func AppendRun(runs []Run, a Addr, n uint32) []Run {
 		return runs
 	}
 	return append(runs, Run{Start: a, N: n})
+}
+
+// JoinRuns sorts runs and joins those that follow each other.
+func JoinRuns(runs []Run) []Run {
+	slices.SortFunc(runs, func(a, b Run) int { return cmp.Compare(a.Start, b.Start) })
+	out := runs[:0]
+	for _, r := range runs {
+		out = AppendRun(out, r.Start, r.N)
+	}
+	return out
 }
 
 // Entry is where a block is and what its checksum is. Addr 0: not allocated, CRC has no meaning.

@@ -1,0 +1,120 @@
+package chunkserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/scrub"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// newScrubber returns the scrubber of the opened parts.
+func (s *Server) newScrubber(p *parts) *scrub.Scrubber {
+	return scrub.New(scrub.Config{
+		FS: s.opts.FS, Dir: s.cfg.Dir, Interval: s.cfg.Scrub.Interval, RateMax: s.cfg.Scrub.RateMax, Logger: s.log,
+	}, scrubbed{p})
+}
+
+// scrubbed is a chunkserver as its scrubber sees it.
+type scrubbed struct{ p *parts }
+
+func (d scrubbed) Err() error                   { return d.p.host.Err() }
+func (d scrubbed) Copysets() []layout.CopysetID { return d.p.store.Copysets() }
+func (d scrubbed) Used() int64                  { return d.p.store.Usage().Used }
+
+func (d scrubbed) Copyset(id layout.CopysetID) (scrub.Content, error) {
+	c, err := d.p.store.Copyset(id)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (d scrubbed) Repair(ctx context.Context, e *blockstore.ChecksumError) error {
+	g := d.p.host.Group(e.Copyset)
+	if g == nil {
+		return fmt.Errorf("chunkserver: copyset %d has no peer here", e.Copyset)
+	}
+	return d.p.host.Repair(ctx, g, e)
+}
+
+// Requests counts what gateways ask, and the log's syncs for what this chunkserver follows.
+func (d scrubbed) Requests() uint64 {
+	st := d.p.rpc.Stats()
+	return st.Reads.Load() + st.Writes.Load() + st.Others.Load() + d.p.log.Usage().Syncs
+}
+
+// scrubService serves the Scrub service of api/chunk/v1.
+type scrubService struct {
+	chunkv1.UnimplementedScrubServer
+	self  layout.ChunkserverID
+	scrub *scrub.Scrubber
+	ready func() error
+}
+
+// Scrub implements chunkv1.ScrubServer.
+func (v *scrubService) Scrub(_ context.Context, r *chunkv1.ScrubRequest) (*chunkv1.ScrubReply, error) {
+	if r.GetChunkserver() != uint64(v.self) {
+		return nil, status.Errorf(codes.FailedPrecondition, "this is chunkserver %d, not %d", v.self, r.GetChunkserver())
+	}
+	var asked uint64
+	if r.GetStart() {
+		err := v.ready()
+		if err == nil {
+			asked, err = v.scrub.Start()
+		}
+		switch {
+		case errors.Is(err, scrub.ErrFailed):
+			return nil, status.Error(codes.FailedPrecondition, err.Error())
+		case err != nil:
+			return nil, status.Error(codes.Unavailable, err.Error())
+		}
+	}
+	reply := scrubReply(v.scrub.Status())
+	if asked != 0 {
+		reply.Pass = asked
+	}
+	return reply, nil
+}
+
+func scrubReply(st scrub.Status) *chunkv1.ScrubReply {
+	return &chunkv1.ScrubReply{
+		Pass: st.Pass, Running: st.Running, Tally: scrubTally(st.Tally), Last: scrubTally(st.Last), LastPass: st.LastPass,
+		BeganUnixMs: unixMs(st.Began), EndedUnixMs: unixMs(st.Ended), NextUnixMs: unixMs(st.Next),
+		Used: uint64(max(st.Used, 0)), Rate: uint64(max(st.Rate, 0)),
+		Findings: scrubFindings(st.Findings), Unrepairable: scrubFindings(st.Bad),
+	}
+}
+
+func scrubTally(t scrub.Tally) *chunkv1.ScrubTally {
+	return &chunkv1.ScrubTally{
+		VerifiedBlocks: uint64(t.Verified), DamagedBlocks: uint64(t.Damaged), RepairedBlocks: uint64(t.Repaired),
+		UnrepairableBlocks: uint64(t.Unrepairable), SkippedChunks: uint64(t.Skipped),
+	}
+}
+
+func scrubFindings(all []scrub.Finding) []*chunkv1.ScrubFinding {
+	var out []*chunkv1.ScrubFinding
+	for _, f := range all {
+		out = append(out, &chunkv1.ScrubFinding{
+			Copyset: uint64(f.Copyset), Volume: uint64(f.Volume), Chunk: f.Chunk, Block: f.Block, TimeUnixMs: unixMs(f.Time),
+			Repaired: f.Repaired, Problem: f.Problem, Error: f.Error,
+		})
+	}
+	return out
+}
+
+// unixMs returns a time in ms since 1970, 0 for the zero time.
+func unixMs(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}

@@ -1,0 +1,134 @@
+package blockstore
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// VerifyMax is the most that one Verify reads, in bytes.
+const VerifyMax = disk.ScanMax * layout.BlockSize
+
+// Verified is what Verify found.
+type Verified struct {
+	// Next is the block of the chunk to go on with; 0 when nothing is left of it.
+	Next uint32
+	// Blocks is how many blocks were read.
+	Blocks int
+	// Damaged are those of them that do not fit their checksums, or can not be read.
+	Damaged []*ChecksumError
+}
+
+// Chunks returns the chunks that have a block, by volume and index.
+func (c *Copyset) Chunks() []layout.ChunkID {
+	c.mu.RLock()
+	ids := make([]layout.ChunkID, 0, len(c.mu.chunks))
+	for id := range c.mu.chunks {
+		ids = append(ids, id)
+	}
+	c.mu.RUnlock()
+	slices.SortFunc(ids, func(a, b layout.ChunkID) int {
+		return cmp.Or(cmp.Compare(a.Volume, b.Volume), cmp.Compare(a.Index, b.Index))
+	})
+	return ids
+}
+
+// Verify reads the allocated blocks of a chunk from block first on, at most VerifyMax bytes of them, and compares them with
+// their checksums. It reads the disk, not the page cache, in the order of the file, and leaves both that cache and the one of
+// extent maps as they are. Damage is no error. A chunk that is not there (any more) has no blocks.
+func (c *Copyset) Verify(id layout.ChunkID, first uint32) (Verified, error) {
+	var v Verified
+	var pins [2]int64
+	defer func() {
+		c.readers[0].Add(-pins[0])
+		c.readers[1].Add(-pins[1])
+	}()
+	found := make([]disk.Placed, 0, disk.ScanMax)
+	for leaf := first / extent.LeafBlocks; ; leaf++ {
+		l, at, slot, err := c.peek(id, leaf)
+		if err != nil {
+			return v, err
+		}
+		if l == nil {
+			break
+		}
+		pins[slot]++
+		if leaf = at; len(found)+bits.OnesCount64(l.Allocated) > disk.ScanMax {
+			v.Next = leaf * extent.LeafBlocks
+			break
+		}
+		for m := l.Allocated; m != 0; m &= m - 1 {
+			i := uint32(bits.TrailingZeros64(m))
+			if b := leaf*extent.LeafBlocks + i; b >= first {
+				found = append(found, disk.Placed{Block: b, Entry: extent.Entry{Addr: l.Addr[i], CRC: l.CRC[i]}})
+			}
+		}
+	}
+	v.Blocks, v.Damaged = len(found), c.s.file.Compare(c.id, id, found)
+	return v, nil
+}
+
+// peek returns a copy of the first leaf from leaf from on that has blocks, and its number, and pins the blocks in the slot; nil
+// when there is none. Unlike lookup it puts no leaf into memory: a scan would push out those that are in use.
+func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint32, slot int, err error) {
+	var read *extent.Leaf // leaf at of chunk was, read from the index when it had seen changes
+	var was *chunk
+	var changes uint64
+	for try := 0; ; try++ {
+		c.mu.RLock()
+		if c.mu.removed {
+			c.mu.RUnlock()
+			return nil, 0, 0, ErrRemoved
+		}
+		ch := c.mu.chunks[id]
+		i, ok := ch.next(from)
+		if !ok {
+			c.mu.RUnlock()
+			return nil, 0, 0, nil
+		}
+		found := ch.leaf(i)
+		if found == nil && read != nil && ch == was && ch.changes == changes && i == at {
+			found = read
+		}
+		if found == nil && try >= loadAttemptsMax {
+			if found, err = c.s.index.Leaf(c.mu.record.Incarnation, extent.LeafID{Chunk: id, Index: i}); found == nil && err == nil {
+				found = new(extent.Leaf)
+			}
+		}
+		if found != nil {
+			l = &extent.Leaf{Addr: found.Addr, CRC: found.CRC, Allocated: found.Allocated}
+			slot = int(c.mu.epoch & 1)
+			c.readers[slot].Add(1)
+		}
+		was, changes, at = ch, ch.changes, i
+		inc := c.mu.record.Incarnation
+		c.mu.RUnlock()
+		if l != nil || err != nil {
+			return l, at, slot, err
+		}
+		if read, err = c.s.index.Leaf(inc, extent.LeafID{Chunk: id, Index: at}); err != nil {
+			return nil, 0, 0, err
+		}
+	}
+}
+
+// next returns the first leaf from leaf i on that has blocks; a nil chunk has none.
+func (ch *chunk) next(i uint32) (uint32, bool) {
+	if ch == nil {
+		return 0, false
+	}
+	for w := int(i / 64); w < len(ch.present); w++ {
+		m := ch.present[w]
+		if w == int(i/64) {
+			m &= ^uint64(0) << (i % 64)
+		}
+		if m != 0 {
+			return uint32(w*64 + bits.TrailingZeros64(m)), true
+		}
+	}
+	return 0, false
+}

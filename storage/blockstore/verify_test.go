@@ -1,0 +1,191 @@
+package blockstore
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/vfs"
+)
+
+// addrOf returns where a block is in the data file.
+func addrOf(t *testing.T, c *Copyset, ch layout.ChunkID, block uint32) Addr {
+	t.Helper()
+	var e [1]extent.Entry
+	slot, err := c.lookup(ch, block, e[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.unpin(slot)
+	return e[0].Addr
+}
+
+// flip changes a bit of a block in the data file.
+func (d *testDisk) flip(t *testing.T, at Addr) {
+	t.Helper()
+	f, err := d.fs.Open(testDir+"/"+disk.BlocksName, vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // a test's
+	var b [1]byte
+	off := int64(at)*layout.BlockSize + 1000
+	if _, err := f.ReadAt(b[:], off); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 4
+	if _, err := f.WriteAt(b[:], off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// verifyAll verifies all chunks and returns the number of blocks and the damaged ones.
+func verifyAll(t *testing.T, c *Copyset) (blocks int, bad []ChecksumError) {
+	t.Helper()
+	for _, ch := range c.Chunks() {
+		for next := uint32(0); ; {
+			v, err := c.Verify(ch, next)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks += v.Blocks
+			for _, e := range v.Damaged {
+				bad = append(bad, *e)
+			}
+			if v.Next == 0 {
+				break
+			}
+			if v.Next <= next || v.Blocks*layout.BlockSize > VerifyMax {
+				t.Fatalf("from block %d: %+v", next, v)
+			}
+			next = v.Next
+		}
+	}
+	return blocks, bad
+}
+
+// TestVerify damages blocks of large and small writes, in the file and out of reach: exactly those are told.
+func TestVerify(t *testing.T) {
+	d := newDisk(t)
+	s := d.open(t)
+	c := create(t, s, 1)
+	far := layout.ChunkID{Volume: 9, Index: 4}
+	mustWrite(t, c, chunk0, 0, pattern(1, 5<<20))
+	mustWrite(t, c, far, 900<<20, pattern(2, layout.BlockSize))
+	mustWrite(t, c, far, 3*layout.BlockSize, pattern(3, layout.BlockSize))
+	if n, bad := verifyAll(t, c); n != 5<<20/layout.BlockSize+2 || bad != nil {
+		t.Fatalf("of blocks some of which are in memory only: %d, %v", n, bad)
+	}
+	mustCommit(t, s, c.Freeze(nil))
+	s.trim()
+	resident := s.cache.resident.Load()
+	if n, bad := verifyAll(t, c); n != 5<<20/layout.BlockSize+2 || bad != nil {
+		t.Fatalf("%d, %v", n, bad)
+	}
+	if got := s.cache.resident.Load(); got != resident || resident > cacheMin {
+		t.Errorf("%d leaves in memory, there were %d", got, resident)
+	}
+	want := []ChecksumError{
+		{Copyset: 1, Chunk: chunk0, Block: 0},
+		{Copyset: 1, Chunk: chunk0, Block: 700},
+		{Copyset: 1, Chunk: chunk0, Block: 701},
+		{Copyset: 1, Chunk: far, Block: 900 << 20 / layout.BlockSize},
+	}
+	for _, e := range want {
+		d.flip(t, addrOf(t, c, e.Chunk, e.Block))
+	}
+	if _, bad := verifyAll(t, c); !slices.Equal(bad, want) {
+		t.Fatalf("found %v", bad)
+	}
+	if v, err := c.Verify(chunk0, 701); err != nil || len(v.Damaged) != 1 || v.Damaged[0].Block != 701 {
+		t.Errorf("from the last damaged block on: %+v, %v", v, err)
+	}
+	if v, err := c.Verify(layout.ChunkID{Volume: 77}, 0); err != nil || v.Blocks != 0 || v.Next != 0 {
+		t.Errorf("a chunk that is not there: %+v, %v", v, err)
+	}
+	if err := s.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Verify(chunk0, 0); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a copyset that is not there: %v", err)
+	}
+}
+
+// TestVerifyUnreadable: of a run that can not be read, the one block is told that is why.
+func TestVerifyUnreadable(t *testing.T) {
+	d := newDisk(t)
+	var at Addr
+	s, err := d.tryOpen(vfs.NewFault(d.fs, func(op vfs.Op) vfs.Fault {
+		from := int64(at) * layout.BlockSize
+		if at != 0 && op.Kind == vfs.OpReadAt && op.Base() == disk.BlocksName && op.Offset <= from && op.Offset+op.Length > from {
+			return vfs.Fault{Err: syscall.EIO}
+		}
+		return vfs.Fault{}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	c := create(t, s, 1)
+	mustWrite(t, c, chunk0, 0, pattern(1, 1<<20))
+	at = addrOf(t, c, chunk0, 77)
+	_, bad := verifyAll(t, c)
+	if len(bad) != 1 || bad[0].Block != 77 || !errors.Is(bad[0].Err, syscall.EIO) {
+		t.Fatalf("found %v", bad)
+	}
+}
+
+// TestVerifyAmongWrites verifies while blocks are overwritten, discarded, checkpointed and reused: nothing is damaged.
+func TestVerifyAmongWrites(t *testing.T) {
+	d := newDisk(t)
+	s := d.open(t)
+	c := create(t, s, 1)
+	mustWrite(t, c, chunk0, 0, pattern(1, 2<<20))
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				for next := uint32(0); ; {
+					v, err := c.Verify(chunk0, next)
+					if err != nil || len(v.Damaged) > 0 {
+						t.Errorf("%v, %v", v.Damaged, err)
+						return
+					}
+					if next = v.Next; next == 0 {
+						break
+					}
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		off := uint32(i*7%32) << 16
+		switch i % 5 {
+		case 4:
+			if err := c.Discard(chunk0, off, 1<<16); err != nil {
+				t.Error(err)
+			}
+		case 3:
+			mustWrite(t, c, chunk0, off, pattern(uint64(i), layout.BlockSize))
+		default:
+			mustWrite(t, c, chunk0, off, pattern(uint64(i), 1<<16))
+		}
+		if i%10 == 9 {
+			mustCommit(t, s, c.Freeze(nil))
+			s.trim()
+		}
+	}
+	close(done)
+	wg.Wait()
+}
