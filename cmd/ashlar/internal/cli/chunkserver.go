@@ -49,7 +49,8 @@ func newChunkserverOut(c *metav1.Chunkserver) chunkserverOut {
 }
 
 func chunkserverCommand() *cobra.Command {
-	return group("chunkserver", "Show chunkservers and move data off them", chunkserverList(), chunkserverShow(), chunkserverDrain())
+	return group("chunkserver", "Show chunkservers and move data off them", chunkserverList(), chunkserverShow(), chunkserverDrain(),
+		chunkserverScrub())
 }
 
 func chunkserverList() *cobra.Command {
@@ -104,6 +105,8 @@ func (c chunkserverOut) table(w io.Writer) {
 type chunkserverShowOut struct {
 	chunkserverOut
 	CopysetList []copysetOut `json:"copyset_list"`
+	// Scrub is null when the chunkserver does not answer.
+	Scrub *scrubOut `json:"scrub"`
 }
 
 func chunkserverShow() *cobra.Command {
@@ -116,12 +119,16 @@ func chunkserverShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		o := chunkserverShowOut{newChunkserverOut(r.GetChunkserver()), []copysetOut{}}
+		o := chunkserverShowOut{newChunkserverOut(r.GetChunkserver()), []copysetOut{}, nil}
+		o.Scrub = askScrubs(ctx, []*metav1.Chunkserver{r.GetChunkserver()})[o.ID]
 		for _, c := range r.GetCopysets() {
 			o.CopysetList = append(o.CopysetList, newCopysetOut(c))
 		}
 		return s.print(o, func(w io.Writer) {
 			o.table(w)
+			if o.Scrub != nil {
+				o.Scrub.table(w)
+			}
 			row(w)
 			copysetTable(w, o.CopysetList)
 		})

@@ -85,8 +85,20 @@ func clusterStatus() *cobra.Command {
 				return err
 			}
 			o := newStatusOut(r)
+			o.damage(askScrubs(ctx, r.GetChunkservers()))
 			return s.print(o, func(w io.Writer) { o.table(w) })
 		})
+}
+
+// damage adds the blocks that no replica could repair, which the chunkservers themselves know, to the problems.
+func (o *statusOut) damage(scrubs map[uint64]*scrubOut) {
+	for _, c := range o.Chunkservers {
+		if s := scrubs[c.ID]; s != nil && len(s.Unrepairable) > 0 {
+			o.Healthy = false
+			o.Problems = append(o.Problems, fmt.Sprintf(
+				"Chunkserver %d has damaged blocks that no replica could repair: %d. See ashlar chunkserver show %d.", c.ID, len(s.Unrepairable), c.ID))
+		}
+	}
 }
 
 func (o *statusOut) table(w io.Writer) {
