@@ -7,9 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -175,19 +173,4 @@ func TestCopyOffload(t *testing.T) {
 	wantSenseOf(t, "the token after a write through another gateway", writeUsing(ctx, destination, token, 65536), 5, 0x23, 0x06)
 	check("WRITE USING TOKEN that was refused", 65536)
 	wantSenseOf(t, "a token that was revoked", writeUsing(ctx, destination, token, 65536), 5, 0x23, 0x04)
-}
-
-// TestVMCopy has open-iscsi's host copy from one volume to another with sg_xcopy.
-func TestVMCopy(t *testing.T) {
-	skipForeign(t)
-	u := newUnit(t, "64MiB")
-	second := u.volume + "-2"
-	admin(t, u.cl, "volume", "create", second, "--size", "64MiB")
-	admin(t, u.cl, "target", "map", u.target, "--lun", fmt.Sprint(u.lun+1), "--volume", second)
-	out := guest(t, "copy.sh", u.portal, u.target, fmt.Sprint(u.lun), fmt.Sprint(u.lun+1))
-	for _, want := range []string{"Extended copy(LID1)", "Maximum target descriptor count: 16"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("%q is not in the output:\n%s", want, out)
-		}
-	}
 }

@@ -3,6 +3,8 @@
 //
 //	host_test.go        libiscsi's tools and QEMU's block layer on this host
 //	vm_test.go          open-iscsi, ext4 and fio in a small Linux VM (vm/)
+//	vm_tools_test.go    the commands of sg3_utils, one by one, in the VM
+//	vm_multipath_test.go dm-multipath over two gateways, in the VM
 //	fault_*_test.go     processes killed, stopped and restarted under verified load (load/, initiator/)
 //	history_test.go     linearizability of shared blocks over two gateways (porcupine)
 //	reset_test.go       LOGICAL UNIT RESET over two gateways

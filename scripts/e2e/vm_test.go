@@ -23,12 +23,18 @@ import (
 
 // Limits of one VM run under emulation on a busy machine, and of building the VM's image.
 const (
-	vmMax      = 150 * time.Second
+	vmMax      = 200 * time.Second
 	vmBuildMax = 4 * time.Minute
 )
 
 // guest runs a script in the VM and returns what its console said. The test fails when the script does.
 func guest(t *testing.T, script string, args ...string) string {
+	t.Helper()
+	return guestWith(t, func(string) {}, script, args...)
+}
+
+// guestWith is guest that hands over each line of the console as it comes.
+func guestWith(t *testing.T, line func(string), script string, args ...string) string {
 	t.Helper()
 	if out, err := try(t, vmBuildMax, "vm/build.sh"); err != nil {
 		t.Fatalf("the VM can not be built: %v\n%s", err, out)
@@ -40,15 +46,35 @@ func guest(t *testing.T, script string, args ...string) string {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second
-	var out bytes.Buffer
+	out := console{line: line}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
 	err := cmd.Run()
 	t.Logf("%s: %v", script, time.Since(start).Round(time.Millisecond))
 	if err != nil {
-		t.Fatalf("%s %s in the VM: %v\n%s", script, strings.Join(args, " "), err, out.String())
+		t.Fatalf("%s %s in the VM: %v\n%s", script, strings.Join(args, " "), err, out.text.String())
 	}
-	return out.String()
+	return out.text.String()
+}
+
+// console keeps what is written, and hands over each line that is complete.
+type console struct {
+	text  bytes.Buffer
+	begin int // of the line that is not complete
+	line  func(string)
+}
+
+func (c *console) Write(b []byte) (int, error) {
+	c.text.Write(b)
+	for {
+		rest := c.text.Bytes()[c.begin:]
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			return len(b), nil
+		}
+		c.begin += end + 1
+		c.line(strings.TrimRight(string(rest[:end]), "\r"))
+	}
 }
 
 // TestVM attaches open-iscsi: a file system with files, fio with verify, discard; then the whole cluster is

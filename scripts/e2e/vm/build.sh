@@ -9,7 +9,7 @@ SUITE=${SUITE:-bookworm} KERNEL=${KERNEL:-linux-image-amd64}
 packages=open-iscsi,multipath-tools,sg3-utils,lsscsi,fio,e2fsprogs,util-linux
 packages+=,kmod,mount,udev,iproute2,procps,busybox-static
 modules="virtio_pci virtio_net virtio_blk virtio_rng qemu_fw_cfg scsi_mod sd_mod sg iscsi_tcp
-  dm-mod dm-multipath dm-round-robin dm-service-time scsi_dh_alua ext4 crc32c_generic"
+  dm-mod dm-multipath dm-round-robin dm-service-time dm-queue-length scsi_dh_alua ext4 crc32c_generic"
 key=$({ echo "$SUITE $KERNEL $packages" "$modules"; cat build.sh init; } | sha256sum | cut -c1-12)
 cache=$(cd .. && pwd)/cache out=$(cd .. && pwd)/cache/vm-$key
 mkdir -p "$cache"
