@@ -7,8 +7,8 @@ import (
 
 // vpdPages are the vital product data pages, in ascending order.
 var vpdPages = [...]byte{
-	vpd.PageSupported, vpd.PageSerial, vpd.PageIdentification, vpd.PageExtended, vpd.PageThirdParty,
-	vpd.PageBlockLimits, vpd.PageBlockCharacteristics, vpd.PageProvisioning,
+	vpd.PageSupported, vpd.PageSerial, vpd.PageIdentification, vpd.PageExtended, vpd.PageModePolicy,
+	vpd.PageThirdParty, vpd.PageBlockLimits, vpd.PageBlockCharacteristics, vpd.PageProvisioning,
 }
 
 // inquiryVPD answers INQUIRY with EVPD.
@@ -24,6 +24,8 @@ func (a *attachment) inquiryVPD(c *Command, page byte, allocation uint64) {
 		p = vpd.AppendIdentification(p, id, a.nexus.config.TargetPort)
 	case vpd.PageExtended:
 		p = vpd.AppendExtended(p, SenseMax)
+	case vpd.PageModePolicy:
+		p = vpd.AppendModePolicy(p)
 	case vpd.PageThirdParty:
 		p = thirdparty.AppendPage(p, a.unit.BlockLength())
 	case vpd.PageBlockLimits:

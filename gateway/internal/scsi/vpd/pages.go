@@ -8,6 +8,7 @@ const (
 	PageSerial               = 0x80
 	PageIdentification       = 0x83
 	PageExtended             = 0x86 // Extended INQUIRY Data
+	PageModePolicy           = 0x87 // Mode Page Policy
 	PageThirdParty           = 0x8F // Third-party Copy
 	PageBlockLimits          = 0xB0
 	PageBlockCharacteristics = 0xB1
@@ -37,6 +38,11 @@ func AppendExtended(p []byte, senseMax byte) []byte {
 	p[start+9] = senseMax
 	return p
 }
+
+// AppendModePolicy appends what follows the header of the Mode Page Policy page (SPC-4 7.8), one descriptor:
+// POLICY PAGE CODE 3Fh and POLICY SUBPAGE CODE FFh for all mode pages, MODE PAGE POLICY 00b. They are shared by all nexuses
+// through all ports, and with no other logical unit (MLUS=0).
+func AppendModePolicy(p []byte) []byte { return append(p, 0x3F, 0xFF, 0x00, 0) }
 
 // AppendCharacteristics appends what follows the header of the Block Device Characteristics page (SBC-4 6.6.2), 60
 // bytes.

@@ -15,6 +15,7 @@ func TestPageLengths(t *testing.T) {
 	}{
 		PageExtended:             {func(p []byte) []byte { return AppendExtended(p, 28) }, 0x3C},
 		PageBlockCharacteristics: {AppendCharacteristics, 0x3C},
+		PageModePolicy:           {AppendModePolicy, 4},
 		PageProvisioning:         {func(p []byte) []byte { return AppendProvisioning(p, 15) }, 4},
 		PageBlockLimits:          {BlockLimits{}.Append, 0x3C},
 	} {
