@@ -157,8 +157,10 @@ func toolsReservations() []toolStep {
 			`PR generation=0x4, 2 registered reservation keys follow:\n +0xa3\n +0xb2$`, `PR generation=0x5, there are NO registered reservation keys$`,
 		}},
 		{name: "sg_turs of who was cleared", command: `sg_turs -vv $a2`, status: exitAttention, want: []string{`Reservations preempted$`, ` 2a 03 00 00$`}},
-		{name: "sg_persist, through power loss", command: `sg_persist -n -o -G -S a1 -Z $a; sg_persist -n -c $a; sg_persist -n -o -G -K a1 -S 0 $a; sg_persist -n -k $a`,
-			want: []string{`\(PTPL_A\): 1$`, `there are NO registered reservation keys$`}},
+		{
+			name: "sg_persist, through power loss", command: `sg_persist -n -o -G -S a1 -Z $a; sg_persist -n -c $a; sg_persist -n -o -G -K a1 -S 0 $a; sg_persist -n -k $a`,
+			want: []string{`\(PTPL_A\): 1$`, `there are NO registered reservation keys$`},
+		},
 	}
 }
 
@@ -168,15 +170,21 @@ func toolsBlocks() []toolStep {
 		{name: "sg_dd", command: `head -c 4M /dev/urandom >data
 			sg_dd if=data of=$a bs=512 bpt=512 cdbsz=16 oflag=fua blk_sgio=1; sg_dd if=$a of=back bs=512 bpt=333 count=8192 cdbsz=10 blk_sgio=1
 			cmp data back; dd if=$a2 bs=1M count=4 iflag=direct status=none | cmp - data`, want: []string{`8192\+0 records out`}},
-		{name: "sg_compare_and_write", command: `head -c 512 data >old; head -c 512 /dev/urandom >new; cat old new >both
+		{
+			name: "sg_compare_and_write", command: `head -c 512 data >old; head -c 512 /dev/urandom >new; cat old new >both
 			sg_compare_and_write -i both -l 0 -n 1 -x 1024 $a; dd if=$a bs=512 count=1 iflag=direct status=none | cmp - new; echo swapped`,
-			want: []string{`^swapped$`}},
-		{name: "sg_compare_and_write, other data", command: `sg_compare_and_write -i both -l 0 -n 1 -x 1024 $a`, status: exitMiscompare,
-			want: []string{`Miscompare at byte offset: 0 `}},
+			want: []string{`^swapped$`},
+		},
+		{
+			name: "sg_compare_and_write, other data", command: `sg_compare_and_write -i both -l 0 -n 1 -x 1024 $a`, status: exitMiscompare,
+			want: []string{`Miscompare at byte offset: 0 `},
+		},
 		{name: "sg_compare_and_write wrote nothing", command: `dd if=$a bs=512 count=1 iflag=direct status=none | cmp - new`},
-		{name: "sg_write_x, atomic", command: `head -c 128k /dev/urandom >atom; sg_write_x --atomic=0 -i atom -l 256 -n 256 $a
+		{
+			name: "sg_write_x, atomic", command: `head -c 128k /dev/urandom >atom; sg_write_x --atomic=0 -i atom -l 256 -n 256 $a
 			dd if=$a bs=128k skip=1 count=1 iflag=direct status=none | cmp - atom; sg_write_x --atomic=0 -i atom -l 300 -n 256 $a`,
-			status: exitIllegal},
+			status: exitIllegal,
+		},
 		{name: "sg_copy_results", command: `sg_copy_results --params $a`, want: []string{
 			`Maximum target descriptor count: 16$`, `Maximum segment length: 16777216 bytes$`, `Segment descriptor 0x0a`, `Target descriptor 0xe4`,
 		}},
@@ -186,15 +194,19 @@ func toolsBlocks() []toolStep {
 				sg_xcopy $by if=$a of=$b bs=512 skip=8 seek=2048 count=16000
 				blockdev --flushbufs $a $b; cmp -n 8192000 -i 4096:1048576 $a $b; cmp -n 1048576 $b /dev/zero; echo same
 			done`, want: []string{`(?s)16000 blocks, 1 command\nsame\n.*16000 blocks, 1 command\nsame$`}},
-		{name: "sg_unmap", command: `sg_unmap -l 4096 -n 4096 -f $a; dd if=$a bs=2M skip=1 count=1 iflag=direct status=none | cmp -n 2097152 - /dev/zero; echo zeroes`,
-			want: []string{`^zeroes$`}},
+		{
+			name: "sg_unmap", command: `sg_unmap -l 4096 -n 4096 -f $a; dd if=$a bs=2M skip=1 count=1 iflag=direct status=none | cmp -n 2097152 - /dev/zero; echo zeroes`,
+			want: []string{`^zeroes$`},
+		},
 		{name: "sg_get_lba_status", command: `sg_get_lba_status -l 0 -m 1024 $a`, want: []string{
 			`LBA: 0x0000000000000000  blocks: +4096  mapped`, `LBA: 0x0000000000001000  blocks: +4096  deallocated$`,
 			`LBA: 0x0000000000002000  blocks: +8192  mapped`, `LBA: 0x0000000000004000  blocks: +114688  deallocated$`,
 		}},
-		{name: "sg_write_same", command: `head -c 512 data >block; sg_write_same --10 -i block -l 4096 -n 16 $a
+		{
+			name: "sg_write_same", command: `head -c 512 data >block; sg_write_same --10 -i block -l 4096 -n 16 $a
 			dd if=$a bs=512 skip=4111 count=1 iflag=direct status=none | cmp - block; sg_write_same --16 --unmap -l 0 -n 4096 $a; sg_get_lba_status -m 1024 $a`,
-			want: []string{`LBA: 0x0000000000000000  blocks: +4096  deallocated$`, `LBA: 0x0000000000001000  blocks: +16  mapped`}},
+			want: []string{`LBA: 0x0000000000000000  blocks: +4096  deallocated$`, `LBA: 0x0000000000001000  blocks: +16  mapped`},
+		},
 		{name: "sg_verify", command: `sg_verify --16 -l 4096 -c 1 -n 512 -i block $a; sg_verify --16 -l 131064 -c 8 $a`},
 		{name: "sg_verify, other data", command: `sg_verify -l 0 -c 1 -n 512 -i block $a`, status: exitMiscompare, want: []string{`MISCOMPARE: started at LBA 0x0`}},
 		{name: "sg_verify behind the end", command: `sg_verify --16 -l 131065 -c 8 $a`, status: exitRange, want: []string{`LBA out of range`}},
@@ -213,8 +225,10 @@ func toolsSanitize() []toolStep {
 			sg_sanitize --block --wait --quick $a; blockdev --flushbufs $a; cmp -n 67108864 $a /dev/zero; sg_get_lba_status -m 1024 $a`, want: []string{
 			`LBA: 0x0000000000000000  blocks: +131072  deallocated$`,
 		}},
-		{name: "sg_sanitize, overwrite", command: `head -c 512 /dev/urandom >pattern; sg_sanitize --overwrite --pattern=pattern --early --quick $b; sg_turs -vv $b`,
-			status: exitNotReady, want: []string{`sanitize in progress$`, `Progress indication: \d`, ` 04 1b `}},
+		{
+			name: "sg_sanitize, overwrite", command: `head -c 512 /dev/urandom >pattern; sg_sanitize --overwrite --pattern=pattern --early --quick $b; sg_turs -vv $b`,
+			status: exitNotReady, want: []string{`sanitize in progress$`, `Progress indication: \d`, ` 04 1b `},
+		},
 		{name: "sg_requests, progress", command: `for _ in $(seq 200); do
 				said=$(sg_requests -p $b)
 				[[ $said = *Progress* ]] || break
