@@ -122,9 +122,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.reserver = newReserver(meta.Node(), g.id.Load, g.log)
 	g.mediums.reserver = g.reserver
 	g.relativePort.Store(reg.GetRelativePort())
-	g.mediums.erasures.ended = func(id layout.VolumeID, err error) {
-		g.log.Info("sanitize ended", zap.Uint64("volume", uint64(id)), zap.Error(err))
-	}
+	g.mediums.erasures.log, g.mediums.erasures.change = g.log, g.reserver.change
+	g.reserver.erasures = g.mediums.erasures
 	defer g.mediums.erasures.stop()
 	g.registry = target.New(backends{g.mediums}, target.Limits{Sessions: sessions, SessionsPerInitiator: sessionsPerInitiator})
 
@@ -135,7 +134,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.reserver.unit = func(id layout.VolumeID) *scsi.LogicalUnit { return g.registry.Unit(uint64(id)) }
 	g.reserver.port = func() uint16 { return uint16(g.relativePort.Load()) }
+	g.mediums.erasures.port = g.reserver.port
 	group.Go(func() error { return g.reserver.run(gctx) })
+	group.Go(func() error { return g.mediums.erasures.run(gctx) })
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
 	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })

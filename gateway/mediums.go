@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
@@ -47,9 +48,7 @@ type mediums struct {
 	mu struct {
 		sync.Mutex
 		volumes map[layout.VolumeID]volumeState
-		// erasures are those of the volumes that were ever used.
-		erasures map[layout.VolumeID]*erasure
-		open     map[mediumKey]*medium
+		open    map[mediumKey]*medium
 		// unused are the *medium of open that no session uses, the one that was used last at the end.
 		unused list.List
 	}
@@ -70,7 +69,7 @@ func newMediums(doer volume.Doer, attacher volume.Attacher, inFlight int64) *med
 	m.client = volume.New(doer, issuer{m}, inFlight)
 	m.newProof = func() proof { return new(session.Proof) }
 	m.mu.volumes = map[layout.VolumeID]volumeState{}
-	m.mu.erasures = map[layout.VolumeID]*erasure{}
+	m.erasures.open = m.openForAll
 	m.mu.open = map[mediumKey]*medium{}
 	return m
 }
@@ -87,12 +86,7 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 		if !ok {
 			return nil
 		}
-		e := ms.mu.erasures[id]
-		if e == nil {
-			e = newErasure()
-			ms.mu.erasures[id] = e
-		}
-		m = &medium{owner: ms, mediumKey: key, erasure: e, asking: make(chan struct{}, 1), refreshing: make(chan struct{}, 1)}
+		m = &medium{owner: ms, mediumKey: key, erasure: ms.erasures.of(id), asking: make(chan struct{}, 1), refreshing: make(chan struct{}, 1)}
 		m.mu.placement = v.placement
 		m.judged(v.reservations)
 		ms.mu.open[key] = m
@@ -103,6 +97,17 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 	}
 	m.uses++
 	return m
+}
+
+// openForAll returns a volume as the gateways reach it for themselves, nil when it is not exported.
+func (ms *mediums) openForAll(id layout.VolumeID, access layout.AccessGeneration) *volume.Handle {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	v, ok := ms.mu.volumes[id]
+	if !ok {
+		return nil
+	}
+	return ms.client.Open(v.placement, reservation.SanitizeInitiator, access)
 }
 
 // Release gives one use of m back. After the last one the commands of all sessions that used m are cancelled.
@@ -151,11 +156,7 @@ func (ms *mediums) update(volumes map[layout.VolumeID]volumeState, allowed func(
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	ms.mu.volumes = volumes
-	for id := range ms.mu.erasures {
-		if _, ok := volumes[id]; !ok {
-			delete(ms.mu.erasures, id)
-		}
-	}
+	ms.erasures.keep(func(id layout.VolumeID) bool { _, ok := volumes[id]; return ok })
 	for key, m := range ms.mu.open {
 		v, ok := volumes[key.volume]
 		if !ok || !allowed(key.volume, key.initiator) {

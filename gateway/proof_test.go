@@ -5,11 +5,13 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // asked is the proof of an initiator that answers when the test says so.
@@ -165,34 +167,37 @@ func TestWakesUp(t *testing.T) {
 	}
 }
 
-// TestSanitizeIsProven: SANITIZE begins nothing before its initiator has shown that it still wants it, works in the tenancy
-// of its command then, and ends with it.
+// TestSanitizeIsProven: SANITIZE begins nothing before its initiator has shown that it still wants it. Then it is the volume's, and
+// does not end with the path of its initiator.
 func TestSanitizeIsProven(t *testing.T) {
 	f, _, one, two, _ := twoGateways(t)
 	defer one.erasures.stop()
+	r := &record{store: f, state: &reservation.State{}, gateways: []*mediums{one}}
+	one.erasures.change, one.erasures.rate, one.erasures.every = r.change, 100<<20, time.Millisecond
 	made := proofs(one)
 	m := one.Open(testVolume, testHost)
 	one.lost = func(_ layout.VolumeID, _ string, closed func()) { closed() }
-	order := sanitize.Order{Passes: 1000, Block: make([]byte, 512)}
+	order := sanitize.Order{Passes: 31, Block: make([]byte, 512)}
 	given, giveUp := context.WithCancel(t.Context())
 	results := make(chan error, 1)
 	go func() {
-		_, err := m.Sanitize(given, order, 1<<20)
+		_, err := m.Sanitize(given, sanitizer, order, 1<<20)
 		results <- err
 	}()
 	p := <-made
 	<-p.come
 	giveUp()
-	if err := <-results; !errors.Is(err, context.Canceled) || m.Sanitizing().State != sanitize.Idle || f.served() != 0 {
+	if err := <-results; !errors.Is(err, context.Canceled) || m.Sanitizing().State != sanitize.Idle || f.served() != 0 || r.sanitize() != nil {
 		t.Fatalf("given up: %v, %+v, %d requests", err, m.Sanitizing(), f.served())
 	}
 	close(p.answer)
-	done, err := m.Sanitize(t.Context(), order, 1<<20)
+	done, err := m.Sanitize(t.Context(), sanitizer, order, 1<<20)
 	must(t, err)
+	two.update(testVolumes(f.access), func(layout.VolumeID, string) bool { return true })
 	must(t, stay(two))
 	awaitDone(t, done)
-	if s := m.Sanitizing(); s.State != sanitize.Failed {
-		t.Errorf("%+v", s)
+	if s, bytes := m.Sanitizing(), f.writtenBy(reservation.SanitizeInitiator); s.State != sanitize.Idle || bytes != 31<<20 {
+		t.Errorf("%+v, %d bytes", s, bytes)
 	}
 	if h := f.hosts[testHost]; h.gateway != 2 || h.epoch != 2 || len(made) != 0 {
 		t.Errorf("gateway %d has the path, under epoch %d, after %d more tenancies", h.gateway, h.epoch, len(made))

@@ -35,7 +35,9 @@ type reserver struct {
 	// unit returns the logical unit of a volume, nil if there is none; port is the relative target port of this gateway.
 	unit func(layout.VolumeID) *scsi.LogicalUnit
 	port func() uint16
-	kick chan struct{}
+	// erasures learn first.
+	erasures *erasures
+	kick     chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -62,7 +64,7 @@ type end struct {
 func newReserver(node metav1.NodeClient, gateway func() uint64, log *zap.Logger) *reserver {
 	r := &reserver{node: node, gateway: gateway, log: log, kick: make(chan struct{}, 1)}
 	r.unit = func(layout.VolumeID) *scsi.LogicalUnit { return nil }
-	r.port = func() uint16 { return 0 }
+	r.port, r.erasures = func() uint16 { return 0 }, newErasures()
 	r.mu.ends, r.mu.sending = map[layout.VolumeID][]*end{}, map[layout.VolumeID]bool{}
 	return r
 }
@@ -247,6 +249,7 @@ func (r *reserver) read(ctx context.Context, id layout.VolumeID, initiator strin
 
 // learn gives what was learned to the logical unit.
 func (r *reserver) learn(ctx context.Context, id layout.VolumeID, now *scsi.Reservations) {
+	r.erasures.learn(id, now.State)
 	if u := r.unit(id); u != nil {
 		r.judge(ctx, id, u, now)
 		u.SetReservations(now)

@@ -15,6 +15,12 @@ func reserveRequest(q *reservation.Request) *metav1.ReserveRequest {
 		ServiceKey: uint64(q.ServiceKey), Aptpl: q.APTPL, AllPorts: q.AllPorts, SpecIPt: q.SpecIPT, Unregister: q.Unregister,
 		Since: q.Since, Settings: uint32(q.Settings), Save: q.Save,
 	}
+	if z := q.Sanitize; z != nil {
+		m.Sanitize = &metav1.Sanitize{
+			Id: z.ID, Passes: uint32(z.Passes), Pattern: z.Pattern, Invert: z.Invert, Exit: z.Exit, Size: uint64(z.Size),
+			Done: uint64(z.Done), Failed: z.Failed, Claim: z.Claim,
+		}
+	}
 	for _, i := range q.Initiators {
 		m.Initiators = append(m.Initiators, nexusMessage(i))
 	}
@@ -69,6 +75,13 @@ func newReservations(m *metav1.VolumeReservations) (*scsi.Reservations, error) {
 			ev.Nexuses = append(ev.Nexuses, newNexus(n))
 		}
 		s.Events = append(s.Events, ev)
+	}
+	if z := m.GetSanitize(); z != nil {
+		s.Sanitize = &reservation.Sanitize{
+			ID: z.GetId(), Passes: uint8(z.GetPasses()), Pattern: z.GetPattern(), Invert: z.GetInvert(), Exit: z.GetExit(),
+			Size: int64(z.GetSize()), Done: int64(z.GetDone()), Failed: z.GetFailed(), Claim: z.GetClaim(), Port: uint16(z.GetPort()),
+			Beat: z.GetBeat(),
+		}
 	}
 	if !s.Valid() {
 		return nil, fmt.Errorf("gateway: the reservations of volume %d contradict themselves", m.GetVolume())

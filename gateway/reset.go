@@ -114,9 +114,10 @@ func (r *reserver) judge(ctx context.Context, id layout.VolumeID, u *scsi.Logica
 	}
 }
 
-// judgeAll is judge for what the exports tell.
+// judgeAll is judge, and what comes before it, for what the exports tell.
 func (r *reserver) judgeAll(ctx context.Context, all map[uint64]*scsi.Reservations) {
 	for id, now := range all {
+		r.erasures.learn(layout.VolumeID(id), now.State)
 		if u := r.unit(layout.VolumeID(id)); u != nil {
 			r.judge(ctx, layout.VolumeID(id), u, now)
 		}

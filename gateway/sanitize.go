@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
@@ -17,36 +20,66 @@ import (
 const (
 	// overwriteRate bounds an overwrite, in bytes a second: hosts of other volumes use the same disks.
 	overwriteRate = 32 << 20
-	// overwritePiece and erasePiece are what is done at once, in bytes. Progress is told after each.
+	// overwritePiece and erasePiece are what is done at once, in bytes.
 	overwritePiece, erasePiece = 1 << 20, 64 << 20
+	// recordEvery is the time between two records of how far it is, which renew the claim too.
+	recordEvery = 4 * time.Second
+	// claimAfter is how long a claim is not renewed before another gateway takes it.
+	claimAfter = 15 * time.Second
+	// claimTick is how often that is looked at.
+	claimTick = time.Second
 )
 
-// erasure is what the SANITIZEs of one volume on this gateway came to.
+// erasure is the SANITIZE of one volume as this gateway knows it. The metaserver keeps it (reservation.Sanitize); every gateway
+// refuses commands by what it was told, and one carries it out.
+//
+//	SANITIZE ──► SanitizeBegin stored, access generation raised ──► carried out here, recorded every recordEvery ──► nothing left
+//	                                                                    │ not renewed for claimAfter, or restarted
+//	                                                                    └──► SanitizeClaim: another gateway goes on
+//
+// Who carries it out is bound to the access generation of its claim. A claim raises it, so that the copysets refuse what the
+// gateway before still has under way, however long that hung: nothing is written when the volume is used again.
 type erasure struct {
+	volume layout.VolumeID
+	// status is what commands are judged by.
 	status atomic.Pointer[sanitize.Status]
-	// one is held by the operation that runs.
-	one sync.Mutex
+
+	mu struct {
+		sync.Mutex
+		version uint64
+		now     *reservation.Sanitize
+		// heard is when the claim was renewed last, as far as is known.
+		heard time.Time
+		// ended is closed when now has ended, or has failed.
+		ended chan struct{}
+		// here: it is being begun, claimed or carried out by this process.
+		here bool
+	}
 }
 
-func newErasure() *erasure {
-	e := &erasure{}
-	e.status.Store(&sanitize.Status{})
-	return e
-}
-
-// erasures runs the SANITIZEs of a gateway: each in a goroutine of its own that ends with its work, or when stop is called.
+// erasures carries the SANITIZEs of a gateway out: each in a goroutine of its own that ends with its work, with the claim, or
+// when stop is called.
 type erasures struct {
 	ctx    context.Context //nolint:containedctx // of the goroutines, which outlive the commands that began them
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	rate   int64
-	// ended is told of each end, nil when all is done.
-	ended func(id layout.VolumeID, err error)
+	every  time.Duration // recordEvery
+	after  time.Duration // claimAfter
+	log    *zap.Logger
+	// change asks for a change of the record; port is the relative target port of this gateway.
+	change func(context.Context, layout.VolumeID, *reservation.Request) (reservation.Status, *scsi.Reservations, error)
+	port   func() uint16
+	// open opens the volume for the gateways themselves; nil: it is not exported.
+	open func(layout.VolumeID, layout.AccessGeneration) *volume.Handle
+
+	mu  sync.Mutex
+	all map[layout.VolumeID]*erasure
 }
 
 func newErasures() *erasures {
-	s := &erasures{rate: overwriteRate, ended: func(layout.VolumeID, error) {}}
-	s.ctx, s.cancel = context.WithCancel(reservation.Exempt(context.Background()))
+	s := &erasures{rate: overwriteRate, every: recordEvery, after: claimAfter, log: zap.NewNop(), port: func() uint16 { return 0 }, all: map[layout.VolumeID]*erasure{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
@@ -56,95 +89,209 @@ func (s *erasures) stop() {
 	s.wg.Wait()
 }
 
+// of returns the erasure of a volume.
+func (s *erasures) of(id layout.VolumeID) *erasure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.all[id]
+	if e == nil {
+		e = &erasure{volume: id}
+		e.status.Store(&sanitize.Status{})
+		s.all[id] = e
+	}
+	return e
+}
+
+// keep forgets the volumes that are not exported any more.
+func (s *erasures) keep(exported func(layout.VolumeID) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.all {
+		if !exported(id) {
+			delete(s.all, id)
+		}
+	}
+}
+
+// learn takes over what was learned of a volume. It is called before the logical unit knows: who sees the reservations sees this.
+func (s *erasures) learn(id layout.VolumeID, state *reservation.State) {
+	if state.Sanitize != nil || s.known(id) {
+		s.of(id).learn(state)
+	}
+}
+
+func (s *erasures) known(id layout.VolumeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[id] != nil
+}
+
+func (e *erasure) learn(state *reservation.State) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if state.Version <= e.mu.version {
+		return
+	}
+	old, now := e.mu.now, state.Sanitize
+	if now != nil && (old == nil || now.ID != old.ID || now.Claim != old.Claim || now.Beat != old.Beat) {
+		e.mu.heard = time.Now()
+	}
+	e.mu.version, e.mu.now = state.Version, now
+	if old.Runs() && !(now.Runs() && now.ID == old.ID) {
+		close(e.mu.ended)
+	}
+	if now.Runs() && !(old.Runs() && now.ID == old.ID) {
+		e.mu.ended = make(chan struct{})
+	}
+	e.status.Store(statusOf(now))
+}
+
+// statusOf is how z is told to hosts.
+func statusOf(z *reservation.Sanitize) *sanitize.Status {
+	switch {
+	case z == nil:
+		return &sanitize.Status{}
+	case z.Failed:
+		return &sanitize.Status{State: sanitize.Failed, Exit: z.Exit}
+	}
+	return &sanitize.Status{
+		State: sanitize.Running, Progress: sanitize.ProgressOf(uint64(z.Done), uint64(z.Total())), Exit: z.Exit,
+	}
+}
+
+// enter takes the place of the one that works on the volume in this process.
+func (e *erasure) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mu.here {
+		return false
+	}
+	e.mu.here = true
+	return true
+}
+
+func (e *erasure) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.here = false
+}
+
 var _ scsi.Sanitizer = (*medium)(nil)
 
 // Sanitizing implements scsi.Sanitizer.
 func (m *medium) Sanitizing() sanitize.Status { return *m.erasure.status.Load() }
 
 // ExitSanitize implements scsi.Sanitizer.
-func (m *medium) ExitSanitize() {
-	if old := m.erasure.status.Load(); old.State == sanitize.Failed {
-		m.erasure.status.CompareAndSwap(old, &sanitize.Status{})
-	}
+func (m *medium) ExitSanitize(ctx context.Context, by reservation.Nexus) error {
+	q := &reservation.Request{Nexus: by, Action: reservation.SanitizeExit}
+	_, err := m.owner.erasures.ask(ctx, m.volume, q)
+	return err
 }
 
-// Sanitize implements scsi.Sanitizer. The work is done in the tenancy of its command, so it ends with a failure when the
-// initiator's path moves to another gateway or its right to the volume is taken away.
-func (m *medium) Sanitize(ctx context.Context, o sanitize.Order, size int64) (<-chan struct{}, error) {
-	h, err := m.tenancy(ctx)
-	if err != nil {
+// Sanitize implements scsi.Sanitizer. The command is proven in its tenancy before anything is begun.
+func (m *medium) Sanitize(ctx context.Context, by reservation.Nexus, o sanitize.Order, size int64) (<-chan struct{}, error) {
+	if _, err := m.tenancy(ctx); err != nil {
 		return nil, err
 	}
 	e, s := m.erasure, m.owner.erasures
-	if s.ctx.Err() != nil || !e.one.TryLock() {
+	if s.ctx.Err() != nil || !e.enter() {
 		return nil, scsi.ErrSanitizing
 	}
-	if m.owner.Open(m.volume, m.initiator) != m {
-		e.one.Unlock()
-		return nil, scsi.ErrAccessRevoked
-	}
-	e.status.Store(&sanitize.Status{State: sanitize.Running, Exit: o.Exit})
-	done := make(chan struct{})
-	s.wg.Go(func() {
-		defer close(done)
-		defer m.owner.Release(m)
-		err := m.erase(s, h, o, size)
-		state := sanitize.Idle
-		if err != nil {
-			state = sanitize.Failed
-		}
-		e.status.Store(&sanitize.Status{State: state, Exit: o.Exit})
-		e.one.Unlock()
-		s.ended(m.volume, err)
+	now, err := s.ask(ctx, m.volume, &reservation.Request{
+		Nexus: by, Action: reservation.SanitizeBegin,
+		Sanitize: &reservation.Sanitize{Passes: uint8(o.Passes), Pattern: o.Block, Invert: o.Invert, Exit: o.Exit, Size: size},
 	})
-	return done, nil
+	if err != nil {
+		e.leave()
+		return nil, err
+	}
+	e.mu.Lock()
+	ended := e.mu.ended
+	e.mu.Unlock()
+	s.carry(e, now)
+	return ended, nil
 }
 
-// erase does what o asks for on the first size bytes, and tells how far it is.
-func (m *medium) erase(s *erasures, h *volume.Handle, o sanitize.Order, size int64) error {
-	if o.Passes == 0 {
-		return m.unmapAll(s.ctx, h, o, size)
+// ask asks for a change of the record and returns what it led to. The error is one that scsi knows, or that of ctx.
+func (s *erasures) ask(ctx context.Context, id layout.VolumeID, q *reservation.Request) (*scsi.Reservations, error) {
+	st, now, err := s.change(ctx, id, q)
+	switch {
+	case err != nil:
+		return nil, err
+	case st == reservation.Sanitizing:
+		return nil, scsi.ErrSanitizing
+	case st != reservation.Good:
+		return nil, scsi.ErrReservationConflict
 	}
-	buf := make([]byte, min(size, overwritePiece))
-	total := uint64(o.Passes) * uint64(size)
-	begun, done := time.Now(), uint64(0)
-	for pass := range o.Passes {
-		o.Fill(buf, pass)
-		for off := int64(0); off < size; {
-			n := min(size-off, int64(len(buf)))
-			if err := h.WriteAt(s.ctx, buf[:n], off); err != nil {
-				return m.outcome(h, err, off)
-			}
-			off, done = off+n, done+uint64(n)
-			m.progress(o, done, total)
-			due := begun.Add(time.Duration(float64(done) / float64(s.rate) * float64(time.Second)))
-			if err := sleep(s.ctx, time.Until(due)); err != nil {
-				return err
-			}
+	return now, nil
+}
+
+// run takes over what nobody carries out, until ctx ends.
+func (s *erasures) run(ctx context.Context) error {
+	tick := time.NewTicker(claimTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		var idle []*erasure
+		for _, e := range s.all {
+			idle = append(idle, e)
+		}
+		s.mu.Unlock()
+		for _, e := range idle {
+			s.claim(ctx, e)
 		}
 	}
-	return nil
 }
 
-// unmapAll unmaps the first size bytes. What is not a whole block at the end is written with zeroes.
-func (m *medium) unmapAll(ctx context.Context, h *volume.Handle, o sanitize.Order, size int64) error {
-	whole := size &^ (scsi.ProvisioningBlock - 1)
-	for off := int64(0); off < whole; {
-		n := min(whole-off, erasePiece)
-		if err := h.Discard(ctx, off, n); err != nil {
-			return m.outcome(h, err, off)
+// claim takes over the SANITIZE of a volume if its claim was not renewed for too long, or is that of this gateway, which was
+// restarted.
+func (s *erasures) claim(ctx context.Context, e *erasure) {
+	e.mu.Lock()
+	z := e.mu.now
+	due := z.Runs() && !e.mu.here && (z.Port == s.port() || time.Since(e.mu.heard) > s.after)
+	e.mu.Unlock()
+	if !due || !e.enter() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, claimAfter)
+	defer cancel()
+	now, err := s.ask(ctx, e.volume, s.request(reservation.SanitizeClaim, z))
+	if err != nil {
+		e.leave()
+		s.log.Debug("sanitize not taken over", zap.Uint64("volume", uint64(e.volume)), zap.Error(err))
+		return
+	}
+	s.log.Info("sanitize goes on here", zap.Uint64("volume", uint64(e.volume)), zap.Int64("done", z.Done), zap.Int64("of", z.Total()))
+	s.carry(e, now)
+}
+
+// request makes a request of the gateways about z.
+func (s *erasures) request(a reservation.Action, z *reservation.Sanitize) *reservation.Request {
+	return &reservation.Request{
+		Nexus: reservation.Nexus{Initiator: gatewayName, Port: s.port()}, Action: a, Sanitize: z,
+	}
+}
+
+// gatewayName stands for a gateway where a request names an initiator and none is meant.
+const gatewayName = "iqn.2026-11.dev.ashlar:gateway"
+
+// carry carries out the SANITIZE of which now has the claim of this gateway, and leaves e.
+func (s *erasures) carry(e *erasure, now *scsi.Reservations) {
+	s.wg.Go(func() {
+		defer e.leave()
+		w := &eraser{s: s, e: e, z: *now.State.Sanitize, access: now.Access, reported: time.Now()}
+		err := w.run(reservation.Exempt(s.ctx))
+		if err == nil {
+			s.log.Info("sanitize ended", zap.Uint64("volume", uint64(e.volume)))
+		} else {
+			s.log.Warn("sanitize ended here", zap.Uint64("volume", uint64(e.volume)), zap.Error(err))
 		}
-		off += n
-		m.progress(o, uint64(off), uint64(size))
-	}
-	if whole == size {
-		return nil
-	}
-	return m.outcome(h, h.WriteAt(ctx, make([]byte, size-whole), whole), whole)
-}
-
-func (m *medium) progress(o sanitize.Order, done, total uint64) {
-	m.erasure.status.Store(&sanitize.Status{State: sanitize.Running, Progress: sanitize.ProgressOf(done, total), Exit: o.Exit})
+	})
 }
 
 // sleep waits for d, less if ctx ends.
@@ -161,3 +308,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
+
+// errUnexported says that the volume is exported no more: whoever exports it again goes on.
+var errUnexported = errors.New("gateway: the volume is not exported")

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,7 +11,93 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
+
+// record is the metaserver's record of a volume, which all gateways of a test are told of.
+type record struct {
+	mu       sync.Mutex
+	store    *fakeStore
+	state    *reservation.State
+	gateways []*mediums
+}
+
+// gateway makes the media of one more gateway, whose relative target port is its number.
+func (r *record) gateway(t *testing.T) *mediums {
+	t.Helper()
+	port := uint16(len(r.gateways) + 1)
+	ms := mediumsOf(t, r.store, fakeNode{r.store, uint64(port)})
+	ms.erasures.rate, ms.erasures.every = 1<<40, 10*time.Millisecond
+	ms.erasures.change, ms.erasures.port = r.change, func() uint16 { return port }
+	t.Cleanup(ms.erasures.stop)
+	r.gateways = append(r.gateways, ms)
+	return ms
+}
+
+func newRecord() *record { return &record{store: newFakeStore(), state: &reservation.State{}} }
+
+func (r *record) change(
+	ctx context.Context, id layout.VolumeID, q *reservation.Request,
+) (reservation.Status, *scsi.Reservations, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ctx.Err() != nil {
+		return 0, nil, ctx.Err()
+	}
+	res := r.state.Apply(q)
+	r.state = res.State
+	r.store.mu.Lock()
+	if res.Narrowed {
+		r.store.access++
+	}
+	access := r.store.access
+	r.store.mu.Unlock()
+	for _, ms := range r.gateways {
+		ms.erasures.learn(id, r.state)
+	}
+	return res.Status, &scsi.Reservations{Access: uint64(access), State: r.state}, nil
+}
+
+func (r *record) sanitize() *reservation.Sanitize {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state.Sanitize
+}
+
+// written returns how many bytes were written, and under which epochs, the latest last.
+func (f *fakeStore) written() (bytes uint64, epochs []layout.Epoch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.requests {
+		if r.Op == chunkclient.Write {
+			bytes += uint64(r.Length)
+			epochs = append(epochs, r.Fence.Epoch)
+		}
+	}
+	return bytes, epochs
+}
+
+// writtenBy returns how many bytes an initiator has written.
+func (f *fakeStore) writtenBy(initiator string) (bytes uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.requests {
+		if r.Op == chunkclient.Write && r.Initiator == f.hosts[initiator].id {
+			bytes += uint64(r.Length)
+		}
+	}
+	return bytes
+}
+
+// begin begins an overwrite of size bytes.
+func begin(t *testing.T, m *medium, passes int, size int64) <-chan struct{} {
+	t.Helper()
+	done, err := m.Sanitize(t.Context(), sanitizer, sanitize.Order{Passes: passes, Block: make([]byte, 512), Exit: true}, size)
+	must(t, err)
+	return done
+}
+
+var sanitizer = reservation.Nexus{Initiator: "iqn.a", Port: 1}
 
 // awaitDone waits for the end of a SANITIZE.
 func awaitDone(t *testing.T, done <-chan struct{}) {
@@ -22,91 +109,154 @@ func awaitDone(t *testing.T, done <-chan struct{}) {
 	}
 }
 
-// TestSanitizeGoesOverAllOfIt: an overwrite writes each byte as often as it says, an erasure unmaps all and writes the tail
-// that is no whole block; every medium of the volume sees how it is.
-func TestSanitizeGoesOverAllOfIt(t *testing.T) {
-	f := newFakeStore()
-	ms := testMediums(t, f)
-	defer ms.erasures.stop()
-	ms.erasures.rate = 1 << 40
-	m, other := ms.Open(testVolume, "iqn.a"), ms.Open(testVolume, "iqn.b")
-	const size = 1<<20 - 512
-	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 3, Block: make([]byte, 512)}, size)
-	must(t, err)
-	awaitDone(t, done)
-	var bytes uint64
-	for _, r := range f.requests {
-		if r.Op == chunkclient.Write {
-			bytes += uint64(r.Length)
+// soon waits until what holds.
+func soon(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(what)
 		}
 	}
-	if bytes != 3*size || other.Sanitizing().State != sanitize.Idle {
-		t.Fatalf("%d bytes, %+v", bytes, other.Sanitizing())
+}
+
+// TestSanitizeGoesOverAllOfIt: an overwrite writes each byte as often as it says, an erasure unmaps all and writes the tail
+// that is no whole block; every medium of the volume, also of other gateways, sees how it is.
+func TestSanitizeGoesOverAllOfIt(t *testing.T) {
+	r := newRecord()
+	ms, elsewhere := r.gateway(t), r.gateway(t)
+	m, other := ms.Open(testVolume, "iqn.a"), elsewhere.Open(testVolume, "iqn.b")
+	const size = 1<<20 - 512
+	awaitDone(t, begin(t, m, 3, size))
+	if bytes, _ := r.store.written(); bytes != 3*size || other.Sanitizing().State != sanitize.Idle || r.sanitize() != nil {
+		t.Fatalf("%d bytes, %+v, %+v", bytes, other.Sanitizing(), r.sanitize())
 	}
-	f.requests = nil
-	done, err = other.Sanitize(t.Context(), sanitize.Order{}, size)
+	ms.erasures.wg.Wait()
+	r.store.requests = nil
+	done, err := other.Sanitize(t.Context(), sanitizer, sanitize.Order{}, size)
 	must(t, err)
 	awaitDone(t, done)
-	if r := f.requests; len(r) != 2 || r[0].Op != chunkclient.Discard || r[0].Length != 1<<20-4096 ||
-		r[1].Op != chunkclient.Write || r[1].Length != 3584 {
-		t.Fatalf("%+v", r)
+	if q := r.store.requests; len(q) != 2 || q[0].Op != chunkclient.Discard || q[0].Length != 1<<20-4096 ||
+		q[1].Op != chunkclient.Write || q[1].Length != 3584 {
+		t.Fatalf("%+v", q)
 	}
 }
 
 // TestSanitizeOutlivesItsSession: what was begun goes on when the session has gone, and nobody begins a second one.
 func TestSanitizeOutlivesItsSession(t *testing.T) {
-	f := newFakeStore()
-	ms := testMediums(t, f)
+	r := newRecord()
+	ms, elsewhere := r.gateway(t), r.gateway(t)
 	ms.erasures.rate = 1 // never gets on after the first piece
-	m, other := ms.Open(testVolume, "iqn.a"), ms.Open(testVolume, "iqn.b")
-	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 2, Block: make([]byte, 512)}, 1<<20)
-	must(t, err)
+	m, other := ms.Open(testVolume, "iqn.a"), elsewhere.Open(testVolume, "iqn.b")
+	begin(t, m, 2, 1<<20)
 	ms.Release(m)
-	for range 1000 {
-		if other.Sanitizing().Progress > 0 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	soon(t, "the other gateway does not see how far it is", func() bool { return other.Sanitizing().Progress > 0 })
 	if s := other.Sanitizing(); s.State != sanitize.Running || s.Progress != 32768 {
 		t.Fatalf("%+v", s)
 	}
-	if _, err := other.Sanitize(t.Context(), sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
+	if _, err := other.Sanitize(t.Context(), sanitizer, sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
 		t.Fatal(err)
 	}
-	other.ExitSanitize() // is for failures
-	if again := ms.Open(testVolume, "iqn.a"); again != m || again.Sanitizing().State != sanitize.Running {
-		t.Fatal("the volume is used again")
+	if err := other.ExitSanitize(t.Context(), sanitizer); !errors.Is(err, scsi.ErrSanitizing) { // is for failures
+		t.Fatal(err)
 	}
 	ms.erasures.stop()
-	awaitDone(t, done)
-	if s := other.Sanitizing(); s.State != sanitize.Failed {
-		t.Fatalf("%+v", s)
+	if r.sanitize() == nil || other.Sanitizing().State != sanitize.Running {
+		t.Fatal("a gateway that stops ends it")
+	}
+	if _, err := m.Sanitize(t.Context(), sanitizer, sanitize.Order{}, 1<<20); err == nil {
+		t.Fatal("a stopped gateway begins one")
 	}
 }
 
-// TestSanitizeFails: no space, or a right that is taken away, leaves the volume as failed until somebody says so.
-func TestSanitizeFails(t *testing.T) {
-	f := newFakeStore()
-	ms := testMediums(t, f)
-	defer ms.erasures.stop()
-	var told error
-	ms.erasures.ended = func(_ layout.VolumeID, err error) { told = err }
-	m := ms.Open(testVolume, "iqn.a")
-	must(t, m.Write(context.Background(), make([]byte, 512), 0))
-	f.answer = chunkclient.NoSpace
-	done, err := m.Sanitize(t.Context(), sanitize.Order{Passes: 1, Block: make([]byte, 512), Exit: true}, 1<<20)
-	must(t, err)
+// TestSanitizeIsTakenOver: another gateway goes on from what was recorded when the claim is not renewed, and the one before, which
+// hung, writes nothing any more.
+func TestSanitizeIsTakenOver(t *testing.T) {
+	r := newRecord()
+	one, two := r.gateway(t), r.gateway(t)
+	const passes, size = 5, 1 << 20
+	one.erasures.rate = 1
+	done := begin(t, one.Open(testVolume, "iqn.a"), passes, size)
+	soon(t, "the first pass is not recorded", func() bool { return r.sanitize().Done == size })
+	e := two.erasures.of(testVolume)
+	two.erasures.claim(t.Context(), e)
+	if r.sanitize().Claim != 1 {
+		t.Fatal("a claim that is renewed was taken")
+	}
+	one.erasures.after, two.erasures.after = 0, 0
+	soon(t, "it is not taken over", func() bool {
+		two.erasures.claim(t.Context(), e)
+		z := r.sanitize()
+		return z == nil || z.Claim == 2 && z.Port == 2
+	})
 	awaitDone(t, done)
-	ms.erasures.stop()
-	if s := m.Sanitizing(); s.State != sanitize.Failed || !s.Exit || !errors.Is(told, scsi.ErrNoSpace) {
-		t.Fatalf("%+v, %v", s, told)
+	one.erasures.wg.Wait() // was told
+	two.erasures.wg.Wait()
+	bytes, epochs := r.store.written()
+	if r.sanitize() != nil || bytes != passes*size || epochs[0] != 1 || epochs[1] != 2 || epochs[passes-1] != 2 {
+		t.Errorf("%+v, %d bytes under %v", r.sanitize(), bytes, epochs)
 	}
-	m.ExitSanitize()
-	if s := m.Sanitizing(); s.State != sanitize.Idle {
-		t.Fatalf("%+v", s)
+}
+
+// TestSanitizeGoesOnAfterARestart: a gateway that finds its own claim takes it anew, and does what was not recorded again.
+func TestSanitizeGoesOnAfterARestart(t *testing.T) {
+	r := newRecord()
+	one := r.gateway(t)
+	one.erasures.rate, one.erasures.every = 1, time.Hour
+	begin(t, one.Open(testVolume, "iqn.a"), 2, 1<<20)
+	soon(t, "nothing is written", func() bool { bytes, _ := r.store.written(); return bytes > 0 })
+	one.erasures.stop()
+	r.gateways = nil
+	again := r.gateway(t)
+	again.erasures.learn(testVolume, r.state)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { _ = again.erasures.run(ctx) })
+	soon(t, "it does not go on", func() bool { return r.sanitize() == nil })
+	if bytes, _ := r.store.written(); bytes != 3<<20 {
+		t.Errorf("%d bytes", bytes)
 	}
-	if _, err := m.Sanitize(t.Context(), sanitize.Order{}, 1<<20); !errors.Is(err, scsi.ErrSanitizing) {
-		t.Fatal("a stopped gateway begins one")
+}
+
+// TestSanitizeUnderReservations: it goes on when the access generation rises for another reason.
+func TestSanitizeUnderReservations(t *testing.T) {
+	r := newRecord()
+	ms := r.gateway(t)
+	ms.erasures.rate = 8 << 20
+	done := begin(t, ms.Open(testVolume, "iqn.a"), 4, 1<<20)
+	soon(t, "nothing is written", func() bool { bytes, _ := r.store.written(); return bytes > 0 })
+	if _, _, err := r.change(t.Context(), testVolume, &reservation.Request{Action: reservation.UnitReset}); err != nil {
+		t.Fatal(err)
+	}
+	awaitDone(t, done)
+	if bytes, _ := r.store.written(); bytes != 4<<20 || r.sanitize() != nil {
+		t.Errorf("%d bytes, %+v", bytes, r.sanitize())
+	}
+}
+
+// TestSanitizeFails: no space leaves the volume as failed until somebody says so, on all gateways.
+func TestSanitizeFails(t *testing.T) {
+	r := newRecord()
+	ms, elsewhere := r.gateway(t), r.gateway(t)
+	m, other := ms.Open(testVolume, "iqn.a"), elsewhere.Open(testVolume, "iqn.b")
+	r.store.answer = chunkclient.NoSpace
+	awaitDone(t, begin(t, m, 1, 1<<20))
+	for _, m := range []*medium{m, other} {
+		if s := m.Sanitizing(); s.State != sanitize.Failed || !s.Exit {
+			t.Fatalf("%+v", s)
+		}
+	}
+	ms.erasures.wg.Wait()
+	ms.erasures.after = 0
+	ms.erasures.claim(t.Context(), ms.erasures.of(testVolume))
+	if r.sanitize().Claim != 1 {
+		t.Fatal("one that has failed was taken over")
+	}
+	must(t, other.ExitSanitize(t.Context(), sanitizer))
+	for _, m := range []*medium{m, other} {
+		if s := m.Sanitizing(); s.State != sanitize.Idle {
+			t.Fatalf("%+v", s)
+		}
 	}
 }

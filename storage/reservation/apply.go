@@ -27,6 +27,12 @@ const (
 	UnitReset Action = 0x43
 	// ModeSelect changes the settings of the Control mode page, and saves them with Save.
 	ModeSelect Action = 0x44
+	// SanitizeBegin begins a SANITIZE, and SanitizeExit ends what one that failed has left. By SanitizeReport the gateway that
+	// has the claim tells how far it is, and keeps the claim; by SanitizeClaim another one takes it.
+	SanitizeBegin  Action = 0x45
+	SanitizeExit   Action = 0x46
+	SanitizeReport Action = 0x47
+	SanitizeClaim  Action = 0x48
 )
 
 // Request is one change that a nexus asks for.
@@ -49,6 +55,8 @@ type Request struct {
 	// Settings and Save are for ModeSelect.
 	Settings Settings
 	Save     bool
+	// Sanitize is for the actions of that name but SanitizeExit: what is to be done, or ID, Claim, Done and Failed.
+	Sanitize *Sanitize
 	// Ports are the relative target port identifiers of all target ports; the caller fills them in.
 	Ports []uint16
 }
@@ -64,6 +72,7 @@ const (
 	InvalidFieldInParameters        // 05/26/00
 	InvalidRelease                  // 05/26/04
 	NoResources                     // 05/55/04
+	Sanitizing                      // 02/04/1B
 )
 
 // Result is what a request led to.
@@ -88,13 +97,18 @@ func (s *State) Apply(r *Request) Result {
 		l.Since = next.Version
 		next.Legacy = &l
 	}
-	return Result{State: &next, Changed: true, Narrowed: r.Action == UnitReset || s.protects(&next) || s.narrows(&next)}
+	return Result{State: &next, Changed: true, Narrowed: r.outdates() || s.protects(&next) || s.narrows(&next)}
+}
+
+// outdates tells whether what was begun before a change is not to be done, whoever did.
+func (r *Request) outdates() bool {
+	return r.Action == UnitReset || r.Action == SanitizeBegin || r.Action == SanitizeClaim
 }
 
 // equal compares all that a request can change, but the events, which come with other changes only.
 func (s *State) equal(o *State) bool {
 	return s.Generation == o.Generation && s.Type == o.Type && s.Holder == o.Holder && s.APTPL == o.APTPL &&
-		s.Legacy == o.Legacy && s.Modes == o.Modes && slices.Equal(s.Registrations, o.Registrations)
+		s.Legacy == o.Legacy && s.Modes == o.Modes && s.Sanitize == o.Sanitize && slices.Equal(s.Registrations, o.Registrations)
 }
 
 // do changes s, which nobody else has but whose slices are shared.
@@ -104,6 +118,8 @@ func (s *State) do(r *Request) Status {
 		return s.legacy(r)
 	case ModeSelect:
 		return s.selectModes(r)
+	case SanitizeBegin, SanitizeExit, SanitizeReport, SanitizeClaim:
+		return s.sanitize(r)
 	}
 	if s.Legacy != nil {
 		return Conflict

@@ -11,10 +11,11 @@
 // Beside them live the reservations of SPC-2 (RESERVE and RELEASE), which end with their nexus or by a reset. The two
 // exclude each other, as SPC-2 5.5.1 and SPC-3 5.6.3 want it without the exceptions of CRH.
 //
-// With them goes what else all who serve the logical unit must know: the settings of the Control mode page (Modes).
+// With them goes what else all who serve the logical unit must know: the settings of the Control mode page (Modes), and a
+// SANITIZE that is under way or has failed.
 //
-// Fencing. A Result is Narrowed when some nexus may do less than before, when the logical unit was reset, or when the medium became write
-// protected. Then the volume's
+// Fencing. A Result is Narrowed when some nexus may do less than before, when the logical unit was reset, when the medium became write
+// protected, or when a SANITIZE began or went to another gateway. Then the volume's
 // access generation has to rise with the state, so that what was judged by the state before is refused by the store and judged
 // again.
 //

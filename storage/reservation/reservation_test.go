@@ -516,3 +516,54 @@ func TestModes(t *testing.T) {
 	do(Request{Nexus: nexusB, Action: LegacyReserve}, Good, DescriptorSense, DescriptorSense, true)
 	do(Request{Nexus: nexusA, Settings: WriteProtect}, Conflict, DescriptorSense, DescriptorSense, false)
 }
+
+// TestSanitize: one runs at a time, who has the claim tells how far it is, another one may take the claim, and a failure stays.
+func TestSanitize(t *testing.T) {
+	s := new(State)
+	do := func(action Action, by Nexus, z Sanitize, status Status, narrowed bool) {
+		t.Helper()
+		version := s.Version
+		res := s.Apply(&Request{Action: action, Nexus: by, Sanitize: &z})
+		s = res.State
+		if res.Status != status || res.Narrowed != narrowed || res.Changed != (status == Good) || s.Version != version && !s.Valid() {
+			t.Fatalf("%x: %d, narrowed %v, changed %v, %+v", action, res.Status, res.Narrowed, res.Changed, s.Sanitize)
+		}
+	}
+	order := Sanitize{Passes: 2, Pattern: []byte{1}, Size: 10, Exit: true, Done: 99, Failed: true, Claim: 7}
+	do(SanitizeBegin, nexusA, order, Good, true)
+	id := s.Version
+	if z := *s.Sanitize; z.ID != id || z.Done != 0 || z.Failed || z.Claim != 1 || z.Port != nexusA.Port || z.Total() != 20 {
+		t.Fatalf("%+v", z)
+	}
+	do(SanitizeBegin, nexusB, order, Sanitizing, false)
+	do(SanitizeExit, nexusB, order, Sanitizing, false)
+	do(SanitizeReport, nexusA, Sanitize{ID: id, Claim: 1, Done: 5}, Good, false)
+	do(SanitizeReport, nexusA, Sanitize{ID: id, Claim: 1, Done: 4}, Good, false)
+	do(SanitizeReport, nexusA, Sanitize{ID: id + 1, Claim: 1, Done: 9}, Conflict, false)
+	do(SanitizeClaim, nexusAp, Sanitize{ID: id, Claim: 2}, Conflict, false)
+	do(SanitizeClaim, nexusAp, Sanitize{ID: id, Claim: 1}, Good, true)
+	do(SanitizeClaim, nexusA, Sanitize{ID: id, Claim: 1}, Conflict, false)
+	do(SanitizeReport, nexusA, Sanitize{ID: id, Claim: 1, Done: 20}, Conflict, false)
+	if z := *s.Sanitize; z.Done != 5 || z.Claim != 2 || z.Port != nexusAp.Port || z.Beat != 2 {
+		t.Fatalf("%+v", z)
+	}
+	do(SanitizeReport, nexusAp, Sanitize{ID: id, Claim: 2, Done: 6, Failed: true}, Good, false)
+	do(SanitizeReport, nexusAp, Sanitize{ID: id, Claim: 2, Done: 20}, Conflict, false)
+	do(SanitizeClaim, nexusA, Sanitize{ID: id, Claim: 2}, Conflict, false)
+	if z := *s.Sanitize; !z.Failed || z.Runs() || z.Done != 6 {
+		t.Fatalf("%+v", z)
+	}
+	do(SanitizeExit, nexusB, order, Good, false)
+	order.Exit, order.Passes = false, 0
+	do(SanitizeBegin, nexusB, order, Good, true)
+	do(SanitizeReport, nexusB, Sanitize{ID: s.Sanitize.ID, Claim: 1, Failed: true}, Good, false)
+	do(SanitizeExit, nexusB, order, InvalidFieldInCDB, false)
+	do(SanitizeBegin, nexusB, order, Good, true)
+	do(SanitizeReport, nexusB, Sanitize{ID: s.Sanitize.ID, Claim: 1, Done: 10}, Good, false)
+	if s.Sanitize != nil {
+		t.Fatalf("%+v", s.Sanitize)
+	}
+	res := s.Apply(&Request{Action: LegacyReserve, Nexus: nexusA})
+	s = res.State
+	do(SanitizeBegin, nexusB, order, Conflict, false)
+}

@@ -89,7 +89,7 @@ type Legacy struct {
 //
 // Invariants, kept by Apply and checked by Valid: registrations are in order, none twice, at most RegistrationsMax, each with
 // a key and a port; a reservation has a valid type; one of a type that not all registrants hold has a registered holder;
-// one that all hold has a registrant; a Legacy excludes registrations.
+// one that all hold has a registrant; a Legacy excludes registrations; a Sanitize has a size, and a pattern if it overwrites.
 type State struct {
 	// Version rises with every change.
 	Version uint64 `json:"version"`
@@ -105,6 +105,8 @@ type State struct {
 	IgnoreISID bool    `json:"ignore_isid,omitempty"`
 	Legacy     *Legacy `json:"legacy,omitempty"`
 	Modes      Modes   `json:"modes,omitzero"`
+	// Sanitize is the SANITIZE that is under way or has failed, nil when there is none. Immutable.
+	Sanitize *Sanitize `json:"sanitize,omitempty"`
 	// Events are the last ones, oldest first.
 	Events []Event `json:"events,omitempty"`
 }
@@ -202,6 +204,9 @@ func (s *State) Valid() bool {
 		if r.Key == 0 || r.Port == 0 || r.Initiator == "" || i > 0 && s.Registrations[i-1].compare(r.Nexus) >= 0 {
 			return false
 		}
+	}
+	if z := s.Sanitize; z != nil && (z.Size <= 0 || z.Passes > 0 && len(z.Pattern) == 0) {
+		return false
 	}
 	switch {
 	case s.Type == 0:

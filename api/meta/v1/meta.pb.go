@@ -303,8 +303,10 @@ type Volume struct {
 	Attachments []*Attachment `protobuf:"bytes,17,rep,name=attachments,proto3" json:"attachments,omitempty"`
 	// pending_gateways is set in the answer to a change, as in Target.
 	PendingGateways []string `protobuf:"bytes,18,rep,name=pending_gateways,json=pendingGateways,proto3" json:"pending_gateways,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// sanitize is the SANITIZE that is under way or has failed.
+	Sanitize      *Sanitize `protobuf:"bytes,19,opt,name=sanitize,proto3" json:"sanitize,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Volume) Reset() {
@@ -459,6 +461,13 @@ func (x *Volume) GetAttachments() []*Attachment {
 func (x *Volume) GetPendingGateways() []string {
 	if x != nil {
 		return x.PendingGateways
+	}
+	return nil
+}
+
+func (x *Volume) GetSanitize() *Sanitize {
+	if x != nil {
+		return x.Sanitize
 	}
 	return nil
 }
@@ -5198,7 +5207,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
 	"\x16api/meta/v1/meta.proto\x12\x0eashlar.meta.v1\x1a\x1dapi/meta/v1/reservation.proto\"#\n" +
 	"\tNotActive\x12\x16\n" +
-	"\x06active\x18\x01 \x01(\tR\x06active\"\xe7\x04\n" +
+	"\x06active\x18\x01 \x01(\tR\x06active\"\x9d\x05\n" +
 	"\x06Volume\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5220,7 +5229,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\tmapped_to\x18\x0f \x03(\tR\bmappedTo\x12\x18\n" +
 	"\astalled\x18\x10 \x01(\tR\astalled\x12<\n" +
 	"\vattachments\x18\x11 \x03(\v2\x1a.ashlar.meta.v1.AttachmentR\vattachments\x12)\n" +
-	"\x10pending_gateways\x18\x12 \x03(\tR\x0fpendingGateways\"Q\n" +
+	"\x10pending_gateways\x18\x12 \x03(\tR\x0fpendingGateways\x124\n" +
+	"\bsanitize\x18\x13 \x01(\v2\x18.ashlar.meta.v1.SanitizeR\bsanitize\"Q\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\rR\x05first\x12\x16\n" +
 	"\x06chunks\x18\x02 \x01(\rR\x06chunks\x12\x1a\n" +
@@ -5744,131 +5754,133 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*AttachRequest)(nil),               // 73: ashlar.meta.v1.AttachRequest
 	(*AttachReply)(nil),                 // 74: ashlar.meta.v1.AttachReply
 	nil,                                 // 75: ashlar.meta.v1.Session.KeysEntry
-	(*VolumeReservations)(nil),          // 76: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 77: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 78: ashlar.meta.v1.ShowReservationsRequest
-	(*AwaitResetRequest)(nil),           // 79: ashlar.meta.v1.AwaitResetRequest
-	(*ResetAwaitedRequest)(nil),         // 80: ashlar.meta.v1.ResetAwaitedRequest
-	(*ReserveReply)(nil),                // 81: ashlar.meta.v1.ReserveReply
-	(*AwaitResetReply)(nil),             // 82: ashlar.meta.v1.AwaitResetReply
-	(*ResetAwaitedReply)(nil),           // 83: ashlar.meta.v1.ResetAwaitedReply
+	(*Sanitize)(nil),                    // 76: ashlar.meta.v1.Sanitize
+	(*VolumeReservations)(nil),          // 77: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 78: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 79: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),           // 80: ashlar.meta.v1.AwaitResetRequest
+	(*ResetAwaitedRequest)(nil),         // 81: ashlar.meta.v1.ResetAwaitedRequest
+	(*ReserveReply)(nil),                // 82: ashlar.meta.v1.ReserveReply
+	(*AwaitResetReply)(nil),             // 83: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedReply)(nil),           // 84: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
 	0,  // 1: ashlar.meta.v1.Volume.state:type_name -> ashlar.meta.v1.VolumeState
 	7,  // 2: ashlar.meta.v1.Volume.attachments:type_name -> ashlar.meta.v1.Attachment
-	5,  // 3: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
-	17, // 4: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
-	18, // 5: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
-	16, // 6: ashlar.meta.v1.Target.redirects:type_name -> ashlar.meta.v1.Redirect
-	15, // 7: ashlar.meta.v1.ListTargetsReply.targets:type_name -> ashlar.meta.v1.Target
-	18, // 8: ashlar.meta.v1.AllowInitiatorRequest.initiator:type_name -> ashlar.meta.v1.Initiator
-	16, // 9: ashlar.meta.v1.RedirectTargetRequest.redirect:type_name -> ashlar.meta.v1.Redirect
-	1,  // 10: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
-	2,  // 11: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
-	31, // 12: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
-	33, // 13: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
-	30, // 14: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	30, // 15: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
-	32, // 16: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	32, // 17: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	45, // 18: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
-	46, // 19: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
-	75, // 20: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
-	49, // 21: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	30, // 22: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	50, // 23: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	54, // 24: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	31, // 25: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	55, // 26: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	58, // 27: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	57, // 28: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	59, // 29: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	60, // 30: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	62, // 31: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	63, // 32: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	31, // 33: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	61, // 34: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 35: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	68, // 36: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
-	45, // 37: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
-	15, // 38: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 39: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	32, // 40: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	57, // 41: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	50, // 42: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	76, // 43: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 44: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 45: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 46: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 47: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 48: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 49: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 50: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 51: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 52: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 53: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 54: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 55: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 56: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 57: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	43, // 58: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
-	47, // 59: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	34, // 60: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	36, // 61: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	38, // 62: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	39, // 63: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	41, // 64: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	42, // 65: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	51, // 66: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	53, // 67: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	64, // 68: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	66, // 69: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	69, // 70: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
-	71, // 71: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	73, // 72: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	77, // 73: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	78, // 74: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	79, // 75: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
-	80, // 76: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
-	5,  // 77: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 78: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 79: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 80: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 81: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 82: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 83: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 84: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 85: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 86: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 87: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 88: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 89: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 90: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 91: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	48, // 92: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 93: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 94: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 95: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 96: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 97: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 98: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	52, // 99: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	56, // 100: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	65, // 101: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	67, // 102: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	70, // 103: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	72, // 104: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	74, // 105: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	81, // 106: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	76, // 107: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	82, // 108: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
-	83, // 109: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
-	77, // [77:110] is the sub-list for method output_type
-	44, // [44:77] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	76, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	5,  // 4: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
+	17, // 5: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
+	18, // 6: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
+	16, // 7: ashlar.meta.v1.Target.redirects:type_name -> ashlar.meta.v1.Redirect
+	15, // 8: ashlar.meta.v1.ListTargetsReply.targets:type_name -> ashlar.meta.v1.Target
+	18, // 9: ashlar.meta.v1.AllowInitiatorRequest.initiator:type_name -> ashlar.meta.v1.Initiator
+	16, // 10: ashlar.meta.v1.RedirectTargetRequest.redirect:type_name -> ashlar.meta.v1.Redirect
+	1,  // 11: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
+	2,  // 12: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
+	31, // 13: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
+	33, // 14: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
+	30, // 15: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	30, // 16: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
+	32, // 17: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	32, // 18: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	45, // 19: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
+	46, // 20: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
+	75, // 21: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	49, // 22: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 23: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	50, // 24: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	54, // 25: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 26: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	55, // 27: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	58, // 28: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	57, // 29: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	59, // 30: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	60, // 31: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	62, // 32: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	63, // 33: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	31, // 34: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	61, // 35: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 36: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	68, // 37: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
+	45, // 38: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 39: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 40: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	32, // 41: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	57, // 42: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	50, // 43: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	77, // 44: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 45: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 46: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 47: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 48: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 49: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 50: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 51: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 52: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 53: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 54: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 55: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 56: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 57: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 58: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	43, // 59: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	47, // 60: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	34, // 61: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	36, // 62: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	38, // 63: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	39, // 64: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	41, // 65: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	42, // 66: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	51, // 67: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	53, // 68: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	64, // 69: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	66, // 70: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	69, // 71: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	71, // 72: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	73, // 73: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	78, // 74: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	79, // 75: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	80, // 76: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
+	81, // 77: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
+	5,  // 78: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 79: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 80: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 81: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 82: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 83: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 84: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 85: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 86: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 87: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 88: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 89: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 90: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 91: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	44, // 92: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	48, // 93: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	35, // 94: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	37, // 95: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 96: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	40, // 97: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 98: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 99: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	52, // 100: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	56, // 101: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	65, // 102: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	67, // 103: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	70, // 104: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	72, // 105: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	74, // 106: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	82, // 107: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	77, // 108: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	83, // 109: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
+	84, // 110: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
+	78, // [78:111] is the sub-list for method output_type
+	45, // [45:78] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }

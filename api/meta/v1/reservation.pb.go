@@ -161,6 +161,8 @@ type VolumeReservations struct {
 	// settings are those of the Control mode page as they are and as they were saved: 1 D_SENSE, 2 SWP.
 	Settings      uint32 `protobuf:"varint,13,opt,name=settings,proto3" json:"settings,omitempty"`
 	SavedSettings uint32 `protobuf:"varint,14,opt,name=saved_settings,json=savedSettings,proto3" json:"saved_settings,omitempty"`
+	// sanitize is the SANITIZE that is under way or has failed.
+	Sanitize      *Sanitize `protobuf:"bytes,15,opt,name=sanitize,proto3" json:"sanitize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +295,139 @@ func (x *VolumeReservations) GetSavedSettings() uint32 {
 	return 0
 }
 
+func (x *VolumeReservations) GetSanitize() *Sanitize {
+	if x != nil {
+		return x.Sanitize
+	}
+	return nil
+}
+
+// Sanitize is a SANITIZE of a volume. Package storage/reservation says what the fields mean.
+type Sanitize struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Passes  uint32                 `protobuf:"varint,2,opt,name=passes,proto3" json:"passes,omitempty"`
+	Pattern []byte                 `protobuf:"bytes,3,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	Invert  bool                   `protobuf:"varint,4,opt,name=invert,proto3" json:"invert,omitempty"`
+	// size and done are bytes; done counts those of all passes.
+	Size          uint64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Exit          bool   `protobuf:"varint,6,opt,name=exit,proto3" json:"exit,omitempty"`
+	Done          uint64 `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`
+	Failed        bool   `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
+	Claim         uint64 `protobuf:"varint,9,opt,name=claim,proto3" json:"claim,omitempty"`
+	Port          uint32 `protobuf:"varint,10,opt,name=port,proto3" json:"port,omitempty"`
+	Beat          uint64 `protobuf:"varint,11,opt,name=beat,proto3" json:"beat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sanitize) Reset() {
+	*x = Sanitize{}
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sanitize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sanitize) ProtoMessage() {}
+
+func (x *Sanitize) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sanitize.ProtoReflect.Descriptor instead.
+func (*Sanitize) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Sanitize) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Sanitize) GetPasses() uint32 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *Sanitize) GetPattern() []byte {
+	if x != nil {
+		return x.Pattern
+	}
+	return nil
+}
+
+func (x *Sanitize) GetInvert() bool {
+	if x != nil {
+		return x.Invert
+	}
+	return false
+}
+
+func (x *Sanitize) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Sanitize) GetExit() bool {
+	if x != nil {
+		return x.Exit
+	}
+	return false
+}
+
+func (x *Sanitize) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Sanitize) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+func (x *Sanitize) GetClaim() uint64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *Sanitize) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Sanitize) GetBeat() uint64 {
+	if x != nil {
+		return x.Beat
+	}
+	return 0
+}
+
 // ReservationEvent says which nexuses a change has to be told to.
 type ReservationEvent struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -311,7 +446,7 @@ type ReservationEvent struct {
 
 func (x *ReservationEvent) Reset() {
 	*x = ReservationEvent{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[3]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +458,7 @@ func (x *ReservationEvent) String() string {
 func (*ReservationEvent) ProtoMessage() {}
 
 func (x *ReservationEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[3]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +471,7 @@ func (x *ReservationEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationEvent.ProtoReflect.Descriptor instead.
 func (*ReservationEvent) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{3}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReservationEvent) GetVersion() uint64 {
@@ -394,7 +529,7 @@ type ReserveRequest struct {
 	Volume  uint64                 `protobuf:"varint,2,opt,name=volume,proto3" json:"volume,omitempty"`
 	Nexus   *Nexus                 `protobuf:"bytes,3,opt,name=nexus,proto3" json:"nexus,omitempty"`
 	// action is a service action of PERSISTENT RESERVE OUT, or 64 RESERVE, 65 RELEASE, 66 nexus lost, 67 reset,
-	// 68 MODE SELECT.
+	// 68 MODE SELECT, 69 to 72 begin, exit, report and claim of SANITIZE.
 	Action      uint32   `protobuf:"varint,4,opt,name=action,proto3" json:"action,omitempty"`
 	Scope       uint32   `protobuf:"varint,5,opt,name=scope,proto3" json:"scope,omitempty"`
 	Type        uint32   `protobuf:"varint,6,opt,name=type,proto3" json:"type,omitempty"`
@@ -410,15 +545,16 @@ type ReserveRequest struct {
 	// request names the call, so that a repetition changes nothing; 16 bytes.
 	Request []byte `protobuf:"bytes,16,opt,name=request,proto3" json:"request,omitempty"`
 	// settings and save are for MODE SELECT.
-	Settings      uint32 `protobuf:"varint,17,opt,name=settings,proto3" json:"settings,omitempty"`
-	Save          bool   `protobuf:"varint,18,opt,name=save,proto3" json:"save,omitempty"`
+	Settings      uint32    `protobuf:"varint,17,opt,name=settings,proto3" json:"settings,omitempty"`
+	Save          bool      `protobuf:"varint,18,opt,name=save,proto3" json:"save,omitempty"`
+	Sanitize      *Sanitize `protobuf:"bytes,19,opt,name=sanitize,proto3" json:"sanitize,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
 	*x = ReserveRequest{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[4]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +566,7 @@ func (x *ReserveRequest) String() string {
 func (*ReserveRequest) ProtoMessage() {}
 
 func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[4]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +579,7 @@ func (x *ReserveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveRequest.ProtoReflect.Descriptor instead.
 func (*ReserveRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{4}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReserveRequest) GetGateway() uint64 {
@@ -572,10 +708,17 @@ func (x *ReserveRequest) GetSave() bool {
 	return false
 }
 
+func (x *ReserveRequest) GetSanitize() *Sanitize {
+	if x != nil {
+		return x.Sanitize
+	}
+	return nil
+}
+
 type ReserveReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// status is 0 GOOD, 1 RESERVATION CONFLICT, 2 invalid field in the CDB, 3 invalid field in the parameter list,
-	// 4 invalid release, 5 no resources.
+	// 4 invalid release, 5 no resources, 6 a SANITIZE is under way.
 	Status        uint32              `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
 	Reservations  *VolumeReservations `protobuf:"bytes,2,opt,name=reservations,proto3" json:"reservations,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -584,7 +727,7 @@ type ReserveReply struct {
 
 func (x *ReserveReply) Reset() {
 	*x = ReserveReply{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[5]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +739,7 @@ func (x *ReserveReply) String() string {
 func (*ReserveReply) ProtoMessage() {}
 
 func (x *ReserveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[5]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +752,7 @@ func (x *ReserveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveReply.ProtoReflect.Descriptor instead.
 func (*ReserveReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{5}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReserveReply) GetStatus() uint32 {
@@ -637,7 +780,7 @@ type ShowReservationsRequest struct {
 
 func (x *ShowReservationsRequest) Reset() {
 	*x = ShowReservationsRequest{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[6]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +792,7 @@ func (x *ShowReservationsRequest) String() string {
 func (*ShowReservationsRequest) ProtoMessage() {}
 
 func (x *ShowReservationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[6]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +805,7 @@ func (x *ShowReservationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowReservationsRequest.ProtoReflect.Descriptor instead.
 func (*ShowReservationsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{6}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShowReservationsRequest) GetVolume() uint64 {
@@ -691,7 +834,7 @@ type AwaitResetRequest struct {
 
 func (x *AwaitResetRequest) Reset() {
 	*x = AwaitResetRequest{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +846,7 @@ func (x *AwaitResetRequest) String() string {
 func (*AwaitResetRequest) ProtoMessage() {}
 
 func (x *AwaitResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[7]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +859,7 @@ func (x *AwaitResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitResetRequest.ProtoReflect.Descriptor instead.
 func (*AwaitResetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{7}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AwaitResetRequest) GetGateway() uint64 {
@@ -750,7 +893,7 @@ type AwaitResetReply struct {
 
 func (x *AwaitResetReply) Reset() {
 	*x = AwaitResetReply{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +905,7 @@ func (x *AwaitResetReply) String() string {
 func (*AwaitResetReply) ProtoMessage() {}
 
 func (x *AwaitResetReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[8]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +918,7 @@ func (x *AwaitResetReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitResetReply.ProtoReflect.Descriptor instead.
 func (*AwaitResetReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{8}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AwaitResetReply) GetPendingGateways() []string {
@@ -797,7 +940,7 @@ type ResetAwaitedRequest struct {
 
 func (x *ResetAwaitedRequest) Reset() {
 	*x = ResetAwaitedRequest{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +952,7 @@ func (x *ResetAwaitedRequest) String() string {
 func (*ResetAwaitedRequest) ProtoMessage() {}
 
 func (x *ResetAwaitedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[9]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +965,7 @@ func (x *ResetAwaitedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetAwaitedRequest.ProtoReflect.Descriptor instead.
 func (*ResetAwaitedRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{9}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ResetAwaitedRequest) GetGateway() uint64 {
@@ -857,7 +1000,7 @@ type ResetAwaitedReply struct {
 
 func (x *ResetAwaitedReply) Reset() {
 	*x = ResetAwaitedReply{}
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1012,7 @@ func (x *ResetAwaitedReply) String() string {
 func (*ResetAwaitedReply) ProtoMessage() {}
 
 func (x *ResetAwaitedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_reservation_proto_msgTypes[10]
+	mi := &file_api_meta_v1_reservation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1025,7 @@ func (x *ResetAwaitedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetAwaitedReply.ProtoReflect.Descriptor instead.
 func (*ResetAwaitedReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{10}
+	return file_api_meta_v1_reservation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResetAwaitedReply) GetLeftMs() uint32 {
@@ -903,7 +1046,7 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\x04port\x18\x03 \x01(\rR\x04port\"M\n" +
 	"\fRegistration\x12+\n" +
 	"\x05nexus\x18\x01 \x01(\v2\x15.ashlar.meta.v1.NexusR\x05nexus\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\x04R\x03key\"\xa0\x04\n" +
+	"\x03key\x18\x02 \x01(\x04R\x03key\"\xd6\x04\n" +
 	"\x12VolumeReservations\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12+\n" +
 	"\x11access_generation\x18\x02 \x01(\x04R\x10accessGeneration\x12\x18\n" +
@@ -922,7 +1065,21 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\flegacy_since\x18\v \x01(\x04R\vlegacySince\x128\n" +
 	"\x06events\x18\f \x03(\v2 .ashlar.meta.v1.ReservationEventR\x06events\x12\x1a\n" +
 	"\bsettings\x18\r \x01(\rR\bsettings\x12%\n" +
-	"\x0esaved_settings\x18\x0e \x01(\rR\rsavedSettings\"\xf7\x01\n" +
+	"\x0esaved_settings\x18\x0e \x01(\rR\rsavedSettings\x124\n" +
+	"\bsanitize\x18\x0f \x01(\v2\x18.ashlar.meta.v1.SanitizeR\bsanitize\"\xf6\x01\n" +
+	"\bSanitize\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06passes\x18\x02 \x01(\rR\x06passes\x12\x18\n" +
+	"\apattern\x18\x03 \x01(\fR\apattern\x12\x16\n" +
+	"\x06invert\x18\x04 \x01(\bR\x06invert\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04exit\x18\x06 \x01(\bR\x04exit\x12\x12\n" +
+	"\x04done\x18\a \x01(\x04R\x04done\x12\x16\n" +
+	"\x06failed\x18\b \x01(\bR\x06failed\x12\x14\n" +
+	"\x05claim\x18\t \x01(\x04R\x05claim\x12\x12\n" +
+	"\x04port\x18\n" +
+	" \x01(\rR\x04port\x12\x12\n" +
+	"\x04beat\x18\v \x01(\x04R\x04beat\"\xf7\x01\n" +
 	"\x10ReservationEvent\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tattention\x18\x02 \x01(\rR\tattention\x12\x14\n" +
@@ -931,7 +1088,7 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\teverybody\x18\x05 \x01(\bR\teverybody\x12\x1f\n" +
 	"\vexcept_port\x18\x06 \x01(\rR\n" +
 	"exceptPort\x12%\n" +
-	"\x02by\x18\a \x01(\v2\x15.ashlar.meta.v1.NexusR\x02by\"\xa3\x04\n" +
+	"\x02by\x18\a \x01(\v2\x15.ashlar.meta.v1.NexusR\x02by\"\xd9\x04\n" +
 	"\x0eReserveRequest\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\x04R\agateway\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12+\n" +
@@ -956,7 +1113,8 @@ const file_api_meta_v1_reservation_proto_rawDesc = "" +
 	"\x05since\x18\x0f \x01(\x04R\x05since\x12\x18\n" +
 	"\arequest\x18\x10 \x01(\fR\arequest\x12\x1a\n" +
 	"\bsettings\x18\x11 \x01(\rR\bsettings\x12\x12\n" +
-	"\x04save\x18\x12 \x01(\bR\x04save\"n\n" +
+	"\x04save\x18\x12 \x01(\bR\x04save\x124\n" +
+	"\bsanitize\x18\x13 \x01(\v2\x18.ashlar.meta.v1.SanitizeR\bsanitize\"n\n" +
 	"\fReserveReply\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12F\n" +
 	"\freservations\x18\x02 \x01(\v2\".ashlar.meta.v1.VolumeReservationsR\freservations\"O\n" +
@@ -988,37 +1146,40 @@ func file_api_meta_v1_reservation_proto_rawDescGZIP() []byte {
 	return file_api_meta_v1_reservation_proto_rawDescData
 }
 
-var file_api_meta_v1_reservation_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_api_meta_v1_reservation_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_api_meta_v1_reservation_proto_goTypes = []any{
 	(*Nexus)(nil),                   // 0: ashlar.meta.v1.Nexus
 	(*Registration)(nil),            // 1: ashlar.meta.v1.Registration
 	(*VolumeReservations)(nil),      // 2: ashlar.meta.v1.VolumeReservations
-	(*ReservationEvent)(nil),        // 3: ashlar.meta.v1.ReservationEvent
-	(*ReserveRequest)(nil),          // 4: ashlar.meta.v1.ReserveRequest
-	(*ReserveReply)(nil),            // 5: ashlar.meta.v1.ReserveReply
-	(*ShowReservationsRequest)(nil), // 6: ashlar.meta.v1.ShowReservationsRequest
-	(*AwaitResetRequest)(nil),       // 7: ashlar.meta.v1.AwaitResetRequest
-	(*AwaitResetReply)(nil),         // 8: ashlar.meta.v1.AwaitResetReply
-	(*ResetAwaitedRequest)(nil),     // 9: ashlar.meta.v1.ResetAwaitedRequest
-	(*ResetAwaitedReply)(nil),       // 10: ashlar.meta.v1.ResetAwaitedReply
+	(*Sanitize)(nil),                // 3: ashlar.meta.v1.Sanitize
+	(*ReservationEvent)(nil),        // 4: ashlar.meta.v1.ReservationEvent
+	(*ReserveRequest)(nil),          // 5: ashlar.meta.v1.ReserveRequest
+	(*ReserveReply)(nil),            // 6: ashlar.meta.v1.ReserveReply
+	(*ShowReservationsRequest)(nil), // 7: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),       // 8: ashlar.meta.v1.AwaitResetRequest
+	(*AwaitResetReply)(nil),         // 9: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedRequest)(nil),     // 10: ashlar.meta.v1.ResetAwaitedRequest
+	(*ResetAwaitedReply)(nil),       // 11: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_reservation_proto_depIdxs = []int32{
 	0,  // 0: ashlar.meta.v1.Registration.nexus:type_name -> ashlar.meta.v1.Nexus
 	1,  // 1: ashlar.meta.v1.VolumeReservations.registrations:type_name -> ashlar.meta.v1.Registration
 	0,  // 2: ashlar.meta.v1.VolumeReservations.holder:type_name -> ashlar.meta.v1.Nexus
 	0,  // 3: ashlar.meta.v1.VolumeReservations.legacy:type_name -> ashlar.meta.v1.Nexus
-	3,  // 4: ashlar.meta.v1.VolumeReservations.events:type_name -> ashlar.meta.v1.ReservationEvent
-	0,  // 5: ashlar.meta.v1.ReservationEvent.nexuses:type_name -> ashlar.meta.v1.Nexus
-	0,  // 6: ashlar.meta.v1.ReservationEvent.by:type_name -> ashlar.meta.v1.Nexus
-	0,  // 7: ashlar.meta.v1.ReserveRequest.nexus:type_name -> ashlar.meta.v1.Nexus
-	0,  // 8: ashlar.meta.v1.ReserveRequest.initiators:type_name -> ashlar.meta.v1.Nexus
-	0,  // 9: ashlar.meta.v1.ReserveRequest.destination:type_name -> ashlar.meta.v1.Nexus
-	2,  // 10: ashlar.meta.v1.ReserveReply.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	4,  // 4: ashlar.meta.v1.VolumeReservations.events:type_name -> ashlar.meta.v1.ReservationEvent
+	3,  // 5: ashlar.meta.v1.VolumeReservations.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	0,  // 6: ashlar.meta.v1.ReservationEvent.nexuses:type_name -> ashlar.meta.v1.Nexus
+	0,  // 7: ashlar.meta.v1.ReservationEvent.by:type_name -> ashlar.meta.v1.Nexus
+	0,  // 8: ashlar.meta.v1.ReserveRequest.nexus:type_name -> ashlar.meta.v1.Nexus
+	0,  // 9: ashlar.meta.v1.ReserveRequest.initiators:type_name -> ashlar.meta.v1.Nexus
+	0,  // 10: ashlar.meta.v1.ReserveRequest.destination:type_name -> ashlar.meta.v1.Nexus
+	3,  // 11: ashlar.meta.v1.ReserveRequest.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	2,  // 12: ashlar.meta.v1.ReserveReply.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_reservation_proto_init() }
@@ -1032,7 +1193,7 @@ func file_api_meta_v1_reservation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_reservation_proto_rawDesc), len(file_api_meta_v1_reservation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -78,7 +78,7 @@ func (a *attachment) perform(ctx context.Context, op *operation, c *Command) {
 			c.Status = StatusReservationConflict
 			return
 		}
-		if op.traits&writes != 0 && !a.writable(c) { // as it is in what was seen, or later
+		if !a.sanitized(c, op) || op.traits&writes != 0 && !a.writable(c) { // as it is in what was seen, or later
 			return
 		}
 		bound := ctx

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
@@ -395,4 +396,43 @@ func TestOldReservations(t *testing.T) {
 			t.Errorf("version %d of %d was not taken", r.State.Version, r.Access)
 		}
 	}
+}
+
+// sanitizable is a reservable medium that is sanitized through another process from some time on.
+type sanitizable struct {
+	*reservable
+	status sanitize.Status
+}
+
+func (s *sanitizable) Sanitizing() sanitize.Status { return s.status }
+
+func (*sanitizable) Sanitize(context.Context, reservation.Nexus, sanitize.Order, int64) (<-chan struct{}, error) {
+	return nil, ErrSanitizing
+}
+
+func (*sanitizable) ExitSanitize(context.Context, reservation.Nexus) error { return ErrSanitizing }
+
+func (s *sanitizable) Refresh(ctx context.Context, seen *Reservations) error {
+	s.status.State = sanitize.Running
+	return s.reservable.Refresh(ctx, seen)
+}
+
+// TestOvertakenBySanitize: a command that the store refuses because a SANITIZE began through another process is not done when it
+// is judged again.
+func TestOvertakenBySanitize(t *testing.T) {
+	const write = "2A 00 00000000 00 0001 00"
+	h := newHosts(t)
+	maps := h.luns.Mappings()
+	maps[0].Backend = &sanitizable{reservable: maps[0].Backend.(*reservable)}
+	if err := h.luns.Update(maps...); err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 512)
+	h.want(h.as('a', write, block...), good)
+	h.shared.state = h.shared.state.Apply(&reservation.Request{
+		Action: reservation.SanitizeBegin, Nexus: reservation.Nexus{Initiator: "iqn.d", Port: 2}, Sanitize: &reservation.Sanitize{Size: 512},
+	}).State
+	h.shared.access++
+	h.want(h.as('a', write, block...), "02/04/1B")
+	h.want(h.as('b', "48 1F 0000000000 0000 00"), "02/04/1B")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // Sanitizer is a Backend that can make all of its volume unreadable. What it does belongs to the volume: it goes on
@@ -15,10 +16,10 @@ type Sanitizer interface {
 
 	// Sanitize begins what o asks for on the size bytes of the volume; done is closed when that has ended. An
 	// ErrSanitizing says that it was begun before and still runs. ctx is the command's: it bounds what is to be done before.
-	Sanitize(ctx context.Context, o sanitize.Order, size int64) (done <-chan struct{}, err error)
+	Sanitize(ctx context.Context, by reservation.Nexus, o sanitize.Order, size int64) (done <-chan struct{}, err error)
 
 	// ExitSanitize has the volume used again after Sanitizing told of a failure.
-	ExitSanitize()
+	ExitSanitize(ctx context.Context, by reservation.Nexus) error
 }
 
 // ErrSanitizing says that the volume is being sanitized. NOT READY, SANITIZE IN PROGRESS (02/04/1B).
@@ -56,7 +57,7 @@ func (a *attachment) sanitize(ctx context.Context, c *Command, o sanitize.Order)
 		return
 	}
 	o.Exit = c.CDB[1]&0x20 != 0
-	done, err := a.sanitizer.Sanitize(ctx, o, int64(a.unit.Blocks()<<a.unit.Shift()))
+	done, err := a.sanitizer.Sanitize(ctx, a.nexus.config.Reservation, o, int64(a.unit.Blocks()<<a.unit.Shift()))
 	if err != nil {
 		a.failBackend(ctx, c, err, true)
 		return
@@ -77,7 +78,7 @@ func (a *attachment) sanitize(ctx context.Context, c *Command, o sanitize.Order)
 
 // sanitizeExitFailure is SANITIZE with EXIT FAILURE MODE: after a failure, if the SANITIZE that failed allowed it, the
 // medium is used again with whatever is on it. Without a failure it does nothing.
-func sanitizeExitFailure(_ context.Context, a *attachment, c *Command) {
+func sanitizeExitFailure(ctx context.Context, a *attachment, c *Command) {
 	if a.sanitizer == nil {
 		a.refuse(c, InvalidOperationCode, cdbField(0, 7))
 		return
@@ -87,7 +88,9 @@ func sanitizeExitFailure(_ context.Context, a *attachment, c *Command) {
 	case !s.Exit:
 		a.refuse(c, InvalidFieldInCDB, cdbField(1, 4))
 	default:
-		a.sanitizer.ExitSanitize()
+		if err := a.sanitizer.ExitSanitize(ctx, a.nexus.config.Reservation); err != nil {
+			a.failBackend(ctx, c, err, true)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // erasable is a memory that is told to be sanitized, and says of it what the test wants.
@@ -20,8 +21,12 @@ type erasable struct {
 }
 
 func (e *erasable) Sanitizing() sanitize.Status { return e.status }
-func (e *erasable) ExitSanitize()               { e.exits++ }
-func (e *erasable) Sanitize(_ context.Context, o sanitize.Order, size int64) (<-chan struct{}, error) {
+func (e *erasable) ExitSanitize(context.Context, reservation.Nexus) error {
+	e.exits++
+	return nil
+}
+
+func (e *erasable) Sanitize(_ context.Context, _ reservation.Nexus, o sanitize.Order, size int64) (<-chan struct{}, error) {
 	if e.status.State == sanitize.Running {
 		return nil, ErrSanitizing
 	}

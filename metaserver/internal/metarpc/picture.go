@@ -75,6 +75,7 @@ func (p *picture) volume(v *namespace.VolumeRecord, attachments []*namespace.Att
 	out.Allocated = p.cluster.Usage[v.ID]
 	out.MappedTo = p.names.Mapped[v.ID]
 	out.Stalled = p.stalled(v)
+	out.Sanitize = sanitizeMessage(p.names.Sanitizing[v.ID])
 	for _, a := range attachments {
 		gw := p.gateways[a.Gateway]
 		if gw == "" {

@@ -3,6 +3,7 @@ package metarpc
 import (
 	"context"
 	"encoding/hex"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +19,11 @@ import (
 // requestLen is the length of a reservation request's name, in bytes.
 const requestLen = 16
 
-// modesWait bounds how long a change of mode pages waits for the other gateways.
-const modesWait = time.Second
+// knownWait bounds how long a change of mode pages, or the begin of a SANITIZE, waits for the other gateways.
+const knownWait = time.Second
+
+// patternMax bounds what a SANITIZE writes to each logical block, in bytes.
+const patternMax = 4096
 
 // Reserve implements metav1.NodeServer.
 func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.ReserveReply, error) {
@@ -41,10 +45,11 @@ func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.R
 	if now.Reset != 0 {
 		t.resets.made(resetKey{now.Volume, now.Reset}, time.Now())
 	}
-	if r.Action == reservation.ModeSelect {
-		// MODE SENSE is answered from what each gateway knows.
+	switch r.Action {
+	case reservation.ModeSelect, reservation.SanitizeBegin, reservation.SanitizeExit:
+		// MODE SENSE, and what is refused meanwhile, are answered from what each gateway knows.
 		known := func() []topology.Serving { return others(t.Topology, m.GetGateway()) }
-		if _, err := t.Exports.await(ctx, known, time.Now().Add(modesWait)); err != nil {
+		if _, err := t.Exports.await(ctx, known, time.Now().Add(knownWait)); err != nil {
 			return nil, err
 		}
 	}
@@ -104,6 +109,9 @@ func reserveRequest(m *metav1.ReserveRequest) (*reservation.Request, error) {
 		Settings: reservation.Settings(m.GetSettings()), Save: m.GetSave(),
 	}
 	var err error
+	if r.Sanitize, err = sanitize(m.GetSanitize(), r.Action); err != nil {
+		return nil, err
+	}
 	if r.Nexus, err = nexus(m.GetNexus()); err != nil {
 		return nil, err
 	}
@@ -120,6 +128,38 @@ func reserveRequest(m *metav1.ReserveRequest) (*reservation.Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// sanitize takes a SANITIZE from its message.
+func sanitize(m *metav1.Sanitize, a reservation.Action) (*reservation.Sanitize, error) {
+	switch {
+	case a != reservation.SanitizeBegin && a != reservation.SanitizeReport && a != reservation.SanitizeClaim:
+		return nil, nil
+	case m == nil:
+		return nil, refuse.As(refuse.Invalid, "the request about a SANITIZE does not say which")
+	case a == reservation.SanitizeBegin && (m.GetSize() == 0 || m.GetSize() > math.MaxInt64/maxPasses || m.GetPasses() > maxPasses ||
+		len(m.GetPattern()) > patternMax || m.GetPasses() > 0 && len(m.GetPattern()) == 0):
+		return nil, refuse.As(refuse.Invalid, "a SANITIZE of %d bytes with %d passes of %d bytes can not be", m.GetSize(), m.GetPasses(),
+			len(m.GetPattern()))
+	}
+	return &reservation.Sanitize{
+		ID: m.GetId(), Passes: uint8(m.GetPasses()), Pattern: m.GetPattern(), Invert: m.GetInvert(), Exit: m.GetExit(),
+		Size: int64(m.GetSize()), Done: int64(m.GetDone()), Failed: m.GetFailed(), Claim: m.GetClaim(),
+	}, nil
+}
+
+// maxPasses is the most passes of OVERWRITE (SBC-4 5.34.3).
+const maxPasses = 31
+
+// sanitizeMessage makes the message of a SANITIZE, nil if there is none.
+func sanitizeMessage(z *reservation.Sanitize) *metav1.Sanitize {
+	if z == nil {
+		return nil
+	}
+	return &metav1.Sanitize{
+		Id: z.ID, Passes: uint32(z.Passes), Pattern: z.Pattern, Invert: z.Invert, Exit: z.Exit, Size: uint64(z.Size),
+		Done: uint64(z.Done), Failed: z.Failed, Claim: z.Claim, Port: uint32(z.Port), Beat: z.Beat,
+	}
 }
 
 // nexus takes a nexus from its message.
@@ -143,7 +183,7 @@ func reservations(r namespace.Reservations) *metav1.VolumeReservations {
 	out := &metav1.VolumeReservations{
 		Volume: uint64(r.Volume), AccessGeneration: uint64(r.Access), Version: s.Version, Generation: s.Generation,
 		Type: uint32(s.Type), Aptpl: s.APTPL, IgnoreIsid: s.IgnoreISID,
-		Settings: uint32(s.Modes.Now), SavedSettings: uint32(s.Modes.Saved),
+		Settings: uint32(s.Modes.Now), SavedSettings: uint32(s.Modes.Saved), Sanitize: sanitizeMessage(s.Sanitize),
 	}
 	for _, g := range s.Registrations {
 		out.Registrations = append(out.Registrations, &metav1.Registration{Nexus: nexusMessage(g.Nexus), Key: uint64(g.Key)})

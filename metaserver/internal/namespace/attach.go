@@ -12,6 +12,7 @@ import (
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
 	"github.com/ashlar-storage/ashlar/storage/iscsiname"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
 
 // The moves that are remembered of an attachment.
@@ -100,6 +101,9 @@ func (n *Namespace) Attach(
 			return refuse.As(refuse.NotFound, "there is no volume %d", volume)
 		}
 		by := n.allowed(volume, name)
+		if rec := n.mu.reservations[volume]; name == reservation.SanitizeInitiator && rec != nil && rec.State.Sanitize.Runs() {
+			by = byName
+		}
 		if by == byNone {
 			return refuse.As(refuse.State, "initiator %s is allowed in no target that maps volume %q: allow it first (ashlar target allow)",
 				name, v.Name)
@@ -188,13 +192,20 @@ type View struct {
 	Volumes []*VolumeRecord // by name, those being deleted last
 	Targets []*TargetRecord // by name
 	Mapped  map[layout.VolumeID][]string
+	// Sanitizing holds the SANITIZEs that are under way or have failed.
+	Sanitizing map[layout.VolumeID]*reservation.Sanitize
 }
 
 // View takes a picture.
 func (n *Namespace) View() *View {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	v := &View{Mapped: map[layout.VolumeID][]string{}}
+	v := &View{Mapped: map[layout.VolumeID][]string{}, Sanitizing: map[layout.VolumeID]*reservation.Sanitize{}}
+	for id, r := range n.mu.reservations {
+		if r.State.Sanitize != nil {
+			v.Sanitizing[id] = r.State.Sanitize
+		}
+	}
 	v.Volumes = slices.SortedFunc(maps.Values(n.mu.volumes), func(a, b *VolumeRecord) int {
 		switch {
 		case a.Deleting != b.Deleting && b.Deleting:

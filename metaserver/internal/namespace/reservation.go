@@ -119,15 +119,19 @@ func (n *Namespace) Reserve(
 // AwaitRaised waits until the copysets of a volume were told of its access generation, RaiseWait at most.
 func (n *Namespace) AwaitRaised(ctx context.Context, volume layout.VolumeID) { n.await(ctx, volume) }
 
-// reservable returns the volume of a request whose initiator may use it. An end of an SPC-2 reservation is for everybody: the
-// initiator may have been denied meanwhile. The caller holds the turn or mu.
+// reservable returns the volume of a request whose initiator may use it. What gateways do for all, such as to end an SPC-2
+// reservation, asks for no right: the initiator may have been denied meanwhile. The caller holds the turn or mu.
 func (n *Namespace) reservable(volume layout.VolumeID, r *reservation.Request) (*VolumeRecord, error) {
 	v := n.mu.volumes[volume]
 	if v == nil || v.Deleting {
 		return nil, refuse.As(refuse.NotFound, "there is no volume %d", volume)
 	}
-	ends := r.Action == reservation.NexusLost || r.Action == reservation.UnitReset
-	if !ends && n.allowed(volume, r.Nexus.Initiator) == byNone {
+	own := false // of the gateways
+	switch r.Action {
+	case reservation.NexusLost, reservation.UnitReset, reservation.SanitizeReport, reservation.SanitizeClaim:
+		own = true
+	}
+	if !own && n.allowed(volume, r.Nexus.Initiator) == byNone {
 		return nil, refuse.As(refuse.State, "initiator %s is allowed in no target that maps volume %q: allow it first (ashlar target allow)",
 			r.Nexus.Initiator, v.Name)
 	}

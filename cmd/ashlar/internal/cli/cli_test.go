@@ -494,3 +494,19 @@ func TestLeaves(t *testing.T) {
 		}
 	}
 }
+
+func TestSanitizeText(t *testing.T) {
+	for _, c := range []struct {
+		z    *metav1.Sanitize
+		want string
+	}{
+		{nil, ""},
+		{&metav1.Sanitize{Size: 1 << 30, Done: 1 << 29}, "unmaps, 50 % done"},
+		{&metav1.Sanitize{Size: 1 << 30, Passes: 2, Done: 1 << 29}, "overwrites 2 times, 25 % done"},
+		{&metav1.Sanitize{Size: 1 << 30, Passes: 1, Failed: true}, "overwrites 1 times, 0 % done, failed: "},
+	} {
+		if got := sanitizeText(c.z); !strings.HasPrefix(got, c.want) || c.want == "" && got != "" {
+			t.Errorf("%v: %q", c.z, got)
+		}
+	}
+}

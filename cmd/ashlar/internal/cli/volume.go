@@ -29,6 +29,7 @@ type volumeOut struct {
 	CreatedUnixMs    int64           `json:"created_unix_ms"`
 	MappedTo         []string        `json:"mapped_to"`
 	Stalled          string          `json:"stalled"`
+	Sanitize         string          `json:"sanitize,omitempty"`
 	Ranges           []rangeOut      `json:"ranges"`
 	Attachments      []attachmentOut `json:"attachments"`
 	// PendingGateways is there only in the answer to a change that some gateways have not confirmed.
@@ -56,7 +57,7 @@ func newVolumeOut(v *metav1.Volume) volumeOut {
 		LogicalBlock: v.GetLogicalBlock(), ChunkSizeBytes: v.GetChunkSize(), StripeUnitBytes: v.GetStripeUnit(),
 		StripeCount: v.GetStripeCount(), NAA: hex.EncodeToString(v.GetNaa()), Serial: v.GetSerial(),
 		AccessGeneration: v.GetAccessGeneration(), CreatedUnixMs: v.GetCreatedUnixMs(), MappedTo: orEmpty(v.GetMappedTo()),
-		Stalled: v.GetStalled(), Ranges: []rangeOut{}, Attachments: []attachmentOut{},
+		Stalled: v.GetStalled(), Sanitize: sanitizeText(v.GetSanitize()), Ranges: []rangeOut{}, Attachments: []attachmentOut{},
 		PendingGateways: v.GetPendingGateways(),
 	}
 	if v.GetState() == metav1.VolumeState_VOLUME_STATE_DELETING {
@@ -71,6 +72,23 @@ func newVolumeOut(v *metav1.Volume) volumeOut {
 		})
 	}
 	return out
+}
+
+// sanitizeText says how far a SANITIZE is, empty if there is none.
+func sanitizeText(z *metav1.Sanitize) string {
+	if z == nil {
+		return ""
+	}
+	what := "unmaps"
+	if z.GetPasses() > 0 {
+		what = fmt.Sprintf("overwrites %d times", z.GetPasses())
+	}
+	total := max(uint64(z.GetPasses()), 1) * z.GetSize()
+	text := fmt.Sprintf("%s, %d %% done", what, uint64(float64(z.GetDone())/float64(max(total, 1))*100))
+	if z.GetFailed() {
+		return text + ", failed: no host may use the volume before another SANITIZE (sg_sanitize), or EXIT FAILURE MODE if the first one allowed it"
+	}
+	return text
 }
 
 // orEmpty makes an empty list of a missing one, so that JSON has [] and not null.
@@ -140,6 +158,9 @@ func (s *session) volume(v *metav1.Volume) error {
 		field(w, "Mapped to", list(o.MappedTo))
 		if o.Stalled != "" {
 			field(w, "Stalled", o.Stalled)
+		}
+		if o.Sanitize != "" {
+			field(w, "Sanitize", o.Sanitize)
 		}
 		for _, a := range o.Attachments {
 			field(w, "Attached", a.Initiator+" through "+a.Gateway+", "+age(a.SinceUnixMs))
