@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -34,6 +35,8 @@ const (
 	resetAsk = time.Second
 	// resetPromise is how long the answer then waits for the other gateways. The metaserver counts on it, with a margin.
 	resetPromise = 1500 * time.Millisecond
+	// judgeMax bounds the resets that are asked about at once: a reset of a target is one of each of its logical units.
+	judgeMax = 16
 )
 
 // reset has the other gateways told of a reset, and done called when they have acted on it, or did not in time. A reset that
@@ -94,14 +97,19 @@ func (r *reserver) awaitReset(ctx context.Context, id layout.VolumeID, version u
 	}
 }
 
+// news returns the version of the last reset that now tells of and u does not know, 0 if there is none, and the version that u
+// knows.
+func (r *reserver) news(u *scsi.LogicalUnit, now *scsi.Reservations) (version, since uint64) {
+	if known := u.Reservations(); known != nil {
+		since = known.State.Version
+		version = now.State.ResetSince(since, r.port())
+	}
+	return version, since
+}
+
 // judge finds out whether resets that now tells of end the commands that u has from this gateway's sessions.
 func (r *reserver) judge(ctx context.Context, id layout.VolumeID, u *scsi.LogicalUnit, now *scsi.Reservations) {
-	known := u.Reservations()
-	if known == nil {
-		return
-	}
-	since, port := known.State.Version, r.port()
-	version := now.State.ResetSince(since, port)
+	version, since := r.news(u, now)
 	if version == 0 {
 		return
 	}
@@ -110,16 +118,27 @@ func (r *reserver) judge(ctx context.Context, id layout.VolumeID, u *scsi.Logica
 	defer cancel()
 	reply, err := r.node.ResetAwaited(ctx, &metav1.ResetAwaitedRequest{Gateway: r.gateway(), Volume: uint64(id), Version: version})
 	if left := time.Duration(reply.GetLeftMs()) * time.Millisecond; err == nil && time.Since(asked) < left {
-		now.State.AbortResets(since, port)
+		now.State.AbortResets(since, r.port())
 	}
 }
 
 // judgeAll is judge, and what comes before it, for what the exports tell.
 func (r *reserver) judgeAll(ctx context.Context, all map[uint64]*scsi.Reservations) {
-	for id, now := range all {
-		r.erasures.learn(layout.VolumeID(id), now.State)
-		if u := r.unit(layout.VolumeID(id)); u != nil {
-			r.judge(ctx, layout.VolumeID(id), u, now)
+	var asking errgroup.Group
+	asking.SetLimit(judgeMax)
+	for n, now := range all {
+		id := layout.VolumeID(n)
+		r.erasures.learn(id, now.State)
+		u := r.unit(id)
+		if u == nil {
+			continue
+		}
+		if version, _ := r.news(u, now); version != 0 {
+			asking.Go(func() error {
+				r.judge(ctx, id, u, now)
+				return nil
+			})
 		}
 	}
+	_ = asking.Wait()
 }

@@ -96,6 +96,18 @@ func TestResetIsForAllGateways(t *testing.T) {
 	}
 }
 
+// TestMultipathIO runs what iscsi-test-cu knows of two paths over two gateways.
+func TestMultipathIO(t *testing.T) {
+	cl := startCluster(t, cluster.Options{Gateways: 2})
+	awaitHealthy(t, cl, 30*time.Second)
+	u := createUnit(t, cl, "256MiB")
+	for _, name := range []string{"Simple", "Reset", "CompareAndWrite", "CompareAndWriteAsync"} {
+		if v, why := conform(t, u, "MultipathIO."+name); v != vPass {
+			t.Errorf("%s %s: %s", v, name, why)
+		}
+	}
+}
+
 // TestResetDoesNotWaitForADeadGateway stops the other gateway. The reset is answered in time all the same, and a command that was
 // sent after it to the gateway that hung is answered when that goes on: with the unit attention of the reset.
 func TestResetDoesNotWaitForADeadGateway(t *testing.T) {
