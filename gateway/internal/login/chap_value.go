@@ -46,15 +46,3 @@ func decodeBinary(value string, maxLen int) ([]byte, error) {
 
 // encodeBinary encodes b as hexadecimal digits, which every initiator reads.
 func encodeBinary(b []byte) string { return "0x" + hex.EncodeToString(b) }
-
-func fromHex(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
-}
