@@ -14,13 +14,13 @@ tell() { # NAME: the topology
   sg_rtpg -d "/dev/$(inuse)" || true
   echo "@@@"
 }
-# configure LINE…: for all disks. greedy keeps udev from reading the paths themselves.
+# configure LINE…: for the volumes. greedy keeps udev from reading the paths themselves.
 configure() {
   {
     printf 'defaults {\n  find_multipaths greedy\n  polling_interval 1\n  max_polling_interval 2\n}\n'
-    printf 'overrides {\n'
-    printf '  %s\n' "$@"
-    printf '}\n'
+    printf 'devices {\n  device {\n    vendor "ASHLAR"\n    product "VOL"\n'
+    printf '    %s\n' "$@"
+    printf '  }\n}\n'
   } >/etc/multipath.conf
 }
 # await SECONDS STATE…: the paths are so, in any order: "ready:PRIORITY" or "failed"
