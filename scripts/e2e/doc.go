@@ -7,7 +7,7 @@
 //	vm_multipath_test.go dm-multipath over two gateways, in the VM
 //	fault_*_test.go     processes killed, stopped and restarted under verified load (load/, initiator/)
 //	history_test.go     linearizability of shared blocks over two gateways (porcupine)
-//	reset_test.go       LOGICAL UNIT RESET over two gateways
+//	reset_test.go, modes_test.go, sanitize_test.go   LOGICAL UNIT RESET, mode pages and SANITIZE over two gateways
 //	paths_test.go       what hosts are told of two gateways as their paths (ALUA)
 //	checks_test.go      the protocol, rightly and wrongly, by an initiator of our own (initiator/checks, hostile)
 //	selftest_test.go    ashlar selftest, for each kind of host
