@@ -33,6 +33,8 @@ type testbed struct {
 	nodes map[layout.ChunkserverID]*running
 	addr  map[layout.ChunkserverID]string
 	sets  map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID
+	// every is CheckpointEvery.
+	every time.Duration
 }
 
 // freeAddress returns an address that nobody listens on at the moment.
@@ -46,7 +48,14 @@ func freeAddress(t testing.TB) string {
 }
 
 func newTestbed(t testing.TB, copysets int) *testbed {
-	b := &testbed{t: t, nodes: map[layout.ChunkserverID]*running{}, addr: map[layout.ChunkserverID]string{}, sets: map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID{}}
+	return newTestbedOf(t, copysets, Default().CheckpointEvery)
+}
+
+func newTestbedOf(t testing.TB, copysets int, checkpointEvery time.Duration) *testbed {
+	b := &testbed{
+		t: t, nodes: map[layout.ChunkserverID]*running{}, addr: map[layout.ChunkserverID]string{},
+		sets: map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID{}, every: checkpointEvery,
+	}
 	for id := layout.ChunkserverID(1); id <= 3; id++ {
 		b.addr[id] = freeAddress(t)
 		b.nodes[id] = &running{dir: t.TempDir()}
@@ -73,7 +82,7 @@ func (b *testbed) start(id layout.ChunkserverID) {
 	b.t.Helper()
 	r := b.nodes[id]
 	cfg := Default()
-	cfg.Dir, cfg.Listen = r.dir, b.addr[id]
+	cfg.Dir, cfg.Listen, cfg.CheckpointEvery = r.dir, b.addr[id], b.every
 	cfg.Capacity, cfg.Reserve = 4<<30, 64<<20
 	s, err := New(cfg, Options{Static: &Static{Cluster: testCluster, ID: id, Addresses: b.addr, Copysets: b.sets}})
 	if err != nil {

@@ -5,6 +5,7 @@
 //	ashlar metaserver|chunkserver|gateway|etcd   one daemon each, --config FILE
 //	ashlar volume|target|cluster|chunkserver|copyset …   administration
 //	ashlar selftest windows|esxi|linux URL       what such a host makes of a target
+//	ashlar fsck DIR                              whether the disk of a chunkserver that is stopped is in order
 //
 // This package owns flags (cobra), configuration (viper), logs (zap), signals and the admin HTTP endpoint; what the
 // daemons do is in their own folders.
@@ -12,6 +13,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -41,6 +43,10 @@ func run(args []string) int {
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "ashlar: %v\n", err)
+		var exit *exitError
+		if errors.As(err, &exit) {
+			return exit.status
+		}
 		return 1
 	}
 	return 0
@@ -54,7 +60,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newDev(), newSelftest())
+	root.AddCommand(newDev(), newSelftest(), newFsck())
 	chunkserverDaemon := daemonCommand(chunkserverRole)
 	for _, c := range cli.Commands() {
 		// "ashlar chunkserver" is a daemon, "ashlar chunkserver list" asks the metaserver.
