@@ -140,7 +140,14 @@ func (a *applier) do(t *task) {
 	case taskImage:
 		a.image(g)
 	case taskRepair:
-		t.reply <- p.med.cs.Repair(t.chunk, t.off, t.data)
+		err := ErrStopped
+		if !p.dead {
+			err = p.med.cs.Repair(t.chunk, t.off, t.data)
+		}
+		if err == nil {
+			g.mended.Store(true) // no entry tells of it
+		}
+		t.reply <- err
 	case taskReplace:
 		t.reply <- a.replace(t)
 	case taskRetry:

@@ -9,6 +9,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -86,6 +87,69 @@ func TestRepair(t *testing.T) {
 	c.equal(1, 2, 3)
 	if n := c.servers[lead].host.Repaired(); n != 2 {
 		t.Errorf("%d blocks were repaired, want 2", n)
+	}
+}
+
+// TestRepairIsDurable: a repaired block of a copyset that nobody writes to is on the disk after a while, not only in memory.
+func TestRepairIsDurable(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = 50 * time.Millisecond })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	c.retry(c.command(0, 11))
+	c.equal(1, 2, 3)
+	g, s := c.group(lead), c.servers[lead]
+	c.until("a checkpoint", func() bool {
+		durable, _ := g.store.Load().Durable()
+		return durable == g.Applied() && s.store.Usage().Deferred == 0
+	})
+	c.damage(lead, 11)
+	_, r := c.read(lead, 0)
+	if err := s.host.Repair(c.ctx(), g, checksumError(t, r.Err)); err != nil {
+		t.Fatal(err)
+	}
+	c.until("a checkpoint of the repaired block", func() bool {
+		u := s.store.Usage()
+		return u.Deferred == 0 && u.Overlay == 0
+	})
+	for other := range c.servers {
+		if other != lead {
+			c.halt(other) // so that nothing is applied after the restart
+		}
+	}
+	c.restart(lead)
+	v, err := c.group(lead).store.Load().Verify(layout.ChunkID{Volume: 3, Index: 1}, 0)
+	if err != nil || v.Blocks != 1 || len(v.Damaged) != 0 {
+		t.Fatalf("after a restart: %+v, %v", v, err)
+	}
+}
+
+// TestPeerWithoutData: a peer whose data is lost only reports it. Others go on, with checkpoints, and a repair is refused.
+func TestPeerWithoutData(t *testing.T) {
+	c := newCluster(t, 1, func(cfg *Config) { cfg.CheckpointEvery = 50 * time.Millisecond })
+	c.found(1)
+	s := c.servers[1]
+	const lost = testCopyset + 1
+	if err := s.host.Found(c.ctx(), lost, 99, map[layout.PeerID]layout.ChunkserverID{99: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c.halt(1)
+	st := s.openStore(t)
+	if err := errors.Join(st.Remove(lost), st.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c.start(1)
+	c.leader()
+	c.retry(c.command(0, 1))
+	c.until("a checkpoint", func() bool {
+		durable, _ := c.group(1).store.Load().Durable()
+		return durable == c.group(1).Applied()
+	})
+	g := s.host.Group(lost)
+	if err := g.Report().Err; !errors.Is(err, blockstore.ErrNotFound) {
+		t.Errorf("it reports %v", err)
+	}
+	if err := g.ask(c.ctx(), task{g: g, kind: taskRepair}); !errors.Is(err, ErrStopped) {
+		t.Errorf("a repair: %v", err)
 	}
 }
 
