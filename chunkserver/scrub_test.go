@@ -61,9 +61,9 @@ func (b *testbed) scrub(id layout.ChunkserverID) *chunkv1.ScrubReply {
 }
 
 // TestScrub damages a block on every chunkserver in turn: its scrub finds it, though nobody reads it, and repairs it from a
-// peer. Damaged on all of them it is told, and nothing else is.
+// peer. Damaged on all of them it is told, until it is written anew.
 func TestScrub(t *testing.T) {
-	b := newTestbed(t, 1)
+	b := newTestbedOf(t, 1, 20*time.Millisecond)
 	id := b.leader()
 	c := b.dial(id)
 	data := bytes.Repeat([]byte("ashlar!!"), 16*layout.BlockSize/8) // large enough to go to the file at once
@@ -105,6 +105,24 @@ func TestScrub(t *testing.T) {
 		if r = b.scrub(id); r.GetLast().GetDamagedBlocks() != 0 {
 			t.Errorf("chunkserver %d, once more: %v", id, r)
 		}
+	}
+	for at, r := range b.nodes { // a repaired block is in memory until a checkpoint
+		for end := time.Now().Add(10 * time.Second); b.damage(at, special) != 1; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the repaired block is not in the file of chunkserver %d: %v", at, r.s.Ready())
+			}
+		}
+	}
+	if r := b.scrub(id); r.GetLast().GetUnrepairableBlocks() != 1 || len(r.GetUnrepairable()) != 1 || r.GetUnrepairable()[0].GetError() == "" {
+		t.Fatalf("damaged on all: %v", r)
+	}
+	c = b.dial(b.leader())
+	defer c.close()
+	if r := c.do(request(chunkv1.Op_OP_WRITE, first+5, 2, special))[3]; r.GetStatus() != chunkv1.Status_STATUS_OK {
+		t.Fatal(r)
+	}
+	if r := b.scrub(id); r.GetLast().GetDamagedBlocks() != 0 || len(r.GetUnrepairable()) != 0 {
+		t.Fatalf("written anew: %v", r)
 	}
 }
 
