@@ -143,8 +143,6 @@ func (a *applier) do(t *task) {
 		err := ErrStopped
 		if !p.dead {
 			err = p.med.cs.Repair(t.chunk, t.off, t.data)
-		}
-		if err == nil {
 			g.mended.Store(true) // no entry tells of it
 		}
 		t.reply <- err

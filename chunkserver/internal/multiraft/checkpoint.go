@@ -133,9 +133,6 @@ func (c *checkpointer) look(ctx context.Context) {
 
 // due tells whether the group's log is long enough, or its first change old enough.
 func (c *checkpointer) due(g *Group) bool {
-	if g.failure.Load() != nil {
-		return false
-	}
 	if !c.behind(g) {
 		delete(c.last, g)
 		return false
@@ -150,11 +147,10 @@ func (c *checkpointer) due(g *Group) bool {
 
 // behind tells whether entries were applied, or blocks repaired, that no checkpoint covers.
 func (c *checkpointer) behind(g *Group) bool {
-	cs := g.store.Load()
-	if cs == nil {
-		return false // its data is lost
+	if g.failure.Load() != nil {
+		return false // its data may be lost
 	}
-	durable, _ := cs.Durable()
+	durable, _ := g.store.Load().Durable()
 	return g.mended.Load() || g.applied.Load() != durable
 }
 

@@ -128,7 +128,7 @@ func (g *Group) recover() (err error) {
 		return fmt.Errorf("its log ends at %d, %d was committed", last, commit)
 	}
 	hard = &raftpb.HardState{Term: new(max(hard.GetTerm(), term)), Vote: new(hard.GetVote()), Commit: &commit}
-	if hard.GetTerm() != lgTerm(lg) {
+	if hard.GetTerm() != lg.HardState().GetTerm() {
 		hard.Vote = new(uint64(0))
 	}
 	if behind {
@@ -139,8 +139,6 @@ func (g *Group) recover() (err error) {
 	}
 	return g.start(hard)
 }
-
-func lgTerm(lg *raftlog.Group) uint64 { return lg.HardState().GetTerm() }
 
 // start makes the raft node.
 func (g *Group) start(hard *raftpb.HardState) error {
