@@ -93,6 +93,7 @@ func TestFaultGatewayZombie(t *testing.T) {
 	r := startLoad(t, cl, cfg)
 	r.client.SetTimeout(giveUp)
 	r.aborts = true
+	r.check("start", 0) // so that the commands which the first gateway is stopped with began after SetTimeout
 	for _, role := range []string{"gateway-1", "gateway-2", "gateway-1"} {
 		r.flow(50)
 		r.check("before", 0)
