@@ -72,8 +72,12 @@ var table = []rule{
 	},
 	{
 		from:   "gateway/internal/session",
-		inside: []string{"gateway/internal/pdu", "gateway/internal/login", "gateway/internal/scsi"},
+		inside: []string{"gateway/internal/pdu", "gateway/internal/login", "gateway/internal/scsi", "gateway/internal/session/orphan"},
 		only:   "std", ban: noIO, why: "session knows no socket, file or clock",
+	},
+	{
+		from: "gateway/internal/session/orphan", inside: []string{"gateway/internal/pdu"},
+		only: "std", ban: noIO, why: "a set of tags",
 	},
 	{
 		from: "gateway/internal/...", except: []string{"gateway/internal/portal"},

@@ -29,6 +29,7 @@ type Conn struct {
 
 	ping     pdu.TTT       // of the NOP-In that was not answered yet, or reserved
 	pinged   Mark          // when it was queued
+	asked    bool          // a ping waits for pingQuiet
 	answered chan struct{} // closed with its answer; nil: nobody waits
 	proven   atomic.Uint64 // see provenAt
 

@@ -105,7 +105,7 @@ func (c *Conn) claimDataOut(h *pdu.Header) (Place, error) {
 	if h.ITT().IsReserved() {
 		return Place{}, protocolError("Data-Out with the reserved tag")
 	}
-	if c.s.orphans.take(h.TTT(), h.Final()) {
+	if c.s.orphans.Take(h.TTT(), h.Final()) {
 		c.s.stats.Dropped++
 		return Place{discard: true, n: n}, nil
 	}

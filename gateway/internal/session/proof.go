@@ -82,9 +82,25 @@ func (c *Conn) Prove(m Mark) <-chan struct{} {
 		close(done)
 		return done
 	}
-	c.Ping()
+	c.asked = true
+	c.pingQuiet()
 	if c.answered == nil {
 		c.answered = make(chan struct{})
 	}
 	return c.answered
+}
+
+// pingQuiet sends the ping that Prove asked for as soon as no write of the connection is about to send data. Common initiators
+// (libiscsi before 1.20, and so QEMU) give the connection up when they have to answer while Data-Out PDUs wait to be sent.
+func (c *Conn) pingQuiet() {
+	if !c.asked {
+		return
+	}
+	for _, t := range c.s.tasks {
+		if t.conn == c && t.stage <= stageData && (t.out.unsolicited || len(t.out.open) > 0) {
+			return
+		}
+	}
+	c.asked = false
+	c.Ping()
 }

@@ -141,6 +141,62 @@ func TestProof(t *testing.T) {
 	p.over(t)
 }
 
+// TestPingWaitsForData: the ping is not sent while a write of the connection has data to send, and is when that has come, or
+// is not wanted any more.
+func TestPingWaitsForData(t *testing.T) {
+	for name, abort := range map[string]bool{"data": false, "abort": true} {
+		t.Run(name, func(t *testing.T) {
+			p, _ := newProvingPeer(t)
+			c := p.conns[0]
+			h := pdu.SCSICommand{
+				Final: true, Write: true, Attr: pdu.AttrSimple, ITT: 7, ExpectedDataTransferLength: blockSize, CDB: rw10(0x2a, 7, 1),
+				InitiatorSNs: pdu.InitiatorSNs{CmdSN: p.s.order.exp},
+			}
+			if err := p.send(c, header(&h, 0), nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			one, ended := p.write(t, c, 1)
+			a := <-p.asks
+			a.reply <- a.c.Prove(a.m)
+			ttts := map[pdu.Opcode]pdu.TTT{}
+			look := func() {
+				p.settle()
+				p.take(t, c, func(u *PDU) { ttts[u.Header.Opcode()] = u.Header.TTT() })
+			}
+			look()
+			if _, pinged := ttts[pdu.OpNOPIn]; pinged || ttts[pdu.OpR2T].IsReserved() {
+				t.Fatalf("%v: a ping, or no R2T", ttts)
+			}
+			p.hold = true
+			if abort {
+				m := pdu.TMFRequest{
+					Immediate: true, Function: pdu.TMFAbortTask, ITT: 9, ReferencedTaskTag: 7, RefCmdSN: h.CmdSN,
+					InitiatorSNs: pdu.InitiatorSNs{CmdSN: p.s.order.exp},
+				}
+				if err := p.send(c, header(&m, 0), nil, nil); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				d := pdu.DataOut{Final: true, ITT: 7, TTT: ttts[pdu.OpR2T]}
+				if err := p.send(c, header(&d, blockSize), nil, make([]byte, blockSize)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			look()
+			ttt, pinged := ttts[pdu.OpNOPIn]
+			if !pinged || ttt.IsReserved() || p.wrote(1) {
+				t.Fatalf("%v, written %v", ttts, p.wrote(1))
+			}
+			p.pong(t, c, ttt)
+			p.complete(one, ended)
+			if !p.wrote(1) {
+				t.Error("not written")
+			}
+			p.over(t)
+		})
+	}
+}
+
 // TestUnwanted: what the initiator sent before its answer ends the command, which does not reach the medium then.
 func TestUnwanted(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, p *peer, c *Conn, ttt pdu.TTT){

@@ -9,6 +9,7 @@ import (
 	"github.com/ashlar-storage/ashlar/gateway/internal/login"
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
+	"github.com/ashlar-storage/ashlar/gateway/internal/session/orphan"
 )
 
 // Limits of a session that no configuration changes.
@@ -102,7 +103,7 @@ type Session struct {
 	conns     []*Conn
 	order     order
 	deferred  []held // task management functions that wait for commands before them
-	orphans   orphans
+	orphans   orphan.Set
 	resetting []*resetting // resets that wait for their answers
 	fences    []*fence     // not done, oldest first
 	fenced    bool         // the next status gets one: it tells of a reset by another nexus
@@ -201,6 +202,9 @@ func (s *Session) Stats() Stats { return s.stats }
 
 // Effects moves what is to be done into e, whose slices are used again.
 func (s *Session) Effects(e *Effects) {
+	for _, c := range s.conns {
+		c.pingQuiet()
+	}
 	e.Start, s.effects.Start = s.effects.Start, e.Start[:0]
 	e.Write, s.effects.Write = s.effects.Write, e.Write[:0]
 	for _, c := range e.Write {
@@ -295,7 +299,7 @@ func (s *Session) Forfeit() {
 // newTTT returns a Target Transfer Tag that no transfer of the session has.
 func (s *Session) newTTT() pdu.TTT {
 	s.nextTTT++
-	for s.nextTTT.IsReserved() || s.orphans.has(s.nextTTT) {
+	for s.nextTTT.IsReserved() || s.orphans.Has(s.nextTTT) {
 		s.nextTTT++
 	}
 	return s.nextTTT

@@ -401,7 +401,7 @@ func (s *Session) abortWhere(match func(*Task) bool) int {
 func (s *Session) abort(t *Task) {
 	delete(s.tasks, t.itt)
 	for _, r := range t.out.open {
-		s.orphans.add(r.ttt)
+		s.orphans.Add(r.ttt)
 	}
 	switch t.stage {
 	case stageRunning:

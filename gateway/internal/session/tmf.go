@@ -38,7 +38,7 @@ func scopeOf(h *pdu.Header) scope {
 // receiveTMF performs a task management function, RFC 7143 section 11.5. It does not wait for the medium: what runs there
 // is fenced, and the answer is queued at once, but for that of a reset (see resetting). Nor does it wait for the data that the
 // initiator was asked for: many stop to send them when they have sent the request, and what still comes is thrown away (see
-// orphans).
+// package orphan).
 func (c *Conn) receiveTMF(h *pdu.Header) error {
 	p, err := pdu.ParseTMFRequest(h, nil, nil)
 	if err != nil {
