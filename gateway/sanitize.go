@@ -137,13 +137,13 @@ func (e *erasure) learn(state *reservation.State) {
 		e.mu.heard = time.Now()
 	}
 	e.mu.version, e.mu.now = state.Version, now
+	e.status.Store(statusOf(now)) // before the end is told: the next command is to find it
 	if old.Runs() && !(now.Runs() && now.ID == old.ID) {
 		close(e.mu.ended)
 	}
 	if now.Runs() && !(old.Runs() && now.ID == old.ID) {
 		e.mu.ended = make(chan struct{})
 	}
-	e.status.Store(statusOf(now))
 }
 
 // statusOf is how z is told to hosts.

@@ -333,6 +333,7 @@ func TestAsk(t *testing.T) {
 		b := newBench(t, d, 7*day, 64*mib)
 		defer func() { b.stop() }()
 		time.Sleep(10 * time.Second)
+		synctest.Wait() // what is to be done at this moment is done
 		d.look()
 		pass, err := b.Start()
 		if err != nil || pass != 2 {
