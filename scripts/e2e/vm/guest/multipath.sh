@@ -25,12 +25,13 @@ configure() {
 }
 # await SECONDS STATE…: the paths are so, in any order: "ready:PRIORITY" or "failed"
 await() {
-  local limit=$1 want now
+  local limit=$1 want now held=0
   shift
   want=$(printf '%s\n' "$@" | sort | xargs)
   for _ in $(seq $((limit * 4))); do
     now=$(multipathd show paths raw format '%t %T %p' | awk '{ print $1 == "active" ? $2 ":" $3 : $1 }' | sort | xargs) || true
-    [ "$now" = "$want" ] && return
+    if [ "$now" = "$want" ]; then held=$((held + 1)); else held=0; fi
+    [ "$held" = 12 ] && return # for 3 s: while disks are probed over both paths the volume goes to and fro
     sleep .25
   done
   echo "the paths are: $now, want: $want"
@@ -141,6 +142,7 @@ await 60 ready:50 ready:10
 tell documented
 lose documented
 
+if [ "${3:-}" = multibus ]; then
 # All paths in one group, which is not for these volumes: each change of the path ends the sessions at the other gateway.
 configure 'prio const' 'path_grouping_policy multibus' 'path_selector "queue-length 0"' 'no_path_retry 60'
 multipathd reconfigure
@@ -157,6 +159,7 @@ echo "@@@ start $gone"
 sleep 5
 progress "multibus on both paths"
 loaded multibus
+fi
 
 configure 'prio alua' 'path_grouping_policy failover' 'no_path_retry 24'
 multipathd reconfigure
