@@ -216,17 +216,16 @@ func bench(ctx context.Context, opt options, w io.Writer) (err error) {
 	return nil
 }
 
-// measureTarget starts a target, fills its unit the first time, runs all workloads and stops it.
+// measureTarget starts a target, fills its unit, runs all workloads and stops it. It fills in each round: targets in memory
+// forget at a stop what they had, and a read of what was never written is an error.
 func measureTarget(ctx context.Context, opt options, name string, round int, each func(result) error) (all []result, err error) {
 	tg, err := startTarget(ctx, opt, name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, tg.stop()) }()
-	if round == 1 {
-		if err := fill(ctx, opt, tg); err != nil {
-			return nil, fmt.Errorf("fill: %w", err)
-		}
+	if err := fill(ctx, opt, tg); err != nil {
+		return nil, fmt.Errorf("fill: %w", err)
 	}
 	for _, wl := range opt.workloads {
 		r, err := measure(ctx, opt, tg, wl)
