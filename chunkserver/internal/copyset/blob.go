@@ -1,7 +1,6 @@
 package copyset
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -76,11 +75,8 @@ func (ini *initiator) marshal(b *encoder) {
 			b.u(uint64(o.Fence.Epoch), uint64(o.Fence.Generation), uint64(o.Access), uint64(o.Offset))
 		}
 	})
-	swaps := slices.SortedFunc(slices.Values(ini.swaps), func(a, c swap) int {
-		return cmp.Or(cmp.Compare(a.seq, c.seq), cmp.Compare(a.chunk.Index, c.chunk.Index), cmp.Compare(a.offset, c.offset))
-	})
-	b.u(uint64(len(swaps)))
-	for _, s := range swaps {
+	b.u(uint64(len(ini.swaps)))
+	for _, s := range ini.swaps {
 		b.u(uint64(s.seq), uint64(s.chunk.Volume), uint64(s.chunk.Index), uint64(s.offset))
 		b.b = append(b.b, s.digest[:]...)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// Op is what a command does. The numbers are those of the data protocol.
+// Op is what a command does. The numbers up to OpDeleteVolume are those of the data protocol.
 type Op uint8
 
 // The ops that go through the log.
@@ -20,6 +20,8 @@ const (
 	OpRaise           Op = 7
 	OpRaiseAccess     Op = 8
 	OpDeleteVolume    Op = 9
+	// OpDigest is the chunkservers' own: a replica that applies it notes what it holds, to be compared with the others.
+	OpDigest Op = 10
 )
 
 // Limits of a command.
@@ -82,7 +84,7 @@ func CheckRange(offset, length uint32) error {
 
 // Validate reports what breaks the rules of a command.
 func (c *Command) Validate() error {
-	if c.Chunk.Volume == 0 {
+	if c.Chunk.Volume == 0 && c.Op != OpDigest {
 		return errors.New("no volume")
 	}
 	if c.Access == layout.DeletedAccess && c.Op != OpDeleteVolume {
@@ -97,7 +99,7 @@ func (c *Command) Validate() error {
 			return fmt.Errorf("compare and write of %d bytes", c.Length)
 		}
 	case OpDiscard, OpWriteZeroes:
-	case OpRaise, OpRaiseAccess, OpDeleteVolume:
+	case OpRaise, OpRaiseAccess, OpDeleteVolume, OpDigest:
 		sequenced = false
 	default:
 		return fmt.Errorf("op %d", c.Op)
@@ -203,7 +205,7 @@ func (c *Command) Decode(data []byte, crcs []uint32) error {
 		c.Payload = data[commandHeader+4*n:]
 	}
 	switch c.Op {
-	case OpWrite, OpDiscard, OpWriteZeroes, OpCompareAndWrite, OpRaise, OpRaiseAccess, OpDeleteVolume:
+	case OpWrite, OpDiscard, OpWriteZeroes, OpCompareAndWrite, OpRaise, OpRaiseAccess, OpDeleteVolume, OpDigest:
 	default:
 		return fmt.Errorf("%w: op %d", ErrVersion, data[1])
 	}

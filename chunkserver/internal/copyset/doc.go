@@ -42,6 +42,9 @@
 // An outcome of 1 to 4 is not stored, because the operation did not happen: it may be tried again with what the answer
 // says.
 //
+// A digest (op 10) names no volume and changes nothing but the applied index. It marks a place in the log at which all
+// replicas must hold the same: the state's encoding, which has one form only, and the checksums of all blocks.
+//
 // # Failures of the medium
 //
 // Apply returns an error when the medium could not do its part (damaged old block below a partial write, no space, a

@@ -59,4 +59,6 @@ type Result struct {
 	// Proposer is 0 for an entry that nobody waits for.
 	Proposer layout.PeerID
 	Proposal uint64
+	// Digest asks for a digest of the replica as it is now.
+	Digest bool
 }

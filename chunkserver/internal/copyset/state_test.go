@@ -192,6 +192,52 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
+// TestSwapsHaveOneOrder: which compare and write makes place for another is the same on a replica that was restarted,
+// whatever the order in which they took effect.
+func TestSwapsHaveOneOrder(t *testing.T) {
+	swapAt := func(seq int) *Command {
+		return &Command{
+			Op: OpCompareAndWrite, Chunk: layout.ChunkID{Volume: 1}, Offset: uint32(seq) * SectorSize, Length: SectorSize, Initiator: 1,
+			Fence: layout.Fence{Epoch: 1}, Access: 1, Seq: layout.Seq(seq), Payload: append(sector(""), sector("locked")...),
+		}
+	}
+	a, b := &machine{New(founding(), 1, 1), newMem()}, &machine{New(founding(), 1, 1), newMem()}
+	for i := range swapsMax + 3 {
+		for _, x := range []*machine{a, b} {
+			if out, err := x.apply(swapAt(50 - i)); out.Code != OK || err != nil {
+				t.Fatal(out, err)
+			}
+		}
+		s, err := Unmarshal(b.s.Marshal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.s = s
+	}
+	if !bytes.Equal(a.s.Marshal(), b.s.Marshal()) {
+		t.Fatal("the replicas differ")
+	}
+}
+
+// TestDigestChangesNothing: the op moves the applied index only, and its result says what it is.
+func TestDigestChangesNothing(t *testing.T) {
+	x := &machine{New(founding(), 1, 1), newMem()}
+	c := sample()
+	if _, err := x.apply(&c); err != nil {
+		t.Fatal(err)
+	}
+	index, _ := x.s.Applied()
+	writes := x.m.writes
+	d := Command{Op: OpDigest, Proposer: 3, Proposal: 9}
+	res, err := x.s.Apply(index+1, 2, d.AppendTo(nil), x.m)
+	if err != nil || !res.Digest || res.Outcome.Code != OK || res.Proposer != 3 || res.Proposal != 9 {
+		t.Fatalf("%+v %v", res, err)
+	}
+	if at, _ := x.s.Applied(); at != index+1 || x.m.writes != writes || len(x.s.volumes) != 1 {
+		t.Errorf("applied %d, %d writes, %d volumes", at, x.m.writes, len(x.s.volumes))
+	}
+}
+
 func randomCommand(rng *rand.Rand) *Command {
 	ops := []Op{OpWrite, OpWrite, OpWrite, OpDiscard, OpWriteZeroes, OpCompareAndWrite, OpCompareAndWrite, OpRaise, OpRaiseAccess, OpDeleteVolume}
 	c := &Command{

@@ -2,6 +2,7 @@ package copyset
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"slices"
 
@@ -33,6 +34,15 @@ func inherit(swaps []swap, low layout.Seq) []swap {
 	for i := range swaps {
 		swaps[i].seq = 0
 	}
+	return arrange(swaps)
+}
+
+// arrange sorts swaps as the encoding has them. They are always so: which one makes place for another is then the same
+// on a replica that was restarted or got an image.
+func arrange(swaps []swap) []swap {
+	slices.SortFunc(swaps, func(a, b swap) int {
+		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.chunk.Index, b.chunk.Index), cmp.Compare(a.offset, b.offset))
+	})
 	return swaps
 }
 
@@ -53,6 +63,7 @@ func (ini *initiator) compareAndWrite(c *Command, m Medium, space []byte) (Outco
 		})
 		if at >= 0 && bytes.Equal(space, update) {
 			ini.swaps[at].seq = c.Seq
+			arrange(ini.swaps)
 			return Outcome{Code: OK}, nil
 		}
 		return Outcome{Code: Miscompare, Offset: uint32(i)}, nil
@@ -64,7 +75,7 @@ func (ini *initiator) compareAndWrite(c *Command, m Medium, space []byte) (Outco
 	if len(ini.swaps) >= swapsMax {
 		ini.swaps = slices.Delete(ini.swaps, 0, 1)
 	}
-	ini.swaps = append(ini.swaps, swap{seq: c.Seq, chunk: c.Chunk, offset: c.Offset, digest: digest(c.Payload)})
+	ini.swaps = arrange(append(ini.swaps, swap{seq: c.Seq, chunk: c.Chunk, offset: c.Offset, digest: digest(c.Payload)}))
 	return Outcome{Code: OK}, nil
 }
 
