@@ -31,6 +31,8 @@ func (s *Server) register(p *parts) (func(), error) {
 		counter("scrub_damaged_blocks_total", "Blocks that the scrub found damaged.", func() float64 { return float64(sc.Damaged.Load()) }),
 		counter("scrub_repaired_blocks_total", "Of those, the ones that are good again.", func() float64 { return float64(sc.Repaired.Load()) }),
 		gauge("scrub_unrepairable_blocks", "Damaged blocks that no peer could repair so far.", func() float64 { return float64(len(p.scrub.Status().Bad)) }),
+		gauge("scrub_skipped_chunks", "Chunks that the last whole pass of the scrub could not read, because their extent maps are damaged.",
+			func() float64 { return float64(p.scrub.Status().Last.Skipped) }),
 		gauge("scrub_last_pass_timestamp_seconds", "When the last whole pass of the scrub ended, in seconds since 1970; 0: never.",
 			func() float64 { return float64(unixMs(p.scrub.Status().Ended)) / 1000 }),
 		gauge("copysets", "Peers of copysets on this disk.", func() float64 { return float64(len(p.host.Groups())) }),

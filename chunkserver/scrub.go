@@ -2,7 +2,6 @@ package chunkserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -64,16 +63,16 @@ func (v *scrubService) Scrub(_ context.Context, r *chunkv1.ScrubRequest) (*chunk
 	if r.GetChunkserver() != uint64(v.self) {
 		return nil, status.Errorf(codes.FailedPrecondition, "this is chunkserver %d, not %d", v.self, r.GetChunkserver())
 	}
+	if err := v.scrub.Err(); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
 	var asked uint64
 	if r.GetStart() {
 		err := v.ready()
 		if err == nil {
 			asked, err = v.scrub.Start()
 		}
-		switch {
-		case errors.Is(err, scrub.ErrFailed):
-			return nil, status.Error(codes.FailedPrecondition, err.Error())
-		case err != nil:
+		if err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
 	}

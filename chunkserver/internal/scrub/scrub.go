@@ -26,8 +26,10 @@ const (
 	rateEvery = 10 * time.Second
 	// retryEvery is how often repair is tried again of what could not be repaired.
 	retryEvery = time.Hour
-	// repairTries is how often a damaged block is asked for, repairPause the time between two tries, repairTimeout the
-	// bound of one.
+	// retryMax bounds how long a pass waits for that: peers that do not answer take repairTimeout for each block.
+	retryMax = 10 * time.Minute
+	// repairTries is how often a damaged block is asked for when it is met, repairPause the time between two tries,
+	// repairTimeout the bound of one.
 	repairTries   = 3
 	repairPause   = 2 * time.Second
 	repairTimeout = 10 * time.Second
@@ -121,14 +123,22 @@ func New(cfg Config, disk Disk) *Scrubber {
 	return s
 }
 
+// Err returns ErrFailed with its cause when the disk has failed: no pass goes on or begins then.
+func (s *Scrubber) Err() error {
+	if err := s.disk.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return nil
+}
+
 // Counters returns the counters.
 func (s *Scrubber) Counters() *Counters { return &s.counters }
 
 // Start asks for a pass that begins now and goes as fast as it may, and returns its number. One that runs because it was
 // asked for is that pass; a planned one is begun anew.
 func (s *Scrubber) Start() (pass uint64, err error) {
-	if err := s.disk.Err(); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrFailed, err)
+	if err := s.Err(); err != nil {
+		return 0, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,9 +297,9 @@ func (s *Scrubber) chunk(ctx context.Context, content Content, at Place) bool {
 		}
 		for _, e := range v.Damaged {
 			s.damaged(ctx, content, e)
-		}
-		if ctx.Err() != nil {
-			return false // what was not repaired in time is met again
+			if s.interrupted(ctx) {
+				return false // what was not repaired in time is met again
+			}
 		}
 		s.counters.Verified.Add(int64(v.Blocks))
 		if at.Block = v.Next; v.Next == 0 {
@@ -360,7 +370,7 @@ func (s *Scrubber) save() {
 
 // damaged repairs a block that was found damaged, and remembers what became of it.
 func (s *Scrubber) damaged(ctx context.Context, content Content, e *blockstore.ChecksumError) {
-	err := s.repair(ctx, content, e)
+	err := s.repair(ctx, content, e, repairTries)
 	if ctx.Err() != nil {
 		return
 	}
@@ -393,8 +403,8 @@ func (s *Scrubber) damaged(ctx context.Context, content Content, e *blockstore.C
 }
 
 // repair replaces a damaged block. A block that was overwritten or freed meanwhile is as good as repaired.
-func (s *Scrubber) repair(ctx context.Context, content Content, e *blockstore.ChecksumError) (err error) {
-	for try := range repairTries {
+func (s *Scrubber) repair(ctx context.Context, content Content, e *blockstore.ChecksumError, tries int) (err error) {
+	for try := range tries {
 		if try > 0 {
 			t := time.NewTimer(repairPause)
 			select {
@@ -423,17 +433,21 @@ func stillDamaged(content Content, e *blockstore.ChecksumError) bool {
 	return slices.ContainsFunc(v.Damaged, func(d *blockstore.ChecksumError) bool { return d.Block == e.Block })
 }
 
-// retry tries again, each retryEvery, to repair what could not be.
+// retry tries again, each retryEvery, to repair what could not be. A pass that is asked for does not wait for it.
 func (s *Scrubber) retry(ctx context.Context) {
 	if time.Since(s.retried) < retryEvery || s.disk.Err() != nil {
 		return
 	}
-	s.retried = time.Now()
+	began := time.Now()
+	defer func() { s.retried = time.Now() }()
 	for _, f := range s.state().Bad {
+		if s.interrupted(ctx) || time.Since(began) > retryMax {
+			break
+		}
 		e := &blockstore.ChecksumError{Copyset: f.Copyset, Chunk: f.chunk(), Block: f.Block}
 		content, err := s.disk.Copyset(f.Copyset)
 		if err == nil && stillDamaged(content, e) {
-			if s.repair(ctx, content, e) != nil {
+			if s.repair(ctx, content, e, 1) != nil {
 				continue
 			}
 			s.counters.Repaired.Add(1)

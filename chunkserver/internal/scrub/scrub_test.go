@@ -33,7 +33,9 @@ type fakeDisk struct {
 	requests uint64
 	serving  bool // a request comes with each read
 	bad      map[Place]bool
-	help     bool // the peers have good copies
+	help     bool                    // the peers have good copies
+	slow     time.Duration           // that a repair takes
+	torn     map[layout.ChunkID]bool // chunks whose extent map can not be read
 	reads    []Place
 }
 
@@ -73,6 +75,7 @@ func (d *fakeDisk) Requests() uint64 {
 }
 
 func (d *fakeDisk) Repair(_ context.Context, e *blockstore.ChecksumError) error {
+	time.Sleep(d.slow)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.help {
@@ -99,6 +102,9 @@ func (c *fakeContent) Verify(ch layout.ChunkID, first uint32) (v blockstore.Veri
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	c.d.reads = append(c.d.reads, Place{c.id, ch.Volume, ch.Index, first})
+	if c.d.torn[ch] {
+		return v, errors.New("the leaf is damaged")
+	}
 	if c.d.serving {
 		c.d.requests++
 	}
@@ -368,6 +374,61 @@ func TestAsk(t *testing.T) {
 		d.set(func() { d.err = errors.New("sync failed") })
 		if _, err := b.Start(); !errors.Is(err, ErrFailed) {
 			t.Fatal(err)
+		}
+	})
+}
+
+// TestMuchDamage: a region that nobody can repair, of peers that do not answer, keeps neither a pass that is asked for nor the
+// end of Run waiting, and is tried again for a bounded time.
+func TestMuchDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 4}, blocks: 1024, bad: map[Place]bool{}, slow: repairTimeout}
+		for i := range uint32(1000) {
+			d.bad[Place{1, 3, 0, i}] = true
+		}
+		b := newBench(t, d, 0, 64*mib)
+		defer func() { b.stop() }()
+		ask := func(what string, pass uint64) {
+			if p, err := b.Start(); err != nil || p != pass {
+				t.Fatal(what, p, err)
+			}
+			time.Sleep(repairTries*(repairTimeout+repairPause) + time.Second)
+			if st := b.Status(); st.Pass != pass || !st.Running {
+				t.Fatalf("%s: pass %d has not begun: %+v", what, pass, st.Tally)
+			}
+		}
+		ask("at first", 1)
+		b.change(func(st *State) { st.Asked = false }) // or it is joined
+		ask("while damage is being repaired", 2)
+		time.Sleep(24 * time.Hour)
+		if st := b.Status(); st.LastPass != 2 || len(st.Bad) != 1000 {
+			t.Fatalf("pass %d ended, %d blocks are damaged", st.LastPass, len(st.Bad))
+		}
+		time.Sleep(retryEvery) // some try is under way, or over
+		ask("while repair is tried again", 3)
+		began := time.Now()
+		b.stop()
+		if took := time.Since(began); took > repairTries*repairTimeout {
+			t.Errorf("Run ended after %v", took)
+		}
+	})
+}
+
+// TestTornChunk: a chunk that could not be read is told of, and what is known to be damaged in it is not forgotten.
+func TestTornChunk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := Place{1, 3, 1, 5}
+		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 3}, blocks: 1000, bad: map[Place]bool{bad: true}}
+		b := newBench(t, d, 7*day, 64*mib)
+		defer func() { b.stop() }()
+		time.Sleep(time.Minute)
+		d.set(func() { d.torn = map[layout.ChunkID]bool{bad.chunk(): true} })
+		if _, err := b.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if st := b.Status(); st.LastPass != 2 || st.Last.Skipped != 1 || st.Last.Verified != 2000 || len(st.Bad) != 1 {
+			t.Fatalf("%+v", st)
 		}
 	})
 }

@@ -113,11 +113,13 @@ func (st *State) begin(now time.Time, asked bool) {
 	st.At, st.Tally = Place{}, Tally{}
 }
 
-// end ends the pass. What it did not meet any more as damaged is good or gone.
+// end ends the pass. What it did not meet any more as damaged is good or gone, unless it lies in a chunk that was skipped.
 func (st *State) end(now time.Time) {
 	st.Running, st.At = false, Place{}
 	st.LastPass, st.Ended, st.Last = st.Pass, now, st.Tally
-	st.Bad = slices.DeleteFunc(st.Bad, func(f Finding) bool { return f.Pass < st.Pass })
+	if st.Tally.Skipped == 0 {
+		st.Bad = slices.DeleteFunc(st.Bad, func(f Finding) bool { return f.Pass < st.Pass })
+	}
 }
 
 // note remembers a finding.

@@ -90,15 +90,23 @@ func clusterStatus() *cobra.Command {
 		})
 }
 
-// damage adds the blocks that no replica could repair, which the chunkservers themselves know, to the problems.
+// damage adds what no replica could repair or nobody could read, which the chunkservers themselves know, to the problems.
 func (o *statusOut) damage(scrubs map[uint64]*scrubOut) {
 	for _, c := range o.Chunkservers {
-		if s := scrubs[c.ID]; s != nil && len(s.Unrepairable) > 0 {
-			o.Healthy = false
+		s := scrubs[c.ID]
+		if s == nil {
+			continue
+		}
+		if n := len(s.Unrepairable); n > 0 {
 			o.Problems = append(o.Problems, fmt.Sprintf(
-				"Chunkserver %d has damaged blocks that no replica could repair: %d. See ashlar chunkserver show %d.", c.ID, len(s.Unrepairable), c.ID))
+				"Chunkserver %d has damaged blocks that no replica could repair: %d. See ashlar chunkserver show %d.", c.ID, n, c.ID))
+		}
+		if n := s.Last.SkippedChunks; n > 0 {
+			o.Problems = append(o.Problems, fmt.Sprintf(
+				"The index of chunkserver %d is damaged: %d chunks can not be read. Replace it with ashlar chunkserver drain %d.", c.ID, n, c.ID))
 		}
 	}
+	o.Healthy = o.Healthy && len(o.Problems) == 0
 }
 
 func (o *statusOut) table(w io.Writer) {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -179,8 +177,11 @@ func askScrubs(ctx context.Context, all []*metav1.Chunkserver) map[uint64]*scrub
 	return out
 }
 
-// errUnrepairable says that damage is left; what was printed says where.
-var errUnrepairable = errors.New("there are blocks that no replica could repair: start the chunkservers that are down and scrub again")
+// What scrub --wait ends with when damage is left; what was printed says where.
+var (
+	errUnrepairable = errors.New("there are blocks that no replica could repair: start the chunkservers that are down and scrub again")
+	errSkipped      = errors.New("there are chunks that could not be read: the index of that chunkserver is damaged, replace it with ashlar chunkserver drain")
+)
 
 func chunkserverScrub() *cobra.Command {
 	var all, wait bool
@@ -255,37 +256,53 @@ func (s *session) scrubbed(ctx context.Context, targets []*metav1.Chunkserver, o
 	for _, t := range targets {
 		address[t.GetId()] = t.GetAddress()
 	}
-	left := false
+	var errs []error
 	for i, o := range out {
-		tick := time.NewTicker(pollEvery)
-		for pass, last := o.Pass, ""; o.LastPass < pass; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				return fmt.Errorf("chunkserver %d is still being scrubbed: see ashlar chunkserver show %d: %w", o.Chunkserver, o.Chunkserver, ctx.Err())
-			case <-tick.C:
-			}
-			now, err := askScrub(ctx, o.Chunkserver, address[o.Chunkserver], false)
-			text := "chunkserver " + strconv.FormatUint(o.Chunkserver, 10) + ": "
-			if err != nil {
-				text = err.Error() // it may come back
-			} else {
-				o = now
-				text += o.text() + ", " + o.damage()
-			}
-			if text != last {
-				last = text
-				fmt.Fprintln(s.err, strings.TrimSpace(text))
-			}
-		}
-		tick.Stop()
+		o, err := s.follow(ctx, o, address[o.Chunkserver])
 		out[i] = o
-		left = left || len(o.Unrepairable) > 0
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case len(o.Unrepairable) > 0:
+			errs = append(errs, errUnrepairable)
+		case o.Last.SkippedChunks > 0:
+			errs = append(errs, errSkipped)
+		}
 	}
-	if left {
-		return errUnrepairable
+	return errors.Join(errs...)
+}
+
+// follow follows one pass to its end. A chunkserver that was restarted before it began has forgotten it, and is asked again.
+func (s *session) follow(ctx context.Context, o *scrubOut, address string) (*scrubOut, error) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	idle := 0
+	for pass, last := o.Pass, ""; o.LastPass < pass; {
+		select {
+		case <-ctx.Done():
+			return o, fmt.Errorf("chunkserver %d is still being scrubbed: see ashlar chunkserver show %d: %w", o.Chunkserver, o.Chunkserver, ctx.Err())
+		case <-tick.C:
+		}
+		again := idle > 1
+		now, err := askScrub(ctx, o.Chunkserver, address, again)
+		var text string
+		switch code := status.Code(err); {
+		case err == nil:
+			o, text = now, fmt.Sprintf("chunkserver %d: %s, %s", now.Chunkserver, now.text(), now.damage())
+			if idle++; o.Running || again {
+				idle = 0
+			}
+		case code == codes.FailedPrecondition || code == codes.Unimplemented:
+			return o, err
+		default:
+			text = err.Error() // it may come back
+		}
+		if text != last {
+			last = text
+			fmt.Fprintln(s.err, text)
+		}
 	}
-	return nil
+	return o, nil
 }
 
 // printScrubs shows scrubs; with all, JSON is an array.

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
@@ -22,6 +24,10 @@ type scrubFake struct {
 	started int
 	asked   int
 	damaged bool
+	skipped uint64
+	// failure is what the next questions without a start are answered with; forgets how many starts it forgets.
+	failure error
+	forgets int
 }
 
 func serveScrub(t *testing.T) *scrubFake {
@@ -70,6 +76,11 @@ func (f *scrubFake) Scrub(_ context.Context, r *chunkv1.ScrubRequest) (*chunkv1.
 	}
 	if f.asked++; r.GetStart() {
 		f.started, f.asked = f.started+1, 1
+	} else if f.failure != nil {
+		return nil, f.failure
+	}
+	if f.started <= f.forgets {
+		f.asked = 1
 	}
 	bad := &chunkv1.ScrubFinding{Copyset: 3, Volume: 7, Chunk: 2, Block: 99, Problem: "checksum mismatch", Error: "no peer has it"}
 	reply := &chunkv1.ScrubReply{Pass: 9, LastPass: 8, Used: 8 << 20, Rate: 64 << 20}
@@ -82,7 +93,7 @@ func (f *scrubFake) Scrub(_ context.Context, r *chunkv1.ScrubRequest) (*chunkv1.
 		reply.Running, reply.Tally = true, &chunkv1.ScrubTally{VerifiedBlocks: 512, DamagedBlocks: 2, RepairedBlocks: 1}
 	default:
 		reply.LastPass, reply.EndedUnixMs = 9, 1
-		reply.Last = &chunkv1.ScrubTally{VerifiedBlocks: 2048, DamagedBlocks: 2, RepairedBlocks: 1}
+		reply.Last = &chunkv1.ScrubTally{VerifiedBlocks: 2048, DamagedBlocks: 2, RepairedBlocks: 1, SkippedChunks: f.skipped}
 	}
 	return reply, nil
 }
@@ -114,6 +125,28 @@ func TestScrubCommand(t *testing.T) {
 		if _, _, err := run(t, f.address, args...); err == nil {
 			t.Errorf("%v did not fail", args)
 		}
+	}
+}
+
+// TestScrubWaitEnds: --wait ends with an error when the disk has failed or chunks could not be read, and has a pass begun again
+// that a restart made forgotten.
+func TestScrubWaitEnds(t *testing.T) {
+	f := serveScrub(t)
+	f.failure = status.Error(codes.FailedPrecondition, "scrub: the disk has failed: sync")
+	if _, _, err := run(t, f.address, "chunkserver", "scrub", "4", "--wait", "--timeout", "20s"); err == nil || !strings.Contains(err.Error(), "the disk has failed") {
+		t.Error(err)
+	}
+	f.failure, f.skipped = nil, 3
+	if _, _, err := run(t, f.address, "chunkserver", "scrub", "4", "--wait", "--timeout", "20s"); !errors.Is(err, errSkipped) {
+		t.Error(err)
+	}
+	out, _, err := run(t, f.address, "cluster", "status")
+	if err != nil || !strings.Contains(out, "3 chunks can not be read") || strings.Contains(out, "healthy") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	f.skipped, f.started, f.forgets = 0, 0, 1
+	if _, _, err := run(t, f.address, "chunkserver", "scrub", "4", "--wait", "--timeout", "20s"); err != nil || f.started != 2 {
+		t.Error(f.started, err)
 	}
 }
 
