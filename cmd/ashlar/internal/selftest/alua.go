@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/ashlar-storage/ashlar/cmd/ashlar/initiator/wire"
@@ -23,7 +22,7 @@ func aluaChecks() map[string]check {
 			advice: "The host tries to set states that the target does not let it set, or does not try where it has to.", run: setTargetPortGroups,
 		},
 		"alua portals": {
-			area: "ALUA", title: "all portals", want: "the same designators of the logical unit; a group for each portal group tag, which every path reports",
+			area: "ALUA", title: "all portals", want: "the same designators of the logical unit; a relative port for each portal group tag, in a group that every path reports",
 			advice: "Multipath software puts paths together that do not belong together, or does not know some.", run: aluaPortals,
 		},
 	}
@@ -233,12 +232,15 @@ func aluaPortals(p *probe) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var tags []string
+	ports := tagPorts{}
 	away := 0
 	for _, a := range addresses[:min(len(addresses), portalsMax)] {
 		portal, tag, _ := strings.Cut(a, ",")
 		h, err := p.dialAt(portal, p.o.Initiator, nil)
-		if err != nil { // down, or of a network that this host is not in
+		if refused, ok := errors.AsType[*wire.LoginError](err); ok && refused.Class > 1 { // 1 is a redirection
+			return "", fmt.Errorf("%s: %w", portal, err)
+		}
+		if err != nil { // down, of a network that this host is not in, or moved away
 			away++
 			continue
 		}
@@ -260,14 +262,33 @@ func aluaPortals(p *probe) (string, error) {
 				return "", fmt.Errorf("%s: %w", portal, err)
 			}
 		}
-		if !slices.Contains(tags, tag) {
-			tags = append(tags, tag)
+		if err := ports.add(tag, rel); err != nil {
+			return "", fmt.Errorf("%s: %w", portal, err)
 		}
 	}
-	if len(tags) < 2 {
-		return "", skip("%d of %d portals can be reached, of %d portal groups", len(addresses)-away, len(addresses), len(tags))
+	if len(ports) < 2 {
+		return "", skip("%d of %d portals can be reached, of %d portal groups", len(addresses)-away, len(addresses), len(ports))
 	}
-	return fmt.Sprintf("%d portal groups, %s", len(tags), id), nil
+	found := fmt.Sprintf("%d portal groups, %s", len(ports), id)
+	if away > 0 {
+		found += fmt.Sprintf(", %d portals can not be reached", away)
+	}
+	return found, nil
+}
+
+// tagPorts are the relative port identifiers of portal group tags. An iSCSI portal group is a SCSI target port, and each port has a
+// relative port identifier of its own.
+type tagPorts map[string]uint16
+
+// add notes what a portal of the group with that tag says, and returns an error if another one says otherwise.
+func (m tagPorts) add(tag string, port uint16) error {
+	for t, p := range m {
+		if (t == tag) != (p == port) {
+			return fmt.Errorf("relative port %d with portal group tag %s, and relative port %d with tag %s elsewhere", port, tag, p, t)
+		}
+	}
+	m[tag] = port
+	return nil
 }
 
 // ofUnit writes out the designators of the logical unit, which have to be the same on every path.

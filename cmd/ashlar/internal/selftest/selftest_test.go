@@ -181,3 +181,19 @@ func TestPortGroups(t *testing.T) {
 		}
 	}
 }
+
+func TestTagPorts(t *testing.T) {
+	m := tagPorts{}
+	for _, c := range []struct {
+		tag  string
+		port uint16
+		ok   bool
+	}{{"1", 7, true}, {"1", 7, true}, {"2", 8, true}, {"1", 8, false}, {"3", 8, false}, {"2", 9, false}, {"3", 9, true}} {
+		if err := m.add(c.tag, c.port); (err == nil) != c.ok {
+			t.Errorf("tag %s, port %d: %v", c.tag, c.port, err)
+		}
+	}
+	if len(m) != 3 {
+		t.Errorf("%v", m)
+	}
+}
