@@ -245,7 +245,9 @@ type world struct {
 	copysets map[uint64]*fakeCopyset
 	servers  map[uint64]*fakeServer
 	raised   map[layout.VolumeID]int
-	refuse   map[uint64]bool // copysets that do not answer raises
+	refuse   map[uint64]bool                  // copysets that do not answer raises
+	digests  map[uint64]*metav1.ReplicaDigest // of peers
+	distrust map[uint64]*metav1.ReplicaDigest // peers that were ended, with the digest that disproves them
 	wrong    []string
 }
 
@@ -270,6 +272,7 @@ func newWorld(t *testing.T, c *metaclient.Client) *world {
 	return &world{
 		t: t, client: c, copysets: map[uint64]*fakeCopyset{}, servers: map[uint64]*fakeServer{},
 		raised: map[layout.VolumeID]int{}, refuse: map[uint64]bool{},
+		digests: map[uint64]*metav1.ReplicaDigest{}, distrust: map[uint64]*metav1.ReplicaDigest{},
 	}
 }
 
@@ -345,7 +348,10 @@ func (w *world) beat(ctx context.Context, s *fakeServer) time.Duration {
 
 func (w *world) report(id, peer uint64) *metav1.CopysetReport {
 	c := w.copysets[id]
-	r := &metav1.CopysetReport{Copyset: id, Peer: peer}
+	r := &metav1.CopysetReport{Copyset: id, Peer: peer, Digest: w.digests[peer]}
+	if w.distrust[peer] != nil {
+		r.Error = "distrusted"
+	}
 	if c == nil {
 		return r
 	}
@@ -390,6 +396,8 @@ func (w *world) obey(s *fakeServer, o *metav1.Order) {
 		if s.replicas[id] == do.Remove.GetPeer() {
 			delete(s.replicas, id)
 		}
+	case *metav1.Order_Distrust:
+		w.distrust[do.Distrust.GetPeer()] = do.Distrust.GetDigest()
 	case *metav1.Order_Transfer:
 		if c != nil && s.replicas[id] == c.leader && c.members[do.Transfer.GetPeer()] != nil {
 			c.leader = do.Transfer.GetPeer()

@@ -21,6 +21,8 @@ var (
 	initiatorsDesc   = desc("initiators", "Initiators that are remembered.")
 	capacityDesc     = desc("capacity_bytes", "Capacity of all chunkservers.")
 	usedDesc         = desc("used_bytes", "Space in use on all chunkservers.")
+	differDesc       = desc("copysets_differing", "Copysets whose replicas did not hold the same when they were compared last.")
+	differencesDesc  = desc("replica_differences_total", "Comparisons that found replicas which differ, since this metaserver became active.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -31,7 +33,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		activeDesc, revisionDesc, chunkserversDesc, gatewaysDesc, copysetsDesc, operationsDesc, volumesDesc, pendingDesc,
-		attachmentsDesc, initiatorsDesc, capacityDesc, usedDesc,
+		attachmentsDesc, initiatorsDesc, capacityDesc, usedDesc, differDesc, differencesDesc,
 	} {
 		ch <- d
 	}
@@ -54,7 +56,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	v := t.Topology.View()
 	servers, gateways, copysets := map[bool]int{}, map[bool]int{}, map[string]int{}
 	var capacity, used uint64
-	operations := 0
+	operations, differing := 0, 0
 	for _, s := range v.Chunkservers {
 		servers[s.Up]++
 		capacity += s.Capacity
@@ -75,6 +77,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		if s.Record.Op != nil {
 			operations++
 		}
+		if s.Verdict.Differ {
+			differing++
+		}
 	}
 	for state, up := range map[string]bool{"up": true, "down": false} {
 		gauge(chunkserversDesc, float64(servers[up]), state)
@@ -91,4 +96,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(initiatorsDesc, float64(initiators))
 	gauge(capacityDesc, float64(capacity))
 	gauge(usedDesc, float64(used))
+	gauge(differDesc, float64(differing))
+	ch <- prometheus.MustNewConstMetric(differencesDesc, prometheus.CounterValue, float64(t.Topology.Differences()))
 }

@@ -23,6 +23,257 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DigestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// chunkserver is the id of the one that is meant; another one refuses.
+	Chunkserver uint64 `protobuf:"varint,1,opt,name=chunkserver,proto3" json:"chunkserver,omitempty"`
+	Copyset     uint64 `protobuf:"varint,2,opt,name=copyset,proto3" json:"copyset,omitempty"`
+	// start has the leader propose an entry at which each replica computes its digest.
+	Start         bool `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestRequest) Reset() {
+	*x = DigestRequest{}
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestRequest) ProtoMessage() {}
+
+func (x *DigestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
+func (*DigestRequest) Descriptor() ([]byte, []int) {
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DigestRequest) GetChunkserver() uint64 {
+	if x != nil {
+		return x.Chunkserver
+	}
+	return 0
+}
+
+func (x *DigestRequest) GetCopyset() uint64 {
+	if x != nil {
+		return x.Copyset
+	}
+	return 0
+}
+
+func (x *DigestRequest) GetStart() bool {
+	if x != nil {
+		return x.Start
+	}
+	return false
+}
+
+// DigestReply is empty but for asked until the first digest is there.
+type DigestReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// asked is the index for which a digest was asked last; it is computed when index is asked.
+	Asked uint64 `protobuf:"varint,1,opt,name=asked,proto3" json:"asked,omitempty"`
+	Peer  uint64 `protobuf:"varint,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	Index uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// format and sum as in ashlar.meta.v1.ReplicaDigest; state is of the replicated state only, 16 bytes.
+	Format uint32 `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`
+	Sum    []byte `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	State  []byte `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// chunks are those that have a block, by volume and number.
+	Chunks      []*ChunkDigest `protobuf:"bytes,7,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	EndedUnixMs int64          `protobuf:"varint,8,opt,name=ended_unix_ms,json=endedUnixMs,proto3" json:"ended_unix_ms,omitempty"`
+	Blocks      uint64         `protobuf:"varint,9,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	// took_us is how long it took to compute, in µs.
+	TookUs        uint64 `protobuf:"varint,10,opt,name=took_us,json=tookUs,proto3" json:"took_us,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestReply) Reset() {
+	*x = DigestReply{}
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestReply) ProtoMessage() {}
+
+func (x *DigestReply) ProtoReflect() protoreflect.Message {
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestReply.ProtoReflect.Descriptor instead.
+func (*DigestReply) Descriptor() ([]byte, []int) {
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DigestReply) GetAsked() uint64 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *DigestReply) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *DigestReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DigestReply) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *DigestReply) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *DigestReply) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *DigestReply) GetChunks() []*ChunkDigest {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *DigestReply) GetEndedUnixMs() int64 {
+	if x != nil {
+		return x.EndedUnixMs
+	}
+	return 0
+}
+
+func (x *DigestReply) GetBlocks() uint64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *DigestReply) GetTookUs() uint64 {
+	if x != nil {
+		return x.TookUs
+	}
+	return 0
+}
+
+type ChunkDigest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Chunk         uint32                 `protobuf:"varint,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Blocks        uint32                 `protobuf:"varint,3,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	Sum           uint64                 `protobuf:"fixed64,4,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkDigest) Reset() {
+	*x = ChunkDigest{}
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkDigest) ProtoMessage() {}
+
+func (x *ChunkDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkDigest.ProtoReflect.Descriptor instead.
+func (*ChunkDigest) Descriptor() ([]byte, []int) {
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ChunkDigest) GetVolume() uint64 {
+	if x != nil {
+		return x.Volume
+	}
+	return 0
+}
+
+func (x *ChunkDigest) GetChunk() uint32 {
+	if x != nil {
+		return x.Chunk
+	}
+	return 0
+}
+
+func (x *ChunkDigest) GetBlocks() uint32 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *ChunkDigest) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
 type ScrubRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// chunkserver is the id of the one that is meant; another one refuses.
@@ -35,7 +286,7 @@ type ScrubRequest struct {
 
 func (x *ScrubRequest) Reset() {
 	*x = ScrubRequest{}
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[0]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +298,7 @@ func (x *ScrubRequest) String() string {
 func (*ScrubRequest) ProtoMessage() {}
 
 func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[0]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +311,7 @@ func (x *ScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubRequest.ProtoReflect.Descriptor instead.
 func (*ScrubRequest) Descriptor() ([]byte, []int) {
-	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{0}
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScrubRequest) GetChunkserver() uint64 {
@@ -93,7 +344,7 @@ type ScrubTally struct {
 
 func (x *ScrubTally) Reset() {
 	*x = ScrubTally{}
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[1]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -105,7 +356,7 @@ func (x *ScrubTally) String() string {
 func (*ScrubTally) ProtoMessage() {}
 
 func (x *ScrubTally) ProtoReflect() protoreflect.Message {
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[1]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -118,7 +369,7 @@ func (x *ScrubTally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubTally.ProtoReflect.Descriptor instead.
 func (*ScrubTally) Descriptor() ([]byte, []int) {
-	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{1}
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ScrubTally) GetVerifiedBlocks() uint64 {
@@ -175,7 +426,7 @@ type ScrubFinding struct {
 
 func (x *ScrubFinding) Reset() {
 	*x = ScrubFinding{}
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[2]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -187,7 +438,7 @@ func (x *ScrubFinding) String() string {
 func (*ScrubFinding) ProtoMessage() {}
 
 func (x *ScrubFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[2]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -200,7 +451,7 @@ func (x *ScrubFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubFinding.ProtoReflect.Descriptor instead.
 func (*ScrubFinding) Descriptor() ([]byte, []int) {
-	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{2}
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ScrubFinding) GetCopyset() uint64 {
@@ -285,7 +536,7 @@ type ScrubReply struct {
 
 func (x *ScrubReply) Reset() {
 	*x = ScrubReply{}
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[3]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +548,7 @@ func (x *ScrubReply) String() string {
 func (*ScrubReply) ProtoMessage() {}
 
 func (x *ScrubReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_chunk_v1_scrub_proto_msgTypes[3]
+	mi := &file_api_chunk_v1_scrub_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +561,7 @@ func (x *ScrubReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubReply.ProtoReflect.Descriptor instead.
 func (*ScrubReply) Descriptor() ([]byte, []int) {
-	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{3}
+	return file_api_chunk_v1_scrub_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ScrubReply) GetPass() uint64 {
@@ -401,7 +652,28 @@ var File_api_chunk_v1_scrub_proto protoreflect.FileDescriptor
 
 const file_api_chunk_v1_scrub_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/chunk/v1/scrub.proto\x12\x0fashlar.chunk.v1\"F\n" +
+	"\x18api/chunk/v1/scrub.proto\x12\x0fashlar.chunk.v1\"a\n" +
+	"\rDigestRequest\x12 \n" +
+	"\vchunkserver\x18\x01 \x01(\x04R\vchunkserver\x12\x18\n" +
+	"\acopyset\x18\x02 \x01(\x04R\acopyset\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\bR\x05start\"\x98\x02\n" +
+	"\vDigestReply\x12\x14\n" +
+	"\x05asked\x18\x01 \x01(\x04R\x05asked\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06format\x18\x04 \x01(\rR\x06format\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\fR\x03sum\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\fR\x05state\x124\n" +
+	"\x06chunks\x18\a \x03(\v2\x1c.ashlar.chunk.v1.ChunkDigestR\x06chunks\x12\"\n" +
+	"\rended_unix_ms\x18\b \x01(\x03R\vendedUnixMs\x12\x16\n" +
+	"\x06blocks\x18\t \x01(\x04R\x06blocks\x12\x17\n" +
+	"\atook_us\x18\n" +
+	" \x01(\x04R\x06tookUs\"e\n" +
+	"\vChunkDigest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x14\n" +
+	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x16\n" +
+	"\x06blocks\x18\x03 \x01(\rR\x06blocks\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\x06R\x03sum\"F\n" +
 	"\fScrubRequest\x12 \n" +
 	"\vchunkserver\x18\x01 \x01(\x04R\vchunkserver\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\bR\x05start\"\xdd\x01\n" +
@@ -437,9 +709,10 @@ const file_api_chunk_v1_scrub_proto_rawDesc = "" +
 	"\x04rate\x18\n" +
 	" \x01(\x04R\x04rate\x129\n" +
 	"\bfindings\x18\v \x03(\v2\x1d.ashlar.chunk.v1.ScrubFindingR\bfindings\x12A\n" +
-	"\funrepairable\x18\f \x03(\v2\x1d.ashlar.chunk.v1.ScrubFindingR\funrepairable2L\n" +
+	"\funrepairable\x18\f \x03(\v2\x1d.ashlar.chunk.v1.ScrubFindingR\funrepairable2\x94\x01\n" +
 	"\x05Scrub\x12C\n" +
-	"\x05Scrub\x12\x1d.ashlar.chunk.v1.ScrubRequest\x1a\x1b.ashlar.chunk.v1.ScrubReplyB7Z5github.com/ashlar-storage/ashlar/api/chunk/v1;chunkv1b\x06proto3"
+	"\x05Scrub\x12\x1d.ashlar.chunk.v1.ScrubRequest\x1a\x1b.ashlar.chunk.v1.ScrubReply\x12F\n" +
+	"\x06Digest\x12\x1e.ashlar.chunk.v1.DigestRequest\x1a\x1c.ashlar.chunk.v1.DigestReplyB7Z5github.com/ashlar-storage/ashlar/api/chunk/v1;chunkv1b\x06proto3"
 
 var (
 	file_api_chunk_v1_scrub_proto_rawDescOnce sync.Once
@@ -453,25 +726,31 @@ func file_api_chunk_v1_scrub_proto_rawDescGZIP() []byte {
 	return file_api_chunk_v1_scrub_proto_rawDescData
 }
 
-var file_api_chunk_v1_scrub_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_api_chunk_v1_scrub_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_api_chunk_v1_scrub_proto_goTypes = []any{
-	(*ScrubRequest)(nil), // 0: ashlar.chunk.v1.ScrubRequest
-	(*ScrubTally)(nil),   // 1: ashlar.chunk.v1.ScrubTally
-	(*ScrubFinding)(nil), // 2: ashlar.chunk.v1.ScrubFinding
-	(*ScrubReply)(nil),   // 3: ashlar.chunk.v1.ScrubReply
+	(*DigestRequest)(nil), // 0: ashlar.chunk.v1.DigestRequest
+	(*DigestReply)(nil),   // 1: ashlar.chunk.v1.DigestReply
+	(*ChunkDigest)(nil),   // 2: ashlar.chunk.v1.ChunkDigest
+	(*ScrubRequest)(nil),  // 3: ashlar.chunk.v1.ScrubRequest
+	(*ScrubTally)(nil),    // 4: ashlar.chunk.v1.ScrubTally
+	(*ScrubFinding)(nil),  // 5: ashlar.chunk.v1.ScrubFinding
+	(*ScrubReply)(nil),    // 6: ashlar.chunk.v1.ScrubReply
 }
 var file_api_chunk_v1_scrub_proto_depIdxs = []int32{
-	1, // 0: ashlar.chunk.v1.ScrubReply.tally:type_name -> ashlar.chunk.v1.ScrubTally
-	1, // 1: ashlar.chunk.v1.ScrubReply.last:type_name -> ashlar.chunk.v1.ScrubTally
-	2, // 2: ashlar.chunk.v1.ScrubReply.findings:type_name -> ashlar.chunk.v1.ScrubFinding
-	2, // 3: ashlar.chunk.v1.ScrubReply.unrepairable:type_name -> ashlar.chunk.v1.ScrubFinding
-	0, // 4: ashlar.chunk.v1.Scrub.Scrub:input_type -> ashlar.chunk.v1.ScrubRequest
-	3, // 5: ashlar.chunk.v1.Scrub.Scrub:output_type -> ashlar.chunk.v1.ScrubReply
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 0: ashlar.chunk.v1.DigestReply.chunks:type_name -> ashlar.chunk.v1.ChunkDigest
+	4, // 1: ashlar.chunk.v1.ScrubReply.tally:type_name -> ashlar.chunk.v1.ScrubTally
+	4, // 2: ashlar.chunk.v1.ScrubReply.last:type_name -> ashlar.chunk.v1.ScrubTally
+	5, // 3: ashlar.chunk.v1.ScrubReply.findings:type_name -> ashlar.chunk.v1.ScrubFinding
+	5, // 4: ashlar.chunk.v1.ScrubReply.unrepairable:type_name -> ashlar.chunk.v1.ScrubFinding
+	3, // 5: ashlar.chunk.v1.Scrub.Scrub:input_type -> ashlar.chunk.v1.ScrubRequest
+	0, // 6: ashlar.chunk.v1.Scrub.Digest:input_type -> ashlar.chunk.v1.DigestRequest
+	6, // 7: ashlar.chunk.v1.Scrub.Scrub:output_type -> ashlar.chunk.v1.ScrubReply
+	1, // 8: ashlar.chunk.v1.Scrub.Digest:output_type -> ashlar.chunk.v1.DigestReply
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_api_chunk_v1_scrub_proto_init() }
@@ -485,7 +764,7 @@ func file_api_chunk_v1_scrub_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_chunk_v1_scrub_proto_rawDesc), len(file_api_chunk_v1_scrub_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

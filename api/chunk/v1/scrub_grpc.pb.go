@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Scrub_Scrub_FullMethodName = "/ashlar.chunk.v1.Scrub/Scrub"
+	Scrub_Scrub_FullMethodName  = "/ashlar.chunk.v1.Scrub/Scrub"
+	Scrub_Digest_FullMethodName = "/ashlar.chunk.v1.Scrub/Digest"
 )
 
 // ScrubClient is the client API for Scrub service.
@@ -31,6 +32,10 @@ type ScrubClient interface {
 	// Scrub tells how the scrub is, and begins a pass before if start is set. UNAVAILABLE while the chunkserver does not
 	// serve, FAILED_PRECONDITION when its disk has failed or it is of another cluster.
 	Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.CallOption) (*ScrubReply, error)
+	// Digest tells what the copyset's replica here held when the replicas were compared last, and has them compared anew if
+	// start is set. NOT_FOUND when there is nothing to tell, FAILED_PRECONDITION when start is for another chunkserver, which
+	// leads; the other codes as for Scrub.
+	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestReply, error)
 }
 
 type scrubClient struct {
@@ -51,6 +56,16 @@ func (c *scrubClient) Scrub(ctx context.Context, in *ScrubRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *scrubClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (*DigestReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DigestReply)
+	err := c.cc.Invoke(ctx, Scrub_Digest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ScrubServer is the server API for Scrub service.
 // All implementations must embed UnimplementedScrubServer
 // for forward compatibility.
@@ -58,6 +73,10 @@ type ScrubServer interface {
 	// Scrub tells how the scrub is, and begins a pass before if start is set. UNAVAILABLE while the chunkserver does not
 	// serve, FAILED_PRECONDITION when its disk has failed or it is of another cluster.
 	Scrub(context.Context, *ScrubRequest) (*ScrubReply, error)
+	// Digest tells what the copyset's replica here held when the replicas were compared last, and has them compared anew if
+	// start is set. NOT_FOUND when there is nothing to tell, FAILED_PRECONDITION when start is for another chunkserver, which
+	// leads; the other codes as for Scrub.
+	Digest(context.Context, *DigestRequest) (*DigestReply, error)
 	mustEmbedUnimplementedScrubServer()
 }
 
@@ -70,6 +89,9 @@ type UnimplementedScrubServer struct{}
 
 func (UnimplementedScrubServer) Scrub(context.Context, *ScrubRequest) (*ScrubReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scrub not implemented")
+}
+func (UnimplementedScrubServer) Digest(context.Context, *DigestRequest) (*DigestReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Digest not implemented")
 }
 func (UnimplementedScrubServer) mustEmbedUnimplementedScrubServer() {}
 func (UnimplementedScrubServer) testEmbeddedByValue()               {}
@@ -110,6 +132,24 @@ func _Scrub_Scrub_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scrub_Digest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DigestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScrubServer).Digest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scrub_Digest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScrubServer).Digest(ctx, req.(*DigestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scrub_ServiceDesc is the grpc.ServiceDesc for Scrub service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +160,10 @@ var Scrub_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Scrub",
 			Handler:    _Scrub_Scrub_Handler,
+		},
+		{
+			MethodName: "Digest",
+			Handler:    _Scrub_Digest_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -227,7 +227,7 @@ func (x MemberChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberChange_Kind.Descriptor instead.
 func (MemberChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57, 0}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59, 0}
 }
 
 // NotActive is the detail of a FAILED_PRECONDITION answer of a standby.
@@ -2073,8 +2073,10 @@ type Copyset struct {
 	Commit uint64 `protobuf:"varint,7,opt,name=commit,proto3" json:"commit,omitempty"`
 	Quorum bool   `protobuf:"varint,8,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	// operation describes a membership change under way, empty when there is none.
-	Operation     *Operation `protobuf:"bytes,9,opt,name=operation,proto3" json:"operation,omitempty"`
-	Allocated     uint64     `protobuf:"varint,10,opt,name=allocated,proto3" json:"allocated,omitempty"`
+	Operation *Operation `protobuf:"bytes,9,opt,name=operation,proto3" json:"operation,omitempty"`
+	Allocated uint64     `protobuf:"varint,10,opt,name=allocated,proto3" json:"allocated,omitempty"`
+	// comparison tells of the last comparison of the replicas; absent when there was none in this metaserver's term.
+	Comparison    *Comparison `protobuf:"bytes,11,opt,name=comparison,proto3" json:"comparison,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2179,6 +2181,85 @@ func (x *Copyset) GetAllocated() uint64 {
 	return 0
 }
 
+func (x *Copyset) GetComparison() *Comparison {
+	if x != nil {
+		return x.Comparison
+	}
+	return nil
+}
+
+// Comparison is what the digests of a copyset's replicas show.
+type Comparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// index is where in the log they were compared.
+	Index uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// peers are those that were compared.
+	Peers  []uint64 `protobuf:"varint,2,rep,packed,name=peers,proto3" json:"peers,omitempty"`
+	Differ bool     `protobuf:"varint,3,opt,name=differ,proto3" json:"differ,omitempty"`
+	// odd are those that a majority of the voters disproves. They are replaced.
+	Odd           []uint64 `protobuf:"varint,4,rep,packed,name=odd,proto3" json:"odd,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Comparison) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Comparison) GetPeers() []uint64 {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *Comparison) GetDiffer() bool {
+	if x != nil {
+		return x.Differ
+	}
+	return false
+}
+
+func (x *Comparison) GetOdd() []uint64 {
+	if x != nil {
+		return x.Odd
+	}
+	return nil
+}
+
 // Operation is a membership change under way.
 type Operation struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -2197,7 +2278,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2290,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2303,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Operation) GetKind() string {
@@ -2296,7 +2377,7 @@ type ListChunkserversRequest struct {
 
 func (x *ListChunkserversRequest) Reset() {
 	*x = ListChunkserversRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2389,7 @@ func (x *ListChunkserversRequest) String() string {
 func (*ListChunkserversRequest) ProtoMessage() {}
 
 func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2402,7 @@ func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversRequest.ProtoReflect.Descriptor instead.
 func (*ListChunkserversRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
 }
 
 type ListChunkserversReply struct {
@@ -2333,7 +2414,7 @@ type ListChunkserversReply struct {
 
 func (x *ListChunkserversReply) Reset() {
 	*x = ListChunkserversReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2426,7 @@ func (x *ListChunkserversReply) String() string {
 func (*ListChunkserversReply) ProtoMessage() {}
 
 func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2439,7 @@ func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversReply.ProtoReflect.Descriptor instead.
 func (*ListChunkserversReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListChunkserversReply) GetChunkservers() []*Chunkserver {
@@ -2377,7 +2458,7 @@ type ShowChunkserverRequest struct {
 
 func (x *ShowChunkserverRequest) Reset() {
 	*x = ShowChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2470,7 @@ func (x *ShowChunkserverRequest) String() string {
 func (*ShowChunkserverRequest) ProtoMessage() {}
 
 func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2483,7 @@ func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ShowChunkserverRequest) GetId() uint64 {
@@ -2422,7 +2503,7 @@ type ShowChunkserverReply struct {
 
 func (x *ShowChunkserverReply) Reset() {
 	*x = ShowChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2515,7 @@ func (x *ShowChunkserverReply) String() string {
 func (*ShowChunkserverReply) ProtoMessage() {}
 
 func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2528,7 @@ func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverReply.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ShowChunkserverReply) GetChunkserver() *Chunkserver {
@@ -2475,7 +2556,7 @@ type DrainChunkserverRequest struct {
 
 func (x *DrainChunkserverRequest) Reset() {
 	*x = DrainChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2568,7 @@ func (x *DrainChunkserverRequest) String() string {
 func (*DrainChunkserverRequest) ProtoMessage() {}
 
 func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2581,7 @@ func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*DrainChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DrainChunkserverRequest) GetId() uint64 {
@@ -2525,7 +2606,7 @@ type ListCopysetsRequest struct {
 
 func (x *ListCopysetsRequest) Reset() {
 	*x = ListCopysetsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2618,7 @@ func (x *ListCopysetsRequest) String() string {
 func (*ListCopysetsRequest) ProtoMessage() {}
 
 func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2631,7 @@ func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsRequest.ProtoReflect.Descriptor instead.
 func (*ListCopysetsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
 }
 
 type ListCopysetsReply struct {
@@ -2562,7 +2643,7 @@ type ListCopysetsReply struct {
 
 func (x *ListCopysetsReply) Reset() {
 	*x = ListCopysetsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2574,7 +2655,7 @@ func (x *ListCopysetsReply) String() string {
 func (*ListCopysetsReply) ProtoMessage() {}
 
 func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2587,7 +2668,7 @@ func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsReply.ProtoReflect.Descriptor instead.
 func (*ListCopysetsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListCopysetsReply) GetCopysets() []*Copyset {
@@ -2606,7 +2687,7 @@ type ShowCopysetRequest struct {
 
 func (x *ShowCopysetRequest) Reset() {
 	*x = ShowCopysetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2699,7 @@ func (x *ShowCopysetRequest) String() string {
 func (*ShowCopysetRequest) ProtoMessage() {}
 
 func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2712,7 @@ func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCopysetRequest.ProtoReflect.Descriptor instead.
 func (*ShowCopysetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ShowCopysetRequest) GetId() uint64 {
@@ -2653,7 +2734,7 @@ type ReplacePeerRequest struct {
 
 func (x *ReplacePeerRequest) Reset() {
 	*x = ReplacePeerRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2746,7 @@ func (x *ReplacePeerRequest) String() string {
 func (*ReplacePeerRequest) ProtoMessage() {}
 
 func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2759,7 @@ func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacePeerRequest.ProtoReflect.Descriptor instead.
 func (*ReplacePeerRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReplacePeerRequest) GetCopyset() uint64 {
@@ -2714,7 +2795,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2807,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2820,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListSessionsRequest) GetTarget() string {
@@ -2772,7 +2853,7 @@ type ListSessionsReply struct {
 
 func (x *ListSessionsReply) Reset() {
 	*x = ListSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2865,7 @@ func (x *ListSessionsReply) String() string {
 func (*ListSessionsReply) ProtoMessage() {}
 
 func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2878,7 @@ func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsReply.ProtoReflect.Descriptor instead.
 func (*ListSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListSessionsReply) GetSessions() []*Session {
@@ -2842,7 +2923,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2935,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2948,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Session) GetGateway() string {
@@ -3011,7 +3092,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3104,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3117,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Connection) GetCid() uint32 {
@@ -3082,7 +3163,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3175,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3188,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
 }
 
 type ClusterStatusReply struct {
@@ -3136,7 +3217,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3148,7 +3229,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3161,7 +3242,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClusterStatusReply) GetClusterId() string {
@@ -3282,7 +3363,7 @@ type Metaserver struct {
 
 func (x *Metaserver) Reset() {
 	*x = Metaserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3375,7 @@ func (x *Metaserver) String() string {
 func (*Metaserver) ProtoMessage() {}
 
 func (x *Metaserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3388,7 @@ func (x *Metaserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metaserver.ProtoReflect.Descriptor instead.
 func (*Metaserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Metaserver) GetName() string {
@@ -3366,7 +3447,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3459,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3472,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Gateway) GetId() uint64 {
@@ -3492,7 +3573,7 @@ type RegisterChunkserverRequest struct {
 
 func (x *RegisterChunkserverRequest) Reset() {
 	*x = RegisterChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3585,7 @@ func (x *RegisterChunkserverRequest) String() string {
 func (*RegisterChunkserverRequest) ProtoMessage() {}
 
 func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3598,7 @@ func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RegisterChunkserverRequest) GetId() uint64 {
@@ -3600,7 +3681,7 @@ type RegisterChunkserverReply struct {
 
 func (x *RegisterChunkserverReply) Reset() {
 	*x = RegisterChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3693,7 @@ func (x *RegisterChunkserverReply) String() string {
 func (*RegisterChunkserverReply) ProtoMessage() {}
 
 func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3706,7 @@ func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverReply.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RegisterChunkserverReply) GetId() uint64 {
@@ -3662,7 +3743,7 @@ type ChunkserverHeartbeatRequest struct {
 
 func (x *ChunkserverHeartbeatRequest) Reset() {
 	*x = ChunkserverHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3674,7 +3755,7 @@ func (x *ChunkserverHeartbeatRequest) String() string {
 func (*ChunkserverHeartbeatRequest) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3687,7 +3768,7 @@ func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ChunkserverHeartbeatRequest) GetId() uint64 {
@@ -3786,13 +3867,15 @@ type CopysetReport struct {
 	SnapshotTotal uint64 `protobuf:"varint,12,opt,name=snapshot_total,json=snapshotTotal,proto3" json:"snapshot_total,omitempty"`
 	SnapshotPeer  uint64 `protobuf:"varint,13,opt,name=snapshot_peer,json=snapshotPeer,proto3" json:"snapshot_peer,omitempty"`
 	Error         string `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`
+	// digest is the last one of the replica; absent when there is none since the chunkserver was started.
+	Digest        *ReplicaDigest `protobuf:"bytes,15,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopysetReport) Reset() {
 	*x = CopysetReport{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +3887,7 @@ func (x *CopysetReport) String() string {
 func (*CopysetReport) ProtoMessage() {}
 
 func (x *CopysetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +3900,7 @@ func (x *CopysetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopysetReport.ProtoReflect.Descriptor instead.
 func (*CopysetReport) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CopysetReport) GetCopyset() uint64 {
@@ -3918,6 +4001,76 @@ func (x *CopysetReport) GetError() string {
 	return ""
 }
 
+func (x *CopysetReport) GetDigest() *ReplicaDigest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// ReplicaDigest says in a few bytes what a replica held when it had applied an index. All replicas compute one at the same
+// index; those of one format are to be equal.
+type ReplicaDigest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Index  uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Format uint32                 `protobuf:"varint,2,opt,name=format,proto3" json:"format,omitempty"`
+	// sum has 16 bytes.
+	Sum           []byte `protobuf:"bytes,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaDigest) Reset() {
+	*x = ReplicaDigest{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaDigest) ProtoMessage() {}
+
+func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaDigest.ProtoReflect.Descriptor instead.
+func (*ReplicaDigest) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ReplicaDigest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReplicaDigest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *ReplicaDigest) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
 type VolumeUsage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Volume        uint64                 `protobuf:"varint,1,opt,name=volume,proto3" json:"volume,omitempty"`
@@ -3928,7 +4081,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4093,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4106,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *VolumeUsage) GetVolume() uint64 {
@@ -3984,7 +4137,7 @@ type ChunkserverHeartbeatReply struct {
 
 func (x *ChunkserverHeartbeatReply) Reset() {
 	*x = ChunkserverHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4149,7 @@ func (x *ChunkserverHeartbeatReply) String() string {
 func (*ChunkserverHeartbeatReply) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4162,7 @@ func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ChunkserverHeartbeatReply) GetElectionRevision() int64 {
@@ -4050,7 +4203,7 @@ type ChunkserverAddress struct {
 
 func (x *ChunkserverAddress) Reset() {
 	*x = ChunkserverAddress{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4062,7 +4215,7 @@ func (x *ChunkserverAddress) String() string {
 func (*ChunkserverAddress) ProtoMessage() {}
 
 func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4075,7 +4228,7 @@ func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverAddress.ProtoReflect.Descriptor instead.
 func (*ChunkserverAddress) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ChunkserverAddress) GetId() uint64 {
@@ -4102,6 +4255,7 @@ type Order struct {
 	//	*Order_Change
 	//	*Order_Remove
 	//	*Order_Transfer
+	//	*Order_Distrust
 	Do            isOrder_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4109,7 +4263,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4275,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4288,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Order) GetCopyset() uint64 {
@@ -4187,6 +4341,15 @@ func (x *Order) GetTransfer() *TransferLeader {
 	return nil
 }
 
+func (x *Order) GetDistrust() *DistrustReplica {
+	if x != nil {
+		if x, ok := x.Do.(*Order_Distrust); ok {
+			return x.Distrust
+		}
+	}
+	return nil
+}
+
 type isOrder_Do interface {
 	isOrder_Do()
 }
@@ -4207,6 +4370,10 @@ type Order_Transfer struct {
 	Transfer *TransferLeader `protobuf:"bytes,5,opt,name=transfer,proto3,oneof"`
 }
 
+type Order_Distrust struct {
+	Distrust *DistrustReplica `protobuf:"bytes,6,opt,name=distrust,proto3,oneof"`
+}
+
 func (*Order_Create) isOrder_Do() {}
 
 func (*Order_Change) isOrder_Do() {}
@@ -4214,6 +4381,8 @@ func (*Order_Change) isOrder_Do() {}
 func (*Order_Remove) isOrder_Do() {}
 
 func (*Order_Transfer) isOrder_Do() {}
+
+func (*Order_Distrust) isOrder_Do() {}
 
 // CreatePeer makes a replica. A founding peer starts with the membership given; one that joins starts empty.
 type CreatePeer struct {
@@ -4227,7 +4396,7 @@ type CreatePeer struct {
 
 func (x *CreatePeer) Reset() {
 	*x = CreatePeer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4239,7 +4408,7 @@ func (x *CreatePeer) String() string {
 func (*CreatePeer) ProtoMessage() {}
 
 func (x *CreatePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4252,7 +4421,7 @@ func (x *CreatePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePeer.ProtoReflect.Descriptor instead.
 func (*CreatePeer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreatePeer) GetPeer() uint64 {
@@ -4288,7 +4457,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4469,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4482,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ChangeMembers) GetReplaces() uint64 {
@@ -4341,7 +4510,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4522,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4535,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *MemberChange) GetPeer() uint64 {
@@ -4400,7 +4569,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4412,7 +4581,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4425,7 +4594,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveReplica) GetPeer() uint64 {
@@ -4444,7 +4613,7 @@ type TransferLeader struct {
 
 func (x *TransferLeader) Reset() {
 	*x = TransferLeader{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4456,7 +4625,7 @@ func (x *TransferLeader) String() string {
 func (*TransferLeader) ProtoMessage() {}
 
 func (x *TransferLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4469,7 +4638,7 @@ func (x *TransferLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeader.ProtoReflect.Descriptor instead.
 func (*TransferLeader) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TransferLeader) GetPeer() uint64 {
@@ -4477,6 +4646,60 @@ func (x *TransferLeader) GetPeer() uint64 {
 		return x.Peer
 	}
 	return 0
+}
+
+// DistrustReplica ends a peer whose digest a majority of the copyset's voters disproves: it takes part in nothing any more
+// and reports an error, durably. digest is the one of the peer itself; a chunkserver that knows better refuses.
+type DistrustReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Digest        *ReplicaDigest         `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistrustReplica) Reset() {
+	*x = DistrustReplica{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistrustReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistrustReplica) ProtoMessage() {}
+
+func (x *DistrustReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistrustReplica.ProtoReflect.Descriptor instead.
+func (*DistrustReplica) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *DistrustReplica) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *DistrustReplica) GetDigest() *ReplicaDigest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
 }
 
 type RegisterGatewayRequest struct {
@@ -4492,7 +4715,7 @@ type RegisterGatewayRequest struct {
 
 func (x *RegisterGatewayRequest) Reset() {
 	*x = RegisterGatewayRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4727,7 @@ func (x *RegisterGatewayRequest) String() string {
 func (*RegisterGatewayRequest) ProtoMessage() {}
 
 func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4740,7 @@ func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RegisterGatewayRequest) GetName() string {
@@ -4560,7 +4783,7 @@ type RegisterGatewayReply struct {
 
 func (x *RegisterGatewayReply) Reset() {
 	*x = RegisterGatewayReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4572,7 +4795,7 @@ func (x *RegisterGatewayReply) String() string {
 func (*RegisterGatewayReply) ProtoMessage() {}
 
 func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4585,7 +4808,7 @@ func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayReply.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RegisterGatewayReply) GetId() uint64 {
@@ -4635,7 +4858,7 @@ type GatewayHeartbeatRequest struct {
 
 func (x *GatewayHeartbeatRequest) Reset() {
 	*x = GatewayHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4647,7 +4870,7 @@ func (x *GatewayHeartbeatRequest) String() string {
 func (*GatewayHeartbeatRequest) ProtoMessage() {}
 
 func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4660,7 +4883,7 @@ func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GatewayHeartbeatRequest) GetId() uint64 {
@@ -4723,7 +4946,7 @@ type GatewayHeartbeatReply struct {
 
 func (x *GatewayHeartbeatReply) Reset() {
 	*x = GatewayHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +4958,7 @@ func (x *GatewayHeartbeatReply) String() string {
 func (*GatewayHeartbeatReply) ProtoMessage() {}
 
 func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +4971,7 @@ func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
@@ -4780,7 +5003,7 @@ type VolumeSpace struct {
 
 func (x *VolumeSpace) Reset() {
 	*x = VolumeSpace{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +5015,7 @@ func (x *VolumeSpace) String() string {
 func (*VolumeSpace) ProtoMessage() {}
 
 func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +5028,7 @@ func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpace.ProtoReflect.Descriptor instead.
 func (*VolumeSpace) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *VolumeSpace) GetVolume() uint64 {
@@ -4847,7 +5070,7 @@ type ReportSessionsRequest struct {
 
 func (x *ReportSessionsRequest) Reset() {
 	*x = ReportSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4859,7 +5082,7 @@ func (x *ReportSessionsRequest) String() string {
 func (*ReportSessionsRequest) ProtoMessage() {}
 
 func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4872,7 +5095,7 @@ func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ReportSessionsRequest) GetGateway() uint64 {
@@ -4897,7 +5120,7 @@ type ReportSessionsReply struct {
 
 func (x *ReportSessionsReply) Reset() {
 	*x = ReportSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4909,7 +5132,7 @@ func (x *ReportSessionsReply) String() string {
 func (*ReportSessionsReply) ProtoMessage() {}
 
 func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4922,7 +5145,7 @@ func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsReply.ProtoReflect.Descriptor instead.
 func (*ReportSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
 }
 
 type WatchExportsRequest struct {
@@ -4934,7 +5157,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4946,7 +5169,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4959,7 +5182,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -4988,7 +5211,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5000,7 +5223,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5013,7 +5236,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -5085,7 +5308,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5320,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5110,7 +5333,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -5152,7 +5375,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5164,7 +5387,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5177,7 +5400,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -5344,7 +5567,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\vchunkserver\x18\x02 \x01(\x04R\vchunkserver\x12,\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x18.ashlar.meta.v1.PeerRoleR\x04role\x12\x14\n" +
 	"\x05match\x18\x04 \x01(\x04R\x05match\x12\x0e\n" +
-	"\x02up\x18\x05 \x01(\bR\x02up\"\xaf\x02\n" +
+	"\x02up\x18\x05 \x01(\bR\x02up\"\xeb\x02\n" +
 	"\aCopyset\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12!\n" +
@@ -5356,7 +5579,16 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x06quorum\x18\b \x01(\bR\x06quorum\x127\n" +
 	"\toperation\x18\t \x01(\v2\x19.ashlar.meta.v1.OperationR\toperation\x12\x1c\n" +
 	"\tallocated\x18\n" +
-	" \x01(\x04R\tallocated\"\x90\x02\n" +
+	" \x01(\x04R\tallocated\x12:\n" +
+	"\n" +
+	"comparison\x18\v \x01(\v2\x1a.ashlar.meta.v1.ComparisonR\n" +
+	"comparison\"b\n" +
+	"\n" +
+	"Comparison\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05peers\x18\x02 \x03(\x04R\x05peers\x12\x16\n" +
+	"\x06differ\x18\x03 \x01(\bR\x06differ\x12\x10\n" +
+	"\x03odd\x18\x04 \x03(\x04R\x03odd\"\x90\x02\n" +
 	"\tOperation\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\tR\x04step\x12\x19\n" +
@@ -5499,7 +5731,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bcopysets\x18\t \x03(\v2\x1d.ashlar.meta.v1.CopysetReportR\bcopysets\x12+\n" +
 	"\x11election_revision\x18\n" +
 	" \x01(\x03R\x10electionRevision\x12#\n" +
-	"\radmin_address\x18\v \x01(\tR\fadminAddress\"\xc5\x03\n" +
+	"\radmin_address\x18\v \x01(\tR\fadminAddress\"\xfc\x03\n" +
 	"\rCopysetReport\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12\x16\n" +
@@ -5516,7 +5748,12 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\rsnapshot_done\x18\v \x01(\x04R\fsnapshotDone\x12%\n" +
 	"\x0esnapshot_total\x18\f \x01(\x04R\rsnapshotTotal\x12#\n" +
 	"\rsnapshot_peer\x18\r \x01(\x04R\fsnapshotPeer\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"C\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\x125\n" +
+	"\x06digest\x18\x0f \x01(\v2\x1d.ashlar.meta.v1.ReplicaDigestR\x06digest\"O\n" +
+	"\rReplicaDigest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\rR\x06format\x12\x10\n" +
+	"\x03sum\x18\x03 \x01(\fR\x03sum\"C\n" +
 	"\vVolumeUsage\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x1c\n" +
 	"\tallocated\x18\x02 \x01(\x04R\tallocated\"\xda\x01\n" +
@@ -5528,13 +5765,14 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"intervalMs\">\n" +
 	"\x12ChunkserverAddress\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x8d\x02\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xcc\x02\n" +
 	"\x05Order\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x124\n" +
 	"\x06create\x18\x02 \x01(\v2\x1a.ashlar.meta.v1.CreatePeerH\x00R\x06create\x127\n" +
 	"\x06change\x18\x03 \x01(\v2\x1d.ashlar.meta.v1.ChangeMembersH\x00R\x06change\x127\n" +
 	"\x06remove\x18\x04 \x01(\v2\x1d.ashlar.meta.v1.RemoveReplicaH\x00R\x06remove\x12<\n" +
-	"\btransfer\x18\x05 \x01(\v2\x1e.ashlar.meta.v1.TransferLeaderH\x00R\btransferB\x04\n" +
+	"\btransfer\x18\x05 \x01(\v2\x1e.ashlar.meta.v1.TransferLeaderH\x00R\btransfer\x12=\n" +
+	"\bdistrust\x18\x06 \x01(\v2\x1f.ashlar.meta.v1.DistrustReplicaH\x00R\bdistrustB\x04\n" +
 	"\x02do\"`\n" +
 	"\n" +
 	"CreatePeer\x12\x12\n" +
@@ -5556,7 +5794,10 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\rRemoveReplica\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\"$\n" +
 	"\x0eTransferLeader\x12\x12\n" +
-	"\x04peer\x18\x01 \x01(\x04R\x04peer\"\x85\x01\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\"\\\n" +
+	"\x0fDistrustReplica\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x125\n" +
+	"\x06digest\x18\x02 \x01(\v2\x1d.ashlar.meta.v1.ReplicaDigestR\x06digest\"\x85\x01\n" +
 	"\x16RegisterGatewayRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aportals\x18\x02 \x03(\tR\aportals\x12#\n" +
@@ -5676,7 +5917,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -5711,64 +5952,67 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*Chunkserver)(nil),                 // 30: ashlar.meta.v1.Chunkserver
 	(*Peer)(nil),                        // 31: ashlar.meta.v1.Peer
 	(*Copyset)(nil),                     // 32: ashlar.meta.v1.Copyset
-	(*Operation)(nil),                   // 33: ashlar.meta.v1.Operation
-	(*ListChunkserversRequest)(nil),     // 34: ashlar.meta.v1.ListChunkserversRequest
-	(*ListChunkserversReply)(nil),       // 35: ashlar.meta.v1.ListChunkserversReply
-	(*ShowChunkserverRequest)(nil),      // 36: ashlar.meta.v1.ShowChunkserverRequest
-	(*ShowChunkserverReply)(nil),        // 37: ashlar.meta.v1.ShowChunkserverReply
-	(*DrainChunkserverRequest)(nil),     // 38: ashlar.meta.v1.DrainChunkserverRequest
-	(*ListCopysetsRequest)(nil),         // 39: ashlar.meta.v1.ListCopysetsRequest
-	(*ListCopysetsReply)(nil),           // 40: ashlar.meta.v1.ListCopysetsReply
-	(*ShowCopysetRequest)(nil),          // 41: ashlar.meta.v1.ShowCopysetRequest
-	(*ReplacePeerRequest)(nil),          // 42: ashlar.meta.v1.ReplacePeerRequest
-	(*ListSessionsRequest)(nil),         // 43: ashlar.meta.v1.ListSessionsRequest
-	(*ListSessionsReply)(nil),           // 44: ashlar.meta.v1.ListSessionsReply
-	(*Session)(nil),                     // 45: ashlar.meta.v1.Session
-	(*Connection)(nil),                  // 46: ashlar.meta.v1.Connection
-	(*ClusterStatusRequest)(nil),        // 47: ashlar.meta.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),          // 48: ashlar.meta.v1.ClusterStatusReply
-	(*Metaserver)(nil),                  // 49: ashlar.meta.v1.Metaserver
-	(*Gateway)(nil),                     // 50: ashlar.meta.v1.Gateway
-	(*RegisterChunkserverRequest)(nil),  // 51: ashlar.meta.v1.RegisterChunkserverRequest
-	(*RegisterChunkserverReply)(nil),    // 52: ashlar.meta.v1.RegisterChunkserverReply
-	(*ChunkserverHeartbeatRequest)(nil), // 53: ashlar.meta.v1.ChunkserverHeartbeatRequest
-	(*CopysetReport)(nil),               // 54: ashlar.meta.v1.CopysetReport
-	(*VolumeUsage)(nil),                 // 55: ashlar.meta.v1.VolumeUsage
-	(*ChunkserverHeartbeatReply)(nil),   // 56: ashlar.meta.v1.ChunkserverHeartbeatReply
-	(*ChunkserverAddress)(nil),          // 57: ashlar.meta.v1.ChunkserverAddress
-	(*Order)(nil),                       // 58: ashlar.meta.v1.Order
-	(*CreatePeer)(nil),                  // 59: ashlar.meta.v1.CreatePeer
-	(*ChangeMembers)(nil),               // 60: ashlar.meta.v1.ChangeMembers
-	(*MemberChange)(nil),                // 61: ashlar.meta.v1.MemberChange
-	(*RemoveReplica)(nil),               // 62: ashlar.meta.v1.RemoveReplica
-	(*TransferLeader)(nil),              // 63: ashlar.meta.v1.TransferLeader
-	(*RegisterGatewayRequest)(nil),      // 64: ashlar.meta.v1.RegisterGatewayRequest
-	(*RegisterGatewayReply)(nil),        // 65: ashlar.meta.v1.RegisterGatewayReply
-	(*GatewayHeartbeatRequest)(nil),     // 66: ashlar.meta.v1.GatewayHeartbeatRequest
-	(*GatewayHeartbeatReply)(nil),       // 67: ashlar.meta.v1.GatewayHeartbeatReply
-	(*VolumeSpace)(nil),                 // 68: ashlar.meta.v1.VolumeSpace
-	(*ReportSessionsRequest)(nil),       // 69: ashlar.meta.v1.ReportSessionsRequest
-	(*ReportSessionsReply)(nil),         // 70: ashlar.meta.v1.ReportSessionsReply
-	(*WatchExportsRequest)(nil),         // 71: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 72: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 73: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 74: ashlar.meta.v1.AttachReply
-	nil,                                 // 75: ashlar.meta.v1.Session.KeysEntry
-	(*Sanitize)(nil),                    // 76: ashlar.meta.v1.Sanitize
-	(*VolumeReservations)(nil),          // 77: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 78: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 79: ashlar.meta.v1.ShowReservationsRequest
-	(*AwaitResetRequest)(nil),           // 80: ashlar.meta.v1.AwaitResetRequest
-	(*ResetAwaitedRequest)(nil),         // 81: ashlar.meta.v1.ResetAwaitedRequest
-	(*ReserveReply)(nil),                // 82: ashlar.meta.v1.ReserveReply
-	(*AwaitResetReply)(nil),             // 83: ashlar.meta.v1.AwaitResetReply
-	(*ResetAwaitedReply)(nil),           // 84: ashlar.meta.v1.ResetAwaitedReply
+	(*Comparison)(nil),                  // 33: ashlar.meta.v1.Comparison
+	(*Operation)(nil),                   // 34: ashlar.meta.v1.Operation
+	(*ListChunkserversRequest)(nil),     // 35: ashlar.meta.v1.ListChunkserversRequest
+	(*ListChunkserversReply)(nil),       // 36: ashlar.meta.v1.ListChunkserversReply
+	(*ShowChunkserverRequest)(nil),      // 37: ashlar.meta.v1.ShowChunkserverRequest
+	(*ShowChunkserverReply)(nil),        // 38: ashlar.meta.v1.ShowChunkserverReply
+	(*DrainChunkserverRequest)(nil),     // 39: ashlar.meta.v1.DrainChunkserverRequest
+	(*ListCopysetsRequest)(nil),         // 40: ashlar.meta.v1.ListCopysetsRequest
+	(*ListCopysetsReply)(nil),           // 41: ashlar.meta.v1.ListCopysetsReply
+	(*ShowCopysetRequest)(nil),          // 42: ashlar.meta.v1.ShowCopysetRequest
+	(*ReplacePeerRequest)(nil),          // 43: ashlar.meta.v1.ReplacePeerRequest
+	(*ListSessionsRequest)(nil),         // 44: ashlar.meta.v1.ListSessionsRequest
+	(*ListSessionsReply)(nil),           // 45: ashlar.meta.v1.ListSessionsReply
+	(*Session)(nil),                     // 46: ashlar.meta.v1.Session
+	(*Connection)(nil),                  // 47: ashlar.meta.v1.Connection
+	(*ClusterStatusRequest)(nil),        // 48: ashlar.meta.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 49: ashlar.meta.v1.ClusterStatusReply
+	(*Metaserver)(nil),                  // 50: ashlar.meta.v1.Metaserver
+	(*Gateway)(nil),                     // 51: ashlar.meta.v1.Gateway
+	(*RegisterChunkserverRequest)(nil),  // 52: ashlar.meta.v1.RegisterChunkserverRequest
+	(*RegisterChunkserverReply)(nil),    // 53: ashlar.meta.v1.RegisterChunkserverReply
+	(*ChunkserverHeartbeatRequest)(nil), // 54: ashlar.meta.v1.ChunkserverHeartbeatRequest
+	(*CopysetReport)(nil),               // 55: ashlar.meta.v1.CopysetReport
+	(*ReplicaDigest)(nil),               // 56: ashlar.meta.v1.ReplicaDigest
+	(*VolumeUsage)(nil),                 // 57: ashlar.meta.v1.VolumeUsage
+	(*ChunkserverHeartbeatReply)(nil),   // 58: ashlar.meta.v1.ChunkserverHeartbeatReply
+	(*ChunkserverAddress)(nil),          // 59: ashlar.meta.v1.ChunkserverAddress
+	(*Order)(nil),                       // 60: ashlar.meta.v1.Order
+	(*CreatePeer)(nil),                  // 61: ashlar.meta.v1.CreatePeer
+	(*ChangeMembers)(nil),               // 62: ashlar.meta.v1.ChangeMembers
+	(*MemberChange)(nil),                // 63: ashlar.meta.v1.MemberChange
+	(*RemoveReplica)(nil),               // 64: ashlar.meta.v1.RemoveReplica
+	(*TransferLeader)(nil),              // 65: ashlar.meta.v1.TransferLeader
+	(*DistrustReplica)(nil),             // 66: ashlar.meta.v1.DistrustReplica
+	(*RegisterGatewayRequest)(nil),      // 67: ashlar.meta.v1.RegisterGatewayRequest
+	(*RegisterGatewayReply)(nil),        // 68: ashlar.meta.v1.RegisterGatewayReply
+	(*GatewayHeartbeatRequest)(nil),     // 69: ashlar.meta.v1.GatewayHeartbeatRequest
+	(*GatewayHeartbeatReply)(nil),       // 70: ashlar.meta.v1.GatewayHeartbeatReply
+	(*VolumeSpace)(nil),                 // 71: ashlar.meta.v1.VolumeSpace
+	(*ReportSessionsRequest)(nil),       // 72: ashlar.meta.v1.ReportSessionsRequest
+	(*ReportSessionsReply)(nil),         // 73: ashlar.meta.v1.ReportSessionsReply
+	(*WatchExportsRequest)(nil),         // 74: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 75: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 76: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 77: ashlar.meta.v1.AttachReply
+	nil,                                 // 78: ashlar.meta.v1.Session.KeysEntry
+	(*Sanitize)(nil),                    // 79: ashlar.meta.v1.Sanitize
+	(*VolumeReservations)(nil),          // 80: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 81: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 82: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),           // 83: ashlar.meta.v1.AwaitResetRequest
+	(*ResetAwaitedRequest)(nil),         // 84: ashlar.meta.v1.ResetAwaitedRequest
+	(*ReserveReply)(nil),                // 85: ashlar.meta.v1.ReserveReply
+	(*AwaitResetReply)(nil),             // 86: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedReply)(nil),           // 87: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
 	0,  // 1: ashlar.meta.v1.Volume.state:type_name -> ashlar.meta.v1.VolumeState
 	7,  // 2: ashlar.meta.v1.Volume.attachments:type_name -> ashlar.meta.v1.Attachment
-	76, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	79, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
 	5,  // 4: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
 	17, // 5: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
 	18, // 6: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
@@ -5779,108 +6023,112 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	1,  // 11: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
 	2,  // 12: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
 	31, // 13: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
-	33, // 14: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
-	30, // 15: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	30, // 16: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
-	32, // 17: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	32, // 18: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	45, // 19: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
-	46, // 20: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
-	75, // 21: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
-	49, // 22: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	30, // 23: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	50, // 24: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	54, // 25: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	31, // 26: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	55, // 27: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	58, // 28: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	57, // 29: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	59, // 30: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	60, // 31: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	62, // 32: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	63, // 33: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	31, // 34: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	61, // 35: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 36: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	68, // 37: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
-	45, // 38: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
-	15, // 39: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 40: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	32, // 41: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	57, // 42: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	50, // 43: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	77, // 44: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 45: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 46: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 47: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 48: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 49: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 50: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 51: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 52: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 53: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 54: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 55: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 56: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 57: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 58: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	43, // 59: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
-	47, // 60: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	34, // 61: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	36, // 62: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	38, // 63: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	39, // 64: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	41, // 65: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	42, // 66: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	51, // 67: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	53, // 68: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	64, // 69: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	66, // 70: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	69, // 71: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
-	71, // 72: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	73, // 73: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	78, // 74: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	79, // 75: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	80, // 76: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
-	81, // 77: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
-	5,  // 78: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 79: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 80: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 81: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 82: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 83: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 84: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 85: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 86: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 87: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 88: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 89: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 90: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 91: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	44, // 92: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	48, // 93: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	35, // 94: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	37, // 95: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 96: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	40, // 97: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 98: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 99: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	52, // 100: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	56, // 101: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	65, // 102: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	67, // 103: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	70, // 104: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	72, // 105: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	74, // 106: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	82, // 107: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	77, // 108: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	83, // 109: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
-	84, // 110: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
-	78, // [78:111] is the sub-list for method output_type
-	45, // [45:78] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	34, // 14: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
+	33, // 15: ashlar.meta.v1.Copyset.comparison:type_name -> ashlar.meta.v1.Comparison
+	30, // 16: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	30, // 17: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
+	32, // 18: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	32, // 19: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	46, // 20: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
+	47, // 21: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
+	78, // 22: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	50, // 23: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 24: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	51, // 25: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	55, // 26: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 27: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	57, // 28: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	56, // 29: ashlar.meta.v1.CopysetReport.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	60, // 30: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	59, // 31: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	61, // 32: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	62, // 33: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	64, // 34: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	65, // 35: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	66, // 36: ashlar.meta.v1.Order.distrust:type_name -> ashlar.meta.v1.DistrustReplica
+	31, // 37: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	63, // 38: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 39: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	56, // 40: ashlar.meta.v1.DistrustReplica.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	71, // 41: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
+	46, // 42: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 43: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 44: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	32, // 45: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	59, // 46: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	51, // 47: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	80, // 48: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 49: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 50: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 51: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 52: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 53: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 54: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 55: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 56: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 57: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 58: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 59: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 60: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 61: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 62: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	44, // 63: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	48, // 64: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	35, // 65: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	37, // 66: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	39, // 67: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	40, // 68: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	42, // 69: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	43, // 70: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	52, // 71: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	54, // 72: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	67, // 73: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	69, // 74: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	72, // 75: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	74, // 76: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	76, // 77: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	81, // 78: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	82, // 79: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	83, // 80: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
+	84, // 81: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
+	5,  // 82: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 83: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 84: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 85: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 86: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 87: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 88: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 89: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 90: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 91: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 92: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 93: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 94: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 95: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	45, // 96: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	49, // 97: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	36, // 98: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	38, // 99: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 100: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	41, // 101: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	32, // 102: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	32, // 103: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	53, // 104: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	58, // 105: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	68, // 106: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	70, // 107: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	73, // 108: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	75, // 109: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	77, // 110: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	85, // 111: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	80, // 112: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	86, // 113: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
+	87, // 114: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
+	82, // [82:115] is the sub-list for method output_type
+	49, // [49:82] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -5889,11 +6137,12 @@ func file_api_meta_v1_meta_proto_init() {
 		return
 	}
 	file_api_meta_v1_reservation_proto_init()
-	file_api_meta_v1_meta_proto_msgTypes[54].OneofWrappers = []any{
+	file_api_meta_v1_meta_proto_msgTypes[56].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),
 		(*Order_Remove)(nil),
 		(*Order_Transfer)(nil),
+		(*Order_Distrust)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5901,7 +6150,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   72,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

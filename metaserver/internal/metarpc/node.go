@@ -8,6 +8,7 @@ import (
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/replicas"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/schedule"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/topology"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -112,6 +113,9 @@ func report(c *metav1.CopysetReport) (topology.CopysetReport, error) {
 			SnapshotPeer: layout.PeerID(c.GetSnapshotPeer()), SnapshotDone: c.GetSnapshotDone(), SnapshotTotal: c.GetSnapshotTotal(),
 		},
 	}
+	if d := c.GetDigest(); len(d.GetSum()) == len(out.Digest.Sum) {
+		out.Digest = replicas.Digest{Peer: out.Peer, Index: d.GetIndex(), Format: d.GetFormat(), Sum: [16]byte(d.GetSum())}
+	}
 	for _, p := range c.GetPeers() {
 		m := schedule.Member{ID: layout.PeerID(p.GetId()), Chunkserver: layout.ChunkserverID(p.GetChunkserver()), Match: p.GetMatch()}
 		if p.GetRole() == metav1.PeerRole_PEER_ROLE_LEARNER {
@@ -150,6 +154,10 @@ func order(o schedule.Order) *metav1.Order {
 		out.Do = &metav1.Order_Remove{Remove: &metav1.RemoveReplica{Peer: uint64(o.Peer)}}
 	case schedule.Transfer:
 		out.Do = &metav1.Order_Transfer{Transfer: &metav1.TransferLeader{Peer: uint64(o.Peer)}}
+	case schedule.Distrust:
+		out.Do = &metav1.Order_Distrust{Distrust: &metav1.DistrustReplica{
+			Peer: uint64(o.Peer), Digest: &metav1.ReplicaDigest{Index: o.Index, Format: o.Format, Sum: o.Sum[:]},
+		}}
 	}
 	return out
 }

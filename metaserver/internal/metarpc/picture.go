@@ -228,6 +228,9 @@ func (p *picture) copyset(c topology.Copyset) *metav1.Copyset {
 		}
 		out.Peers = append(out.Peers, q)
 	}
+	if v := c.Verdict; v.Index != 0 {
+		out.Comparison = &metav1.Comparison{Index: v.Index, Peers: peerNumbers(v.Compared), Differ: v.Differ, Odd: peerNumbers(v.Odd)}
+	}
 	if op := c.Record.Op; op != nil {
 		out.Operation = &metav1.Operation{
 			Kind: op.Kind, Step: c.Step, OldPeer: uint64(op.OldPeer), NewPeer: uint64(op.NewPeer),

@@ -186,11 +186,47 @@ func (p *picture) copysetProblems(out *problems) {
 		out.add("%s with fewer replicas than they should have: data is safe, but one more failure may stop I/O. For example copyset %d: %s.",
 			copysetList(lacking), lackingExample.Record.ID, p.dead(lackingExample))
 	}
+	p.digestProblems(out)
 	for _, v := range p.names.Volumes {
 		if why := p.stalled(v); why != "" {
 			out.add("I/O of a part of volume %s waits: %s.", v.Name, why)
 		}
 	}
+}
+
+// digestProblems tells of replicas that do not hold the same.
+func (p *picture) digestProblems(out *problems) {
+	for _, c := range p.cluster.Copysets {
+		v := c.Verdict
+		switch id := c.Record.ID; {
+		case !v.Differ:
+		case len(v.Odd) > 0:
+			out.add("The replicas of copyset %d differed at index %d: %s against a majority of the others. What is odd serves no more and is "+
+				"replaced where the others are enough; ashlar copyset verify %d --last names the chunks.", id, v.Index, p.members(c, v.Odd), id)
+		default:
+			out.add("The replicas of copyset %d differed at index %d and no majority tells which is right (%s were compared): nothing was "+
+				"changed. Start chunkservers that are down and run ashlar copyset verify %d, which names the chunks too.",
+				id, v.Index, p.members(c, v.Compared), id)
+		}
+	}
+}
+
+// members is "peer 12 on chunkserver 3, peer 14 on chunkserver 5".
+func (p *picture) members(c topology.Copyset, ids []layout.PeerID) string {
+	var all []string
+	for _, id := range ids {
+		m, _ := c.Record.Peer(id)
+		all = append(all, fmt.Sprintf("peer %d on chunkserver %d", id, m.Chunkserver))
+	}
+	return strings.Join(all, ", ")
+}
+
+func peerNumbers(ids []layout.PeerID) []uint64 {
+	out := make([]uint64, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, uint64(id))
+	}
+	return out
 }
 
 // copysetList is "Copyset 3 is" or "3 copysets (1, 2, 3) are".

@@ -17,6 +17,8 @@ const (
 	Remove
 	// Transfer asks the leader to hand over to Peer.
 	Transfer
+	// Distrust ends Peer's replica, which holds something else than the others.
+	Distrust
 )
 
 // MemberAction is one part of a membership change.
@@ -47,6 +49,10 @@ type Order struct {
 	// Replaces is the ConfVersion from which Changes start.
 	Replaces uint64
 	Changes  []MemberChange
+	// Index, Format and Sum are the digest of the replica, for Distrust.
+	Index  uint64
+	Format uint32
+	Sum    [16]byte
 }
 
 // CatchUpMax is by how many entries a learner may be behind when it is promoted.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/replicas"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/schedule"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -208,6 +209,8 @@ type CopysetReport struct {
 	schedule.Report
 	// Usage is how many bytes each volume has in the copyset; a leader sends it.
 	Usage map[layout.VolumeID]uint64
+	// Digest is the last one of the replica; its Index is 0 when there is none.
+	Digest replicas.Digest
 }
 
 // StaleError says that a chunkserver has seen a later election than this metaserver's own.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/replicas"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/schedule"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -22,6 +23,9 @@ type copyset struct {
 	// leader is the chunkserver that leads, 0 while none does; leaderless tells since when.
 	leader     layout.ChunkserverID
 	leaderless time.Time
+	// digests are the last ones of its members.
+	digests map[layout.PeerID]replicas.Digest
+	verdict replicas.Verdict
 }
 
 // setCopysetLocked puts a record in the place of the one before it.
@@ -52,6 +56,7 @@ func (t *Topology) setCopysetLocked(rec *schedule.Record) {
 		}
 	}
 	t.leaderLocked(c)
+	t.compareLocked(c)
 }
 
 // involved returns the chunkservers that have, get or should give back a replica.
@@ -93,6 +98,13 @@ func (t *Topology) reportLocked(s *server, r *CopysetReport) bool {
 		c.usage = r.Usage
 	}
 	t.mu.dirty[r.Copyset] = struct{}{}
+	if d := r.Digest; d.Index != 0 && d != c.digests[d.Peer] {
+		if c.digests == nil {
+			c.digests = map[layout.PeerID]replicas.Digest{}
+		}
+		c.digests[d.Peer] = d
+		t.compareLocked(c)
+	}
 	return t.leaderLocked(c)
 }
 
@@ -185,7 +197,9 @@ func (t *Topology) ordersLocked(s *server) []schedule.Order {
 		if t.mu.move.copyset == id {
 			transfer = t.mu.move.to
 		}
-		out = schedule.Orders(out, t.stateLocked(t.mu.copysets[id]), s.rec.ID, transfer)
+		c := t.mu.copysets[id]
+		st := t.stateLocked(c)
+		out = schedule.Orders(distrust(out, c, st, s.rec.ID), st, s.rec.ID, transfer)
 		if len(out) >= ordersMax {
 			return out
 		}

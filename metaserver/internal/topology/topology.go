@@ -90,9 +90,11 @@ type Topology struct {
 		// registered is when a chunkserver last registered that was not known.
 		registered time.Time
 		// hurry: the whole cluster is to be looked at in the next Tick.
-		hurry   bool
-		planned time.Time
-		move    leaderMove
+		hurry bool
+		// differences counts how often replicas were found to differ.
+		differences uint64
+		planned     time.Time
+		move        leaderMove
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/metaserver/internal/replicas"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/schedule"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -49,6 +50,8 @@ type Copyset struct {
 	Step string
 	// Allocated is what all volumes use, in bytes of one copy.
 	Allocated uint64
+	// Verdict tells whether the replicas hold the same.
+	Verdict replicas.Verdict
 }
 
 // View is a picture of the cluster at one moment. It is the caller's to keep; the records in it are not to be changed.
@@ -75,6 +78,7 @@ func (t *Topology) View() *View {
 		c.Voters, c.Live = st.Voters(cl)
 		c.Step, _, _ = schedule.Step(st)
 		mem := t.mu.copysets[st.Record.ID]
+		c.Verdict = mem.verdict
 		for vol, n := range mem.usage {
 			v.Usage[vol] += n
 			c.Allocated += n
