@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
@@ -31,9 +32,6 @@ const (
 	// entryOverhead is what an entry is counted for besides its data, in bytes.
 	entryOverhead = 32
 )
-
-// ErrStopped means that the writer has stopped.
-var ErrStopped = errors.New("groupcommit: stopped")
 
 // Log is what is written; *raftlog.Log is one.
 type Log interface {
@@ -64,7 +62,8 @@ type Writer struct {
 	log      Log
 	hooks    Hooks
 	segments int
-	wake     chan struct{}
+	clock    *sched.Clock
+	bell     *sched.Bell
 	stopped  chan struct{}
 	mu       struct {
 		sync.Mutex
@@ -74,13 +73,15 @@ type Writer struct {
 	// Owned by Run.
 	batch, spare []request
 	updates      []raftlog.Update
-	compacted    time.Time
+	compacted    time.Duration
 	failure      error
 }
 
 // New returns a writer that wants the log to have no more segments than that.
-func New(log Log, segments int, hooks Hooks) *Writer {
-	return &Writer{log: log, segments: segments, hooks: hooks, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
+func New(clock *sched.Clock, log Log, segments int, hooks Hooks) *Writer {
+	return &Writer{
+		log: log, segments: segments, hooks: hooks, clock: clock, bell: clock.NewBell(), stopped: make(chan struct{}),
+	}
 }
 
 // Post queues an update; done may be nil. It does not block. The updates of one goroutine are written in their order.
@@ -90,10 +91,7 @@ func (w *Writer) Post(u raftlog.Update, done Completion) {
 	first := len(w.mu.queue) == 1
 	w.mu.Unlock()
 	if first {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.bell.Ring()
 	}
 }
 
@@ -105,34 +103,29 @@ func (r result) Written(err error) { r <- err }
 func (w *Writer) Do(ctx context.Context, u raftlog.Update) error {
 	r := make(result, 1)
 	w.Post(u, r)
-	select {
-	case err := <-r:
+	written, err := sched.Recv(ctx, w.clock, r, w.stopped)
+	if err != nil {
 		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-w.stopped:
-		return ErrStopped
 	}
+	return written
 }
 
 // Run serves until ctx ends, and then writes what was posted before.
 func (w *Writer) Run(ctx context.Context) {
 	defer close(w.stopped)
-	timer := time.NewTicker(compactEvery)
-	defer timer.Stop()
 	for {
 		w.mu.Lock()
 		w.batch, w.mu.queue = w.mu.queue, w.spare[:0]
 		w.mu.Unlock()
 		if len(w.batch) == 0 {
 			w.spare = w.batch
-			select {
-			case <-w.wake:
-			case <-timer.C:
-				w.compact()
-			case <-ctx.Done():
+			if ctx.Err() != nil {
 				return
 			}
+			if w.compactDue() {
+				w.compact()
+			}
+			w.bell.Wait(ctx, w.compacted+compactEvery)
 			continue
 		}
 		for rest := w.batch; len(rest) > 0; {
@@ -142,11 +135,13 @@ func (w *Writer) Run(ctx context.Context) {
 		}
 		clear(w.batch)
 		w.spare = w.batch
-		if time.Since(w.compacted) > compactEvery {
+		if w.compactDue() {
 			w.compact()
 		}
 	}
 }
+
+func (w *Writer) compactDue() bool { return w.clock.Now()-w.compacted >= compactEvery }
 
 // take fills w.updates with as many requests as one Append takes, and returns their number.
 func (w *Writer) take(reqs []request) int {
@@ -200,9 +195,7 @@ func (w *Writer) append(ctx context.Context) error {
 		}
 		w.hooks.NoSpace()
 		w.compact()
-		select {
-		case <-time.After(compactEvery):
-		case <-ctx.Done():
+		if w.clock.Sleep(ctx, compactEvery, nil) != nil {
 			return err
 		}
 	}
@@ -217,7 +210,7 @@ func (w *Writer) fail(err error) {
 
 // compact gives segments back.
 func (w *Writer) compact() {
-	w.compacted = time.Now()
+	w.compacted = w.clock.Now()
 	if w.failure != nil || w.log.Usage().Segments <= w.segments/2 {
 		return
 	}

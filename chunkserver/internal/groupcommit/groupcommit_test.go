@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
@@ -48,7 +49,7 @@ type hooked struct {
 
 func run(t *testing.T, l *fakeLog) (*Writer, *hooked) {
 	h := &hooked{make(chan error, 9), make(chan struct{}, 99), make(chan []layout.CopysetID, 99)}
-	w := New(l, 4, Hooks{
+	w := New(sched.NewClock(nil), l, 4, Hooks{
 		Failed:  func(err error) { h.failed <- err },
 		NoSpace: func() { h.space <- struct{}{} },
 		Pinning: func(ids []layout.CopysetID) { h.pinning <- ids },
@@ -202,7 +203,7 @@ func TestPinning(t *testing.T) {
 }
 
 func TestStopped(t *testing.T) {
-	w := New(&fakeLog{}, 4, Hooks{})
+	w := New(sched.NewClock(nil), &fakeLog{}, 4, Hooks{})
 	ctx, cancel := context.WithCancel(context.Background())
 	r := make(result, 1)
 	w.Post(raftlog.Update{Copyset: 1}, r)
@@ -211,7 +212,7 @@ func TestStopped(t *testing.T) {
 	if err := <-r; err != nil {
 		t.Errorf("what was posted before: %v", err)
 	}
-	if err := w.Do(context.Background(), raftlog.Update{Copyset: 1}); !errors.Is(err, ErrStopped) {
+	if err := w.Do(context.Background(), raftlog.Update{Copyset: 1}); !errors.Is(err, sched.ErrStopped) {
 		t.Errorf("after it: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -64,14 +66,16 @@ type applier struct {
 		sync.Mutex
 		queue []task
 	}
-	wake chan struct{}
+	bell *sched.Bell
 
-	spare   []task              // owned by Run
-	blocked map[*Group]struct{} // owned by Run
+	// Owned by Run.
+	spare   []task
+	blocked []*Group // by copyset
+	retried time.Duration
 }
 
 func newApplier(h *Host) *applier {
-	return &applier{host: h, wake: make(chan struct{}, 1), blocked: map[*Group]struct{}{}}
+	return &applier{host: h, bell: h.clock.NewBell()}
 }
 
 func (a *applier) post(t task) {
@@ -80,17 +84,12 @@ func (a *applier) post(t task) {
 	first := len(a.mu.queue) == 1
 	a.mu.Unlock()
 	if first {
-		select {
-		case a.wake <- struct{}{}:
-		default:
-		}
+		a.bell.Ring()
 	}
 }
 
 // Run serves until ctx ends.
 func (a *applier) Run(ctx context.Context) {
-	retry := time.NewTicker(retryEvery)
-	defer retry.Stop()
 	for {
 		a.mu.Lock()
 		tasks := a.mu.queue
@@ -101,19 +100,24 @@ func (a *applier) Run(ctx context.Context) {
 		}
 		clear(tasks)
 		a.spare = tasks
-		if len(tasks) > 0 {
+		switch {
+		case len(tasks) > 0:
 			continue
-		}
-		select {
-		case <-a.wake:
-		case <-retry.C:
-			for g := range a.blocked {
+		case ctx.Err() != nil:
+			return
+		case a.host.clock.Now()-a.retried >= retryEvery:
+			a.retried = a.host.clock.Now()
+			for _, g := range slices.Clone(a.blocked) {
 				a.retry(g)
 			}
-		case <-ctx.Done():
-			return
 		}
+		a.bell.Wait(ctx, a.retried+retryEvery)
 	}
+}
+
+// unblock takes a group from those that are tried again.
+func (a *applier) unblock(g *Group) {
+	a.blocked = slices.DeleteFunc(a.blocked, func(o *Group) bool { return o == g })
 }
 
 func (a *applier) do(t *task) {
@@ -152,7 +156,7 @@ func (a *applier) do(t *task) {
 		a.retry(g)
 	case taskStop:
 		p.dead, p.waiting = true, nil
-		delete(a.blocked, g)
+		a.unblock(g)
 		t.reply <- nil
 	}
 }
@@ -250,7 +254,9 @@ func (a *applier) block(t *task, err error) {
 	p.blocked = true
 	p.waiting = append([]task{*t}, p.waiting...)
 	g.blocked.Store(&err)
-	a.blocked[g] = struct{}{}
+	if !slices.Contains(a.blocked, g) {
+		a.blocked = insert(a.blocked, g)
+	}
 }
 
 // retry goes on with what waits.
@@ -266,7 +272,7 @@ func (a *applier) retry(g *Group) {
 	}
 	if !p.blocked {
 		g.blocked.Store(nil)
-		delete(a.blocked, g)
+		a.unblock(g)
 	}
 }
 

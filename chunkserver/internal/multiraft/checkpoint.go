@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -28,7 +29,7 @@ type frozen struct {
 // checkpointer makes applied entries durable in the store and cuts the log behind them.
 type checkpointer struct {
 	host *Host
-	wake chan struct{}
+	bell *sched.Bell
 	mu   struct {
 		sync.Mutex
 		forced map[layout.CopysetID]bool
@@ -41,7 +42,7 @@ type checkpointer struct {
 }
 
 func newCheckpointer(h *Host) *checkpointer {
-	c := &checkpointer{host: h, wake: make(chan struct{}, 1), last: map[*Group]time.Duration{}}
+	c := &checkpointer{host: h, bell: h.clock.NewBell(), last: map[*Group]time.Duration{}}
 	c.mu.forced = map[layout.CopysetID]bool{}
 	return c
 }
@@ -51,7 +52,7 @@ func (c *checkpointer) kick() {
 	c.mu.Lock()
 	c.mu.all = true
 	c.mu.Unlock()
-	c.wakeUp()
+	c.bell.Ring()
 }
 
 // force has the groups checkpointed soon, because they keep the log's oldest segment.
@@ -61,34 +62,27 @@ func (c *checkpointer) force(ids []layout.CopysetID) {
 		c.mu.forced[id] = true
 	}
 	c.mu.Unlock()
-	c.wakeUp()
-}
-
-func (c *checkpointer) wakeUp() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.bell.Ring()
 }
 
 // Run serves until ctx ends.
 func (c *checkpointer) Run(ctx context.Context) {
-	timer := time.NewTicker(checkpointLook)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		select {
-		case <-timer.C:
-		case <-c.wake:
-		case <-c.host.cfg.Store.Pressure():
+	for {
+		pressure, poisoned := c.bell.WaitOr(
+			ctx, c.host.clock.Now()+checkpointLook, c.host.cfg.Store.Pressure(), c.host.cfg.Store.Poisoned(),
+		)
+		if ctx.Err() != nil {
+			return
+		}
+		if poisoned {
+			c.host.fail(c.host.cfg.Store.Err())
+			c.host.clock.Done(ctx)
+			return
+		}
+		if pressure {
 			c.mu.Lock()
 			c.mu.changed = true
 			c.mu.Unlock()
-		case <-c.host.cfg.Store.Poisoned():
-			c.host.fail(c.host.cfg.Store.Err())
-			<-ctx.Done()
-			return
-		case <-ctx.Done():
-			return
 		}
 		if c.host.failedErr() != nil {
 			continue
@@ -108,7 +102,7 @@ func (c *checkpointer) look(ctx context.Context) {
 	forced, all, changed := c.mu.forced, c.mu.all || u.Overlay > overlayMax, c.mu.changed
 	c.mu.forced, c.mu.all, c.mu.changed = map[layout.CopysetID]bool{}, false, false
 	c.mu.Unlock()
-	groups := c.host.Groups()
+	groups := c.host.groups.Load().all
 	for _, g := range groups {
 		changed = c.due(g) || changed // in each, because due notes the time
 	}
@@ -164,13 +158,12 @@ func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[
 		g.ap.post(task{g: g, kind: taskFreeze, frozen: got})
 	}
 	for range due {
-		select {
-		case f := <-got:
-			if f.f != nil {
-				c.pending = append(c.pending, f)
-			}
-		case <-ctx.Done():
-			return ctx.Err()
+		f, err := sched.Recv(ctx, c.host.clock, got, nil)
+		if err != nil {
+			return err
+		}
+		if f.f != nil {
+			c.pending = append(c.pending, f)
 		}
 	}
 	fs := make([]*blockstore.Frozen, 0, len(c.pending))

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -84,6 +85,8 @@ type Config struct {
 	SpaceMargin int64
 	// Clock is monotonic, from any origin. nil: the time since New.
 	Clock func() time.Duration
+	// Scheduler runs the goroutines. nil: Go's runtime. With another one, Workers and Appliers do not depend on the machine.
+	Scheduler sched.Scheduler
 }
 
 // Default returns the configuration for production, less what is required.
@@ -168,7 +171,7 @@ var (
 	// ErrRemoved means that this very peer was here once and was removed: it never comes back under its id.
 	ErrRemoved = errors.New("multiraft: the peer was removed")
 	// ErrStopped means that the host stops.
-	ErrStopped = errors.New("multiraft: stopped")
+	ErrStopped = sched.ErrStopped
 	// ErrNotLeader means that the order is for the leader.
 	ErrNotLeader = errors.New("multiraft: not the leader")
 )

@@ -232,7 +232,7 @@ func storeReply(err error) Reply {
 // peer gets a good copy of a damaged block. No entry behind through is in the data.
 func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length uint32, applied uint64) (data []byte, crcs []uint32, through uint64, err error) {
 	for g.applied.Load() < applied {
-		if err := g.host.pause(ctx, 5*time.Millisecond); err != nil {
+		if err := g.host.clock.Sleep(ctx, 5*time.Millisecond, g.host.stopped); err != nil {
 			return nil, nil, 0, err
 		}
 	}
@@ -266,14 +266,7 @@ func (g *Group) Probe(ch layout.ChunkID, off, length uint32, both bool) error {
 func (g *Group) order(ctx context.Context, ev event) error {
 	ev.g, ev.reply = g, make(chan error, 1)
 	g.w.post(ev)
-	select {
-	case err := <-ev.reply:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-g.host.stopped:
-		return ErrStopped
-	}
+	return g.host.await(ctx, ev.reply)
 }
 
 // ChangeMembers proposes the change and does not wait until it is made. ErrNotLeader, or why the change does not fit.

@@ -1,11 +1,12 @@
 package multiraft
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/groupcommit"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -23,7 +25,7 @@ import (
 type Host struct {
 	cfg   Config
 	log   *zap.Logger
-	start time.Time
+	clock *sched.Clock
 	peers *peerlist.List
 
 	workers     []*worker
@@ -35,7 +37,7 @@ type Host struct {
 	stopped     chan struct{} // closed when Run has stopped everything
 
 	orders sync.Mutex // one creation or removal at a time; held across I/O
-	groups atomic.Pointer[map[layout.CopysetID]*Group]
+	groups atomic.Pointer[groupSet]
 
 	nextProposal atomic.Uint64
 	pendingBytes atomic.Int64
@@ -46,13 +48,19 @@ type Host struct {
 	failure      atomic.Pointer[error]
 }
 
+// groupSet is the peers here, also in the order of their copysets. It is not changed.
+type groupSet struct {
+	byID map[layout.CopysetID]*Group
+	all  []*Group
+}
+
 // New recovers the groups of the disk. Nothing runs before Run.
 func New(cfg Config) (*Host, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	h := &Host{
-		cfg: cfg, log: cfg.Logger, start: time.Now(), stopped: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, clock: sched.NewClock(cfg.Scheduler), stopped: make(chan struct{}),
 		images: make(chan imageJob, imageQueueMax),
 	}
 	if h.log == nil {
@@ -69,7 +77,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	h.writer, h.checkpoints = h.newWriter(), newCheckpointer(h)
 	h.repairs = &repairer{host: h, jobs: make(chan repairJob, repairQueueMax)}
-	h.groups.Store(&map[layout.CopysetID]*Group{})
+	h.groups.Store(&groupSet{})
 	var err error
 	if h.peers, err = peerlist.Open(cfg.FS, cfg.Dir); err != nil {
 		return nil, err
@@ -89,21 +97,7 @@ func (h *Host) now() time.Duration {
 	if h.cfg.Clock != nil {
 		return h.cfg.Clock()
 	}
-	return time.Since(h.start) + 1
-}
-
-// pause waits d, or returns why not.
-func (h *Host) pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-h.stopped:
-		return ErrStopped
-	}
+	return h.clock.Now()
 }
 
 // event tells of a change of state.
@@ -125,7 +119,7 @@ func (h *Host) fail(err error) {
 		return
 	}
 	h.log.Error("disk failed", zap.Error(err))
-	for _, g := range h.Groups() {
+	for _, g := range h.groups.Load().all {
 		g.w.post(event{g: g, kind: evFail, err: err})
 	}
 }
@@ -144,18 +138,26 @@ func (h *Host) Err() error { return h.failedErr() }
 func (h *Host) Repaired() int64 { return h.repaired.Load() }
 
 // Group returns the copyset's peer here, or nil.
-func (h *Host) Group(id layout.CopysetID) *Group { return (*h.groups.Load())[id] }
+func (h *Host) Group(id layout.CopysetID) *Group { return h.groups.Load().byID[id] }
 
 // Groups returns all peers here. The map is not to be changed.
-func (h *Host) Groups() map[layout.CopysetID]*Group { return *h.groups.Load() }
+func (h *Host) Groups() map[layout.CopysetID]*Group { return h.groups.Load().byID }
 
 // setGroup changes the map; nil removes. Under orders.
 func (h *Host) setGroup(id layout.CopysetID, g *Group) {
-	m := maps.Clone(*h.groups.Load())
-	if m[id] = g; g == nil {
-		delete(m, id)
+	s := &groupSet{byID: map[layout.CopysetID]*Group{id: g}}
+	for _, other := range h.groups.Load().all {
+		if other.id != id {
+			s.byID[other.id] = other
+			s.all = append(s.all, other)
+		}
 	}
-	h.groups.Store(&m)
+	if g == nil {
+		delete(s.byID, id)
+	} else {
+		s.all = insert(s.all, g)
+	}
+	h.groups.Store(s)
 }
 
 // inboxMax bounds the bytes of entries that wait for the workers; what comes above is dropped, and raft sends it again.
@@ -171,9 +173,9 @@ func payload(m *raftpb.Message) (n int64) {
 
 // Deliver takes messages that came from another chunkserver. Their contents belong to the host from now on.
 func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
-	groups := *h.groups.Load()
+	groups := h.groups.Load()
 	for _, m := range msgs {
-		if g := groups[m.Copyset]; g != nil {
+		if g := groups.byID[m.Copyset]; g != nil {
 			if n := payload(m.Raft); n > 0 && h.inbox.Add(n) > inboxMax {
 				h.inbox.Add(-n)
 				continue
@@ -185,7 +187,7 @@ func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
 
 // Unreachable tells that messages to the chunkserver were lost, so that leaders send carefully until it answers.
 func (h *Host) Unreachable(cs layout.ChunkserverID) {
-	for _, g := range h.Groups() {
+	for _, g := range h.groups.Load().all {
 		if g.leading.Load() {
 			g.w.post(event{g: g, kind: evUnreachable, from: cs})
 		}
@@ -194,28 +196,28 @@ func (h *Host) Unreachable(cs layout.ChunkserverID) {
 
 // Run serves until ctx ends; see the package comment for the order in which it stops.
 func (h *Host) Run(ctx context.Context) error {
-	var first, second, third stage
+	first, second, third := h.clock.NewTasks(), h.clock.NewTasks(), h.clock.NewTasks()
 	for _, w := range h.workers {
-		first.run(w.Run)
+		first.Run(w.Run)
 	}
-	second.run(h.writer.Run)
+	second.Run(h.writer.Run)
 	for _, a := range h.appliers {
-		second.run(a.Run)
+		second.Run(a.Run)
 	}
-	third.run(h.checkpoints.Run)
-	third.run(h.repairs.Run)
+	third.Run(h.checkpoints.Run)
+	third.Run(h.repairs.Run)
 	for range h.cfg.SnapshotsMax {
-		third.run(h.runImages)
+		third.Run(h.runImages)
 	}
-	<-ctx.Done()
-	first.stop()
-	second.stop()
-	third.stop()
+	h.clock.Done(ctx)
+	first.Stop()
+	second.Stop()
+	third.Stop()
 	close(h.stopped)
 	for _, w := range h.workers {
 		w.close()
 	}
-	for _, g := range h.Groups() {
+	for _, g := range h.groups.Load().all {
 		g.failure.CompareAndSwap(nil, new(ErrStopped))
 		g.lease.Store(0)
 		g.abandon(g.notLeader(), ErrStopped)
@@ -231,23 +233,10 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 }
 
-// stage is goroutines that are stopped together.
-type stage struct {
-	wg     sync.WaitGroup
-	cancel []context.CancelFunc
-}
-
-func (s *stage) run(f func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = append(s.cancel, cancel)
-	s.wg.Go(func() { f(ctx) })
-}
-
-func (s *stage) stop() {
-	for _, cancel := range s.cancel {
-		cancel()
-	}
-	s.wg.Wait()
+// insert puts a group in its place.
+func insert(all []*Group, g *Group) []*Group {
+	at, _ := slices.BinarySearchFunc(all, g.id, func(o *Group, id layout.CopysetID) int { return cmp.Compare(o.id, id) })
+	return slices.Insert(all, at, g)
 }
 
 func (h *Host) workerOf(id layout.CopysetID) *worker {

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -180,12 +181,11 @@ func (h *Host) sendImage(g *Group, m *raftpb.Message, to layout.ChunkserverID) {
 // runImages sends images until ctx ends.
 func (h *Host) runImages(ctx context.Context) {
 	for {
-		select {
-		case j := <-h.images:
-			h.sendOne(ctx, j)
-		case <-ctx.Done():
+		j, err := sched.Recv(ctx, h.clock, h.images, nil)
+		if err != nil {
 			return
 		}
+		h.sendOne(ctx, j)
 	}
 }
 
@@ -255,14 +255,7 @@ func (r *Incoming) Write(p []byte) (int, error) { return r.in.inst.Write(p) }
 // would bring).
 func (r *Incoming) Finish(ctx context.Context) error {
 	r.g.w.post(event{g: r.g, kind: evImage, image: r.in})
-	select {
-	case err := <-r.in.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.g.host.stopped:
-		return ErrStopped
-	}
+	return r.g.host.await(ctx, r.in.done)
 }
 
 // Close ends the transfer; what was not handed over is dropped.

@@ -54,7 +54,7 @@ func (r *appendRequest) Written(err error) {
 }
 
 func (h *Host) newWriter() *groupcommit.Writer {
-	return groupcommit.New(h.cfg.Log, h.cfg.SegmentsMax, groupcommit.Hooks{
+	return groupcommit.New(h.clock, h.cfg.Log, h.cfg.SegmentsMax, groupcommit.Hooks{
 		Failed:  func(err error) { h.fail(fmt.Errorf("multiraft: log: %w", err)) },
 		NoSpace: func() { h.checkpoints.kick() },
 		Pinning: func(ids []layout.CopysetID) { h.checkpoints.force(ids) },

@@ -190,7 +190,7 @@ func (w *worker) tellCommits(g *Group) {
 // send queues a message for the end of the round.
 func (w *worker) send(g *Group, m *raftpb.Message) {
 	if to := w.locate(g, m); to != 0 {
-		w.out[to] = append(w.out[to], Message{Copyset: g.id, Raft: m, Stamp: w.stampFor(g, m)})
+		w.queue(to, Message{Copyset: g.id, Raft: m, Stamp: w.stampFor(g, m)})
 	}
 }
 
@@ -227,7 +227,7 @@ func (w *worker) append(g *Group, m *raftpb.Message) {
 			w.post(event{g: g, kind: evLocal, msg: resp})
 		}
 		for _, o := range r.remote {
-			w.out[o.to] = append(w.out[o.to], o.m)
+			w.queue(o.to, o.m)
 		}
 	default:
 		g.appending.Add(1)

@@ -31,8 +31,10 @@ const (
 
 // recover brings back the groups of the list and finishes what a crash interrupted.
 func (h *Host) recover() error {
-	for id, r := range h.peers.All() {
+	all := h.peers.All()
+	for _, id := range slices.Sorted(maps.Keys(all)) {
 		var err error
+		r := all[id]
 		switch r.State {
 		case peerlist.Live:
 			g := h.newGroup(id, r.Peer)

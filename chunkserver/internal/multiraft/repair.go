@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -33,15 +36,14 @@ func (r *repairer) order(g *Group, e *blockstore.ChecksumError) {
 // Run serves until ctx ends.
 func (r *repairer) Run(ctx context.Context) {
 	for {
-		select {
-		case j := <-r.jobs:
-			err := r.host.fetch(ctx, j.g, j.e, true)
-			r.host.event("block repaired", j.g, err)
-			if err == nil {
-				j.g.ap.post(task{g: j.g, kind: taskRetry})
-			}
-		case <-ctx.Done():
+		j, err := sched.Recv(ctx, r.host.clock, r.jobs, nil)
+		if err != nil {
 			return
+		}
+		err = r.host.fetch(ctx, j.g, j.e, true)
+		r.host.event("block repaired", j.g, err)
+		if err == nil {
+			j.g.ap.post(task{g: j.g, kind: taskRetry})
 		}
 	}
 }
@@ -57,7 +59,9 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError, replace bool) error {
 	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
 	off := e.Block * layout.BlockSize
-	for _, cs := range g.Members().Chunkservers {
+	where := g.Members().Chunkservers
+	for _, p := range slices.Sorted(maps.Keys(where)) {
+		cs := where[p]
 		if cs == h.cfg.Self {
 			continue
 		}
@@ -84,12 +88,14 @@ func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError,
 func (g *Group) ask(ctx context.Context, t task) error {
 	t.reply = make(chan error, 1)
 	g.ap.post(t)
-	select {
-	case err := <-t.reply:
+	return g.host.await(ctx, t.reply)
+}
+
+// await waits for an answer of the worker or the applier.
+func (h *Host) await(ctx context.Context, reply <-chan error) error {
+	answer, err := sched.Recv(ctx, h.clock, reply, h.stopped)
+	if err != nil {
 		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-g.host.stopped:
-		return ErrStopped
 	}
+	return answer
 }

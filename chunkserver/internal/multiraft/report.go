@@ -1,9 +1,6 @@
 package multiraft
 
 import (
-	"cmp"
-	"slices"
-
 	"go.etcd.io/raft/v3"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
@@ -72,9 +69,8 @@ func (g *Group) Report() Report {
 // Reports returns the reports of all groups, by copyset.
 func (h *Host) Reports() []Report {
 	var out []Report
-	for _, g := range h.Groups() {
+	for _, g := range h.groups.Load().all {
 		out = append(out, g.Report())
 	}
-	slices.SortFunc(out, func(a, b Report) int { return cmp.Compare(a.Copyset, b.Copyset) })
 	return out
 }

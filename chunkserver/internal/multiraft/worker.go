@@ -3,6 +3,7 @@ package multiraft
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -58,23 +60,21 @@ type worker struct {
 		queue  []event
 		closed bool
 	}
-	wake chan struct{}
+	bell *sched.Bell
 
 	// Owned by Run.
 	spare    []event
-	groups   map[layout.CopysetID]*Group
+	groups   []*Group // by copyset
 	dirty    []*Group
 	out      map[layout.ChunkserverID][]Message
+	to       []layout.ChunkserverID // the keys of out, in the order in which they came
 	lastTick time.Duration
 	now      time.Duration // read once per round
 	ticked   bool          // the round has a tick
 }
 
 func newWorker(h *Host) *worker {
-	return &worker{
-		host: h, wake: make(chan struct{}, 1), groups: map[layout.CopysetID]*Group{},
-		out: map[layout.ChunkserverID][]Message{},
-	}
+	return &worker{host: h, bell: h.clock.NewBell(), out: map[layout.ChunkserverID][]Message{}}
 }
 
 // post gives the worker an event. It does not block.
@@ -89,14 +89,7 @@ func (w *worker) post(ev event) {
 	first := len(w.mu.queue) == 1
 	w.mu.Unlock()
 	if first {
-		w.kick()
-	}
-}
-
-func (w *worker) kick() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
+		w.bell.Ring()
 	}
 }
 
@@ -121,8 +114,6 @@ func (w *worker) close() {
 
 // Run serves until ctx ends.
 func (w *worker) Run(ctx context.Context) {
-	timer := time.NewTimer(w.host.cfg.Tick)
-	defer timer.Stop()
 	w.lastTick = w.host.now()
 	for ctx.Err() == nil {
 		w.mu.Lock()
@@ -131,12 +122,7 @@ func (w *worker) Run(ctx context.Context) {
 		w.mu.Unlock()
 		if len(events) == 0 && !w.tickDue() {
 			w.spare = events
-			timer.Reset(w.lastTick + w.host.cfg.Tick - w.host.now())
-			select {
-			case <-w.wake:
-			case <-timer.C:
-			case <-ctx.Done():
-			}
+			w.bell.Wait(ctx, w.host.clock.Now()+w.lastTick+w.host.cfg.Tick-w.host.now())
 			continue
 		}
 		w.round(events)
@@ -168,13 +154,22 @@ func (w *worker) round(events []event) {
 		w.guard(g, w.drain)
 	}
 	w.dirty = w.dirty[:0]
-	for to, msgs := range w.out {
-		if len(msgs) > 0 {
+	for _, to := range w.to {
+		if msgs := w.out[to]; len(msgs) > 0 {
 			w.host.cfg.Transport.Send(to, msgs)
 			clear(msgs)
 			w.out[to] = msgs[:0]
 		}
 	}
+}
+
+// queue keeps a message for the end of the round.
+func (w *worker) queue(to layout.ChunkserverID, m Message) {
+	msgs, ok := w.out[to]
+	if !ok {
+		w.to = append(w.to, to)
+	}
+	w.out[to] = append(msgs, m)
 }
 
 // guard runs f and stops the group when raft panics: it met something that must not be, such as a leader that believes
@@ -246,7 +241,7 @@ func (w *worker) control(g *Group, ev *event) {
 	n := &g.node
 	switch ev.kind {
 	case evAttach:
-		w.groups[g.id] = g
+		w.groups = insert(w.groups, g)
 	case evCampaign:
 		ev.reply <- n.raw.Campaign()
 	case evChange:
@@ -264,7 +259,7 @@ func (w *worker) control(g *Group, ev *event) {
 		w.stop(g, ev.err)
 	case evDetach:
 		w.stop(g, ev.err)
-		delete(w.groups, g.id)
+		w.groups = slices.DeleteFunc(w.groups, func(o *Group) bool { return o == g })
 		ev.reply <- nil
 	}
 }
