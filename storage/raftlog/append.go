@@ -309,12 +309,6 @@ func (l *Log) encode(s *step) {
 	}
 }
 
-// pageSize is the unit of the system's page cache. A write that begins a page and fills only a part of it has the system
-// read the page first, so zeros follow a batch up to the end of its last page.
-const pageSize = 4096
-
-var zeroPage [pageSize]byte
-
 // write completes the batch in the buffer and writes it.
 func (l *Log) write() error {
 	records, digest := digestOf(l.buf)
@@ -323,13 +317,10 @@ func (l *Log) write() error {
 		floor: l.floor, digest: digest, offset: uint64(l.off),
 	}
 	h.put(l.buf, l.active.seed)
-	size := len(l.buf)
-	l.buf = append(l.buf, zeroPage[:-(l.off+int64(size))&(pageSize-1)]...)
-	if _, err := l.active.file.WriteAt(l.buf, l.off); err != nil {
+	if err := l.out.Write(l.buf); err != nil {
 		return l.fail("write "+l.active.name(), err)
 	}
-	l.buf = l.buf[:size]
-	l.off += int64(size)
+	l.off += int64(len(l.buf))
 	l.seq = l.nextSeq
 	l.sealed = false
 	return nil

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -38,7 +39,7 @@ func BenchmarkSync(b *testing.B) {
 			case "fallocated":
 				err = f.Preallocate(0, segment, false)
 			case "written-before":
-				err = fillZero(vfs.OS(), name, segment)
+				err = spare.FillZero(vfs.OS(), name, segment)
 			}
 			if err != nil {
 				b.Fatal(err)

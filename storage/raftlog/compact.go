@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -213,7 +214,7 @@ func (l *Log) buryZombies() error {
 	if len(l.zombies) == 0 {
 		return nil
 	}
-	rest, freed := l.zombies[:0], []spare(nil)
+	rest, freed := l.zombies[:0], []spare.File(nil)
 	for _, s := range l.zombies {
 		if s.readers.Load() > 0 {
 			rest = append(rest, s)
@@ -223,7 +224,7 @@ func (l *Log) buryZombies() error {
 		if err != nil {
 			return l.fail("free a segment", err)
 		}
-		if sp.name != "" {
+		if sp.Name != "" {
 			freed = append(freed, sp)
 		}
 	}
@@ -234,20 +235,20 @@ func (l *Log) buryZombies() error {
 		return l.fail("sync the directory", err)
 	}
 	for _, sp := range freed {
-		l.pool.put(sp)
+		l.pool.Put(sp)
 	}
 	return nil
 }
 
 // bury closes a segment and removes it or, if spares are wanted beyond the pending ones, renames it to one.
-func (l *Log) bury(s *segment, pending int) (spare, error) {
+func (l *Log) bury(s *segment, pending int) (spare.File, error) {
 	if err := s.file.Close(); err != nil {
-		return spare{}, err
+		return spare.File{}, err
 	}
-	n, _ := l.pool.count()
+	n, _ := l.pool.Count()
 	if s.size != l.opts.SegmentSize || n+pending >= sparesKept*l.opts.Spares {
-		return spare{}, l.fs.Remove(l.path(s.name()))
+		return spare.File{}, l.fs.Remove(l.path(s.name()))
 	}
-	sp := spare{name: l.nextSpareName(), size: s.size}
-	return sp, l.fs.Rename(l.path(s.name()), l.path(sp.name))
+	sp := spare.File{Name: l.pool.Next(), Size: s.size}
+	return sp, l.fs.Rename(l.path(s.name()), l.path(sp.Name))
 }

@@ -10,13 +10,10 @@ import (
 	"testing"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/pages"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
-
-// discard is a file that takes everything.
-type discard struct{ vfs.File }
-
-func (discard) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // files returns the content of all files of the log but the lock.
 func files(t testing.TB, fs vfs.FS) map[string][]byte {
@@ -356,6 +353,7 @@ func TestReadBackDamage(t *testing.T) {
 	opts.CacheBytes = -1
 	l := mustOpen(t, fs, opts)
 	mustAppend(t, l, Update{Copyset: 3, Entries: run(1, 4, 1, 100)})
+	mustAppend(t, l, Update{Copyset: 4, Entries: run(1, 1, 1, 4000)}) // the page is full and will not be written again
 	g, _ := l.Group(3)
 	at := int64(g.mu.slots[2].off)
 	patch(t, fs, segmentName(1), at+50, []byte{0xff})
@@ -371,7 +369,7 @@ func TestReadBackDamage(t *testing.T) {
 		t.Errorf("%d readers are left", n)
 	}
 	// Compact can not move it either, and frees the segment when the copyset is gone.
-	for i := uint64(1); l.active.number < 3; i++ {
+	for i := uint64(2); l.active.number < 3; i++ {
 		mustAppend(t, l, Update{Copyset: 4, Entries: run(i, i, 1, 4000)})
 	}
 	mustAppend(t, l, Update{Copyset: 4, TruncateTo: 4})
@@ -405,7 +403,7 @@ func TestFailures(t *testing.T) {
 			fs := vfs.NewFault(mem, func(op vfs.Op) vfs.Fault {
 				if fail && op.Kind == c.kind && op.Base() != distrustedName {
 					if hits++; hits == 1 {
-						return vfs.Fault{Err: c.err, Short: 7}
+						return vfs.Fault{Err: c.err, Short: pages.Size}
 					}
 				}
 				return vfs.Fault{}
@@ -413,7 +411,7 @@ func TestFailures(t *testing.T) {
 			l := mustOpen(t, fs, testOptions())
 			mustAppend(t, l, Update{Copyset: 1, Entries: run(1, 3, 1, 100)})
 			fail = true
-			err := l.Append([]Update{{Copyset: 1, Entries: run(4, 5, 1, 100)}, {Copyset: 2}})
+			err := l.Append([]Update{{Copyset: 1, Entries: run(4, 5, 1, 5000)}, {Copyset: 2}})
 			var failed *FailedError
 			if !errors.As(err, &failed) || !errors.Is(err, c.err) {
 				t.Fatalf("append: %v", err)
@@ -450,7 +448,7 @@ func TestRotationFailures(t *testing.T) {
 	for _, kind := range []vfs.OpKind{vfs.OpOpen, vfs.OpWriteAt, vfs.OpSync, vfs.OpRename, vfs.OpOpenDir, vfs.OpDirSync} {
 		fail := false
 		fs := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) vfs.Fault {
-			if fail && op.Kind == kind && (strings.HasSuffix(op.Path, spareSuffix) || op.Path == "log") {
+			if fail && op.Kind == kind && (strings.HasSuffix(op.Path, spare.Suffix) || op.Path == "log") {
 				return vfs.Fault{Err: syscall.EIO}
 			}
 			return vfs.Fault{}

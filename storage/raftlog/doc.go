@@ -65,8 +65,8 @@
 // otherwise Compact reports the copysets that pin the segment, and the owner checkpoints and truncates them. The
 // new floor is durable before a file is given back. Freed files become spares: writing over blocks that were written
 // before needs no file system metadata at all, and that halves the latency of a sync. Spares that are new are filled with
-// zeros past the page cache; zeros follow each batch to the end of its page, so that no page has to be read before it is
-// written.
+// zeros. Batches are written past the page cache in whole pages: zeros follow each to the end of its last page, which is
+// written again with the next one; no other page is (package pages).
 //
 // # Sideloading
 //
@@ -78,7 +78,7 @@
 //
 // # Concurrency
 //
-// Append, Compact and Close exclude each other (Log.w). Lock order: Log.w, then Log.mu or Group.mu or Log.pool, none of
-// which is held while another of the three is taken, or during I/O. A reader takes a reference of a segment under
+// Append, Compact and Close exclude each other (Log.w). Lock order: Log.w, then Log.mu or Group.mu or that of the
+// pool of spares, none of which is held while another of the three is taken, or during I/O. A reader takes a reference of a segment under
 // Group.mu while one of the group's entries lies in it; a segment that left the log is reused once it has none.
 package raftlog

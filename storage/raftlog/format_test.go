@@ -2,9 +2,11 @@ package raftlog
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
 // TestRecordCuts cuts a record at every byte and flips every bit of it.
@@ -147,8 +149,7 @@ func TestChainRules(t *testing.T) {
 // FuzzWalk gives recovery any bytes for a segment.
 func FuzzWalk(f *testing.F) {
 	l := Log{}
-	l.active = &segment{number: 1, size: 1 << 16, seed: seedOf(testID, 1), file: discard{}}
-	l.off = 0
+	l.active = &segment{number: 1, size: 1 << 16, seed: seedOf(testID, 1)}
 	l.nextSeq = 1
 	l.begin()
 	g := &Group{id: 1}
@@ -156,7 +157,12 @@ func FuzzWalk(f *testing.F) {
 	for i := range l.steps {
 		l.encode(&l.steps[i])
 	}
-	if err := l.write(); err != nil {
+	fs := vfs.NewMem()
+	file, err := fs.Create("segment")
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := errors.Join(l.out.Open(fs, "segment", file, 0), l.write(), l.out.Close(), file.Close()); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(bytes.Clone(l.buf), uint32(0))

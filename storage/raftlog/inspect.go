@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -38,7 +39,7 @@ type InspectedSide struct {
 // Inspect reads the log in dir as Open does: it verifies every record and that the batches and segments continue each other.
 // It changes nothing and takes no lock: nobody may have the log open. Its errors are those of Open, and ErrNoLog.
 func Inspect(fs vfs.FS, dir string, identity [16]byte) (in *Inspected, err error) {
-	l := &Log{fs: fs, dir: dir, opts: Options{Identity: identity}.withDefaults()}
+	l := &Log{fs: fs, dir: dir, opts: Options{Identity: identity}.withDefaults(), pool: spare.NewPool(fs, dir)}
 	l.mu.groups = map[layout.CopysetID]*Group{}
 	defer func() { err = errors.Join(err, l.release()) }()
 	d, err := l.look()

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/pages"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -22,16 +24,17 @@ type Log struct {
 	// w is held by the log writer: Append, Compact and Close. It guards the fields below it and every Group.stage.
 	w       sync.Mutex
 	closed  bool
-	active  *segment // the one being written, the last of mu.segments
-	off     int64    // where in active the next batch goes
-	seq     uint64   // of the last batch written
-	durable uint64   // the last batch that a sync has covered
-	nextSeq uint64   // lower bound of the next batch's seq
-	floor   uint64   // the lowest segment that recovery needs
-	sealed  bool     // the last batch written is that of seal
-	buf     []byte   // the batch under construction
-	scratch []byte   // the payload of a sideloaded entry's record
-	steps   []step   // the updates under way
+	active  *segment     // the one being written, the last of mu.segments
+	off     int64        // where in active the next batch goes
+	out     pages.Writer // of active, at off
+	seq     uint64       // of the last batch written
+	durable uint64       // the last batch that a sync has covered
+	nextSeq uint64       // lower bound of the next batch's seq
+	floor   uint64       // the lowest segment that recovery needs
+	sealed  bool         // the last batch written is that of seal
+	buf     []byte       // the batch under construction
+	scratch []byte       // the payload of a sideloaded entry's record
+	steps   []step       // the updates under way
 	fresh   map[layout.CopysetID]*Group
 	round   uint64 // counts Appends, to tell whether a Group.stage is of this one
 	cache   cache
@@ -40,7 +43,7 @@ type Log struct {
 	// zombies are segments that left the log while they were being read.
 	zombies []*segment
 
-	pool sparePool
+	pool *spare.Pool
 
 	// sideLoad is side, for readers.
 	sideLoad atomic.Pointer[Sidecar]
@@ -57,14 +60,6 @@ type Log struct {
 		groups   map[layout.CopysetID]*Group
 		segments []*segment // ascending, without gaps
 	}
-}
-
-// sparePool are the spare files, and those being made.
-type sparePool struct {
-	sync.Mutex
-	files  []spare
-	making int
-	next   uint64 // the last number used in a name
 }
 
 // usable returns the error that the log is in.
@@ -185,7 +180,7 @@ func (l *Log) Usage() Usage {
 	if len(segs) > 0 {
 		u.Oldest, u.Newest = segs[0].number, segs[len(segs)-1].number
 	}
-	spares, bytes := l.pool.count()
+	spares, bytes := l.pool.Count()
 	u.Spares = spares
 	u.Bytes += bytes
 	for _, g := range l.groups() {
@@ -254,7 +249,7 @@ func (l *Log) seal() error {
 
 // release closes all files.
 func (l *Log) release() error {
-	var errs []error
+	errs := []error{l.out.Close()}
 	for _, s := range l.segments() {
 		errs = append(errs, s.file.Close())
 	}

@@ -13,33 +13,39 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/pages"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestWritesEndPages: no page of a segment is first written in part, for then the system would read it from the disk.
-func TestWritesEndPages(t *testing.T) {
-	var writes, inside int
+// TestWritesPages: segments are written in whole pages, past the page cache, and only a page that was not full again.
+func TestWritesPages(t *testing.T) {
+	var writes, again int
+	var end int64
 	fs := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) vfs.Fault {
-		if op.Kind == vfs.OpWriteAt && op.Offset >= headerBlock { // a segment is opened under its name as a spare
-			writes++
-			if (op.Offset+op.Length)%pageSize != 0 {
-				t.Errorf("a write of %d bytes at %d", op.Length, op.Offset)
-			}
-			if op.Offset%pageSize != 0 {
-				inside++
-			}
+		if op.Kind != vfs.OpWriteAt || !strings.HasSuffix(op.Path, segmentSuffix) {
+			return vfs.Fault{}
 		}
+		writes++
+		if op.Offset%pages.Size != 0 || op.Length%pages.Size != 0 || op.Offset < end-pages.Size {
+			t.Errorf("a write of %d bytes at %d, behind one up to %d", op.Length, op.Offset, end)
+		}
+		if op.Offset < end {
+			again++
+		}
+		end = op.Offset + op.Length
 		return vfs.Fault{}
 	})
-	l := mustOpen(t, fs, testOptions())
+	opts := testOptions()
+	opts.SegmentSize = 1 << 20
+	l := mustOpen(t, fs, opts)
 	defer l.Close()
 	for i := range uint64(40) {
 		mustAppend(t, l, Update{Copyset: 1, Entries: run(i+1, i+1, 1, int(i)*300)})
 	}
-	if writes < 40 || inside < 10 {
-		t.Errorf("%d writes, %d of them behind a batch in the same page", writes, inside)
+	if writes != 40 || again < 10 || l.Segments() != 1 {
+		t.Errorf("%d writes, %d of them behind a batch in the same page, %d segments", writes, again, l.Segments())
 	}
 }
 

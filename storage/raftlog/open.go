@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -27,7 +28,7 @@ func Open(fs vfs.FS, dir string, opts Options) (*Log, error) {
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, err
 	}
-	l := &Log{fs: fs, dir: dir, opts: opts, fresh: map[layout.CopysetID]*Group{}}
+	l := &Log{fs: fs, dir: dir, opts: opts, fresh: map[layout.CopysetID]*Group{}, pool: spare.NewPool(fs, dir)}
 	l.cache.limit = max(0, opts.CacheBytes)
 	l.mu.groups = map[layout.CopysetID]*Group{}
 	lock, err := fs.Lock(l.path(lockName))
@@ -70,6 +71,9 @@ func (l *Log) open() error {
 		return l.fail("sync the directory", err)
 	}
 	l.durable = l.seq
+	if err := l.out.Open(l.fs, l.path(l.active.name()), l.active.file, l.off); err != nil {
+		return err
+	}
 	return l.reserveSpare()
 }
 
@@ -94,7 +98,7 @@ func (l *Log) found() error {
 
 // reserveSpare makes a spare if there is none. A full disk is no error.
 func (l *Log) reserveSpare() error {
-	if n, _ := l.pool.count(); n > 0 {
+	if n, _ := l.pool.Count(); n > 0 {
 		return nil
 	}
 	_, err := l.PrepareSpare()
@@ -118,12 +122,12 @@ func (l *Log) look() (listing, error) {
 		return d, err
 	}
 	for _, name := range names {
-		if number, ok := parseName(name, segmentSuffix); ok {
+		if number, ok := spare.ParseName(name, segmentSuffix); ok {
 			d.segments = append(d.segments, number)
 		}
-		if number, ok := parseName(name, spareSuffix); ok {
+		if number, ok := spare.ParseName(name, spare.Suffix); ok {
 			d.spares = append(d.spares, name)
-			l.pool.next = max(l.pool.next, number)
+			l.pool.Saw(number)
 		}
 		if name == distrustedName {
 			return d, l.readDistrust()
@@ -165,8 +169,8 @@ func (l *Log) tidy(d listing) error {
 		if err != nil {
 			return err
 		}
-		if n, _ := l.pool.count(); n < sparesKept*l.opts.Spares && info.Size == l.opts.SegmentSize {
-			l.pool.put(spare{name: name, size: info.Size})
+		if n, _ := l.pool.Count(); n < sparesKept*l.opts.Spares && info.Size == l.opts.SegmentSize {
+			l.pool.Put(spare.File{Name: name, Size: info.Size})
 		} else if err := l.fs.Remove(l.path(name)); err != nil {
 			return err
 		}

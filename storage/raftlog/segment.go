@@ -2,22 +2,18 @@ package raftlog
 
 import (
 	"errors"
-	"fmt"
 	"path"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 
+	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
 const (
 	segmentSuffix  = ".log"
-	spareSuffix    = ".spare"
 	lockName       = "LOCK"
 	distrustedName = "DISTRUSTED"
-	zeroFill       = 1 << 20 // bytes of one write when a spare is filled
 )
 
 // segment is one file of the log. All fields but the counters are set when it is made.
@@ -39,90 +35,13 @@ func (s *segment) name() string { return segmentName(s.number) }
 func (s *segment) hold(size int) { s.records.Add(1); s.bytes.Add(int64(size)) }
 func (s *segment) drop(size int) { s.records.Add(-1); s.bytes.Add(-int64(size)) }
 
-func segmentName(number uint64) string { return fmt.Sprintf("%016x%s", number, segmentSuffix) }
-func spareName(number uint64) string   { return fmt.Sprintf("%016x%s", number, spareSuffix) }
-
-// parseName reads a name that segmentName or spareName made.
-func parseName(name, suffix string) (number uint64, ok bool) {
-	digits, ok := strings.CutSuffix(name, suffix)
-	if !ok || len(digits) != 16 {
-		return 0, false
-	}
-	number, err := strconv.ParseUint(digits, 16, 64)
-	return number, err == nil && strings.ToLower(digits) == digits
-}
-
-// spare is a file that waits to become a segment.
-type spare struct {
-	name string
-	size int64
-}
+func segmentName(number uint64) string { return spare.Name(number, segmentSuffix) }
 
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func (l *Log) path(name string) string { return path.Join(l.dir, name) }
-
-func (l *Log) nextSpareName() string {
-	l.pool.Lock()
-	defer l.pool.Unlock()
-	l.pool.next++
-	return spareName(l.pool.next)
-}
-
-// makeSpare makes a file of size bytes under a spare's name. fill writes and syncs it, which makes the first pass
-// over it as fast as the later ones; else its blocks are only reserved. After an error no file is left.
-func (l *Log) makeSpare(size int64, fill bool) (spare, error) {
-	sp := spare{name: l.nextSpareName(), size: size}
-	f, err := l.fs.Create(l.path(sp.name))
-	if err != nil {
-		return spare{}, err
-	}
-	err = f.Preallocate(0, size, false)
-	if errors.Is(err, syscall.EOPNOTSUPP) {
-		fill, err = true, nil
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil && fill {
-		err = fillZero(l.fs, l.path(sp.name), size)
-	}
-	if err != nil {
-		_ = l.fs.Remove(l.path(sp.name)) // the first error wins; Open removes what stays
-		return spare{}, err
-	}
-	return sp, nil
-}
-
-// fillZero writes zeros to all of a file and syncs it: past the page cache where the file system can, for else the zeros
-// cost two copies and push out what is wanted.
-func fillZero(fs vfs.FS, name string, size int64) error {
-	err := fillBy(fs, name, size, vfs.ReadWrite|vfs.Direct)
-	if errors.Is(err, syscall.EINVAL) { // no direct I/O here
-		err = fillBy(fs, name, size, vfs.ReadWrite)
-	}
-	return err
-}
-
-func fillBy(fs vfs.FS, name string, size int64, flags vfs.OpenFlags) error {
-	f, err := fs.Open(name, flags)
-	if err != nil {
-		return err
-	}
-	zeros := vfs.Aligned(int(min(size, zeroFill)))
-	for off := int64(0); err == nil && off < size; off += zeroFill {
-		_, err = f.WriteAt(zeros[:min(size-off, zeroFill)], off)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
 
 // PrepareSpare makes one zero-filled spare segment if there are fewer than Options.Spares and reports whether it did.
 // Any goroutine may call it; it keeps the cost of a new file out of Append. Errors: *NoSpaceError, *FailedError of a log
@@ -131,73 +50,21 @@ func (l *Log) PrepareSpare() (bool, error) {
 	if err := l.usable(); err != nil {
 		return false, err
 	}
-	if !l.pool.begin(l.opts.Spares) {
-		return false, nil
-	}
-	sp, err := l.makeSpare(l.opts.SegmentSize, true)
-	l.pool.end(sp, err == nil)
+	made, err := l.pool.Prepare(l.opts.SegmentSize, l.opts.Spares)
 	if isNoSpace(err) {
 		return false, &NoSpaceError{Err: err}
 	}
-	return err == nil, err
-}
-
-// begin claims a place in the pool for a spare about to be made.
-func (p *sparePool) begin(limit int) bool {
-	p.Lock()
-	defer p.Unlock()
-	if len(p.files)+p.making >= limit {
-		return false
-	}
-	p.making++
-	return true
-}
-
-func (p *sparePool) end(sp spare, ok bool) {
-	p.Lock()
-	defer p.Unlock()
-	p.making--
-	if ok {
-		p.files = append(p.files, sp)
-	}
-}
-
-func (p *sparePool) put(sp spare) {
-	p.Lock()
-	defer p.Unlock()
-	p.files = append(p.files, sp)
-}
-
-// take gives a spare out; the last one only to those who may use the reserve.
-func (p *sparePool) take(reserve bool) (spare, bool) {
-	p.Lock()
-	defer p.Unlock()
-	n := len(p.files)
-	if n == 0 || n == 1 && !reserve {
-		return spare{}, false
-	}
-	sp := p.files[n-1]
-	p.files = p.files[:n-1]
-	return sp, true
-}
-
-func (p *sparePool) count() (files int, bytes int64) {
-	p.Lock()
-	defer p.Unlock()
-	for _, sp := range p.files {
-		bytes += sp.size
-	}
-	return len(p.files), bytes
+	return made, err
 }
 
 // obtainSpare returns a file of at least size bytes that can become a segment.
-func (l *Log) obtainSpare(size int64, reserve bool) (spare, error) {
+func (l *Log) obtainSpare(size int64, reserve bool) (spare.File, error) {
 	if size == l.opts.SegmentSize {
-		if sp, ok := l.pool.take(reserve); ok {
+		if sp, ok := l.pool.Take(reserve); ok {
 			return sp, nil
 		}
 	}
-	return l.makeSpare(size, false)
+	return l.pool.Make(size, false)
 }
 
 // startSegment makes the segment that follows and lets the log write to it. Everything written before must be
@@ -215,7 +82,7 @@ func (l *Log) startSegment(need int64, reserve bool) error {
 	h := segmentHeader{
 		version: formatVersion, identity: l.opts.Identity, number: number, prev: l.seq, floor: l.floor, size: uint64(size),
 	}
-	f, err := l.fs.Open(l.path(sp.name), vfs.ReadWrite)
+	f, err := l.fs.Open(l.path(sp.Name), vfs.ReadWrite)
 	if err != nil {
 		return l.fail("open a spare", err)
 	}
@@ -228,10 +95,10 @@ func (l *Log) startSegment(need int64, reserve bool) error {
 		_ = f.Close() // the first error wins
 		return l.fail("sync a segment's header", err)
 	}
-	if err := l.fs.Rename(l.path(sp.name), l.path(s.name())); err != nil {
+	if err := l.fs.Rename(l.path(sp.Name), l.path(s.name())); err != nil {
 		_ = f.Close() // the first error wins
 		if isNoSpace(err) {
-			l.pool.put(sp)
+			l.pool.Put(sp)
 			return &NoSpaceError{Err: err}
 		}
 		return l.fail("rename a spare", err)
@@ -239,6 +106,10 @@ func (l *Log) startSegment(need int64, reserve bool) error {
 	if err := vfs.SyncDir(l.fs, l.dir); err != nil {
 		_ = f.Close() // the first error wins
 		return l.fail("sync the directory", err)
+	}
+	if err := l.out.Open(l.fs, l.path(s.name()), f, headerBlock); err != nil {
+		_ = f.Close() // the first error wins
+		return l.fail("open a segment", err)
 	}
 	l.mu.Lock()
 	l.mu.segments = append(l.mu.segments, s)
