@@ -66,6 +66,9 @@ func setDefaults(o *Options) {
 	if o.DeferredBytes == 0 {
 		o.DeferredBytes = d.DeferredBytes
 	}
+	if o.FlushWriters == 0 {
+		o.FlushWriters = disk.FlushWriters
+	}
 	if o.IndexFS == nil {
 		o.IndexFS = pebblevfs.Default
 	}
@@ -79,7 +82,7 @@ func setDefaults(o *Options) {
 
 func newStore(fs vfs.FS, dir string, opts Options, lock io.Closer) *Store {
 	s := &Store{opts: opts, lock: lock, pressure: make(chan struct{}, 1)}
-	s.file = disk.NewFile(fs, dir, opts.Capacity, opts.Reserve, opts.GrowStep)
+	s.file = disk.NewFile(fs, dir, opts.Capacity, opts.Reserve, opts.GrowStep, opts.FlushWriters)
 	s.poison = disk.NewPoison(opts.Logger)
 	s.cache.budget = max(opts.CacheSize/extent.LeafMemory, cacheMin)
 	s.buffers.New = func() any { return new([layout.BlockSize]byte) }

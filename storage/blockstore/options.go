@@ -31,6 +31,8 @@ type Options struct {
 	// DeferredBytes is the memory of such writes at which a checkpoint is asked for (Store.Pressure), in bytes. At twice
 	// that writes go to the data file at once. 0: the default.
 	DeferredBytes int64
+	// FlushWriters is how many writes of a checkpoint are under way at a time; with 1 the store has no goroutines but Pebble's. 0: the default.
+	FlushWriters int
 	// IndexFS is the file system of the index. nil: the operating system's.
 	IndexFS pebblevfs.FS
 	// Random gives the store's own identifier when it is created. nil: crypto/rand.

@@ -68,7 +68,7 @@ func Open(fs vfs.FS, dir string, indexFS pebblevfs.FS) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{live: map[uint64]*Copyset{}, header: header, file: disk.NewFile(fs, dir, 0, 0, layout.BlockSize)}
+	s := &Store{live: map[uint64]*Copyset{}, header: header, file: disk.NewFile(fs, dir, 0, 0, layout.BlockSize, 1)}
 	if s.header.State != disk.StateFormatted {
 		return nil, &extent.CorruptError{What: "IDENTITY: the store was never completely made"}
 	}

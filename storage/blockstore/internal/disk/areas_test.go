@@ -157,7 +157,7 @@ func TestSpreadMany(t *testing.T) {
 // TestSpreadShort: a disk that is short of room is not asked at each allocation.
 func TestSpreadShort(t *testing.T) {
 	fs := &counting{FS: vfs.NewMem(), free: 1 << 20}
-	f := NewFile(fs, ".", 0, 0, 16*areaBlocks*layout.BlockSize)
+	f := NewFile(fs, ".", 0, 0, 16*areaBlocks*layout.BlockSize, 1)
 	if err := errors.Join(f.Format([16]byte{1}), f.Open([16]byte{1})); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func (c *counting) Space(dir string) (vfs.Space, error) {
 func newTestFile(t *testing.T, growStep int64) *File {
 	t.Helper()
 	fs := vfs.NewMem()
-	f := NewFile(fs, ".", 0, 0, growStep)
+	f := NewFile(fs, ".", 0, 0, growStep, 1)
 	if err := errors.Join(f.Format([16]byte{1}), f.Open([16]byte{1})); err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ type File struct {
 	capacity uint64 // blocks, 0: the file system's
 	reserve  int64  // bytes
 	growStep int64  // bytes
+	writers  int    // of a flush
 	growMu   sync.Mutex
 	tight    atomic.Int64 // blocks to be allocated before spread looks again whether the disk is short
 	settle   sync.Once    // digs the holes
@@ -56,10 +57,12 @@ type File struct {
 // that lies there in large folios would have the whole folios written back, many times what was changed.
 type directFile struct{ vfs.File }
 
-// NewFile returns the data file in dir, to be formatted or opened; the sizes are in bytes.
-func NewFile(fs vfs.FS, dir string, capacity, reserve, growStep int64) *File {
+// NewFile returns the data file in dir, to be formatted or opened; the sizes are in bytes. writers is how many writes of
+// a flush are under way at a time.
+func NewFile(fs vfs.FS, dir string, capacity, reserve, growStep int64, writers int) *File {
 	return &File{
 		fs: fs, dir: dir, capacity: uint64(capacity / layout.BlockSize), reserve: reserve, growStep: growStep,
+		writers: writers,
 	}
 }
 

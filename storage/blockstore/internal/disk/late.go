@@ -14,8 +14,8 @@ import (
 const (
 	// flushMax is the most that one write of a flush carries, in bytes.
 	flushMax = 1 << 20
-	// flushWriters is how many writes of a flush are under way at a time.
-	flushWriters = 4
+	// FlushWriters is how many writes of a flush are under way at a time.
+	FlushWriters = 4
 )
 
 // late holds the blocks that are allocated and have content, but are not in the data file yet. A block leaves it when
@@ -165,21 +165,23 @@ func (b *File) Flush(runs []extent.Run) error {
 	}
 	all := b.late.pieces(runs)
 	var next, failed atomic.Int64
-	errs := make([]error, flushWriters)
-	var wg sync.WaitGroup
-	for w := range min(flushWriters, len(all)) {
-		wg.Go(func() {
-			for failed.Load() == 0 {
-				i := int(next.Add(1)) - 1
-				if i >= len(all) {
-					return
-				}
-				if errs[w] = b.flushPiece(&all[i]); errs[w] != nil {
-					failed.Store(1)
-				}
+	errs := make([]error, max(1, min(b.writers, len(all))))
+	write := func(w int) {
+		for failed.Load() == 0 {
+			i := int(next.Add(1)) - 1
+			if i >= len(all) {
+				return
 			}
-		})
+			if errs[w] = b.flushPiece(&all[i]); errs[w] != nil {
+				failed.Store(1)
+			}
+		}
 	}
+	var wg sync.WaitGroup
+	for w := range errs[1:] {
+		wg.Go(func() { write(w + 1) })
+	}
+	write(0)
 	wg.Wait()
 	for _, err := range errs {
 		if err != nil {

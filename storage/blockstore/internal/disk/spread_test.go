@@ -22,7 +22,7 @@ func TestSpreadFailsOnce(t *testing.T) {
 			return vfs.Fault{Err: syscall.ENOSPC}
 		}
 		return vfs.Fault{}
-	}), "/", 0, 0, areaBlocks*layout.BlockSize)
+	}), "/", 0, 0, areaBlocks*layout.BlockSize, 1)
 	if err := errors.Join(b.Format([16]byte{1}), b.Open([16]byte{1})); err != nil {
 		t.Fatal(err)
 	}
