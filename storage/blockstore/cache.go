@@ -2,9 +2,9 @@ package blockstore
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -19,9 +19,8 @@ const (
 
 // cache bounds the leaves in memory. What is in an overlay does not count and stays.
 type cache struct {
-	// budget is the number of clean leaves that may be in memory, resident the number of all that extent maps hold.
-	budget   int64
-	resident atomic.Int64
+	// budget is the number of clean leaves that may be in memory.
+	budget int64
 	// mu lets one goroutine at a time evict; hand is where it goes on.
 	mu   sync.Mutex
 	hand int
@@ -29,7 +28,7 @@ type cache struct {
 
 // trim evicts clean leaves until those that are left fit the budget. It does nothing while another goroutine is at it.
 func (s *Store) trim() {
-	over := func() bool { return s.cache.resident.Load()-s.overlay.Load() > s.cache.budget }
+	over := func() bool { return s.leaves.Resident.Load()-s.leaves.Overlay.Load() > s.cache.budget }
 	if !over() || !s.cache.mu.TryLock() {
 		return
 	}
@@ -55,22 +54,7 @@ func (s *Store) trim() {
 func (c *Copyset) sweep(at int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for n := 0; n < chunksPerSweep; n++ {
-		if at >= len(c.mu.cached) {
-			return -1
-		}
-		ch := c.mu.cached[at]
-		for i, l := range ch.leaves {
-			if l == nil || l.Seq > c.mu.durable || l.Used.Swap(false) {
-				continue
-			}
-			c.setLeafLocked(ch, uint32(i), nil)
-		}
-		if ch.resident > 0 {
-			at++
-		}
-	}
-	return at
+	return c.mu.Sweep(at, chunksPerSweep, c.mu.durable)
 }
 
 // lookup fills ents with the entries of consecutive blocks of a chunk, all of one moment, and pins the blocks: the caller
@@ -79,12 +63,12 @@ func (c *Copyset) lookup(id layout.ChunkID, first uint32, ents []extent.Entry) (
 	for range loadAttemptsMax + len(ents)/extent.LeafBlocks {
 		c.mu.RLock()
 		slot, missing, err := c.fillLocked(id, first, ents)
-		var ch *chunk
+		var ch *extentmap.Chunk
 		var changes uint64
 		inc := c.mu.record.Incarnation
 		if slot < 0 && err == nil {
-			ch = c.mu.chunks[id]
-			changes = ch.changes
+			ch = c.mu.Chunks[id]
+			changes = ch.Changes
 		}
 		c.mu.RUnlock()
 		if ch == nil {
@@ -114,27 +98,27 @@ func (c *Copyset) lookupSlow(id layout.ChunkID, first uint32, ents []extent.Entr
 		if err != nil {
 			return -1, err
 		}
-		c.insertLocked(c.mu.chunks[id], missing, l)
+		c.insertLocked(c.mu.Chunks[id], missing, l)
 	}
 }
 
 // insert puts a leaf that was read from the index into memory, unless ch was changed since it had changes: then the
 // leaf may be an old one.
-func (c *Copyset) insert(ch *chunk, changes uint64, i uint32, l *extent.Leaf) {
+func (c *Copyset) insert(ch *extentmap.Chunk, changes uint64, i uint32, l *extent.Leaf) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.chunks[ch.id] == ch && ch.changes == changes && ch.leaf(i) == nil {
+	if c.mu.Chunks[ch.ID()] == ch && ch.Changes == changes && ch.Leaf(i) == nil {
 		c.insertLocked(ch, i, l)
 	}
 }
 
 // insertLocked puts a leaf that was read from the index into memory; nil when the index has none.
-func (c *Copyset) insertLocked(ch *chunk, i uint32, l *extent.Leaf) {
+func (c *Copyset) insertLocked(ch *extentmap.Chunk, i uint32, l *extent.Leaf) {
 	if l == nil {
 		l = new(extent.Leaf)
 	}
 	l.Used.Store(true)
-	c.setLeafLocked(ch, i, l)
+	c.mu.SetLeaf(ch, i, l)
 }
 
 // fillLocked fills ents, pins the blocks and returns the slot. When a leaf is not in memory it returns -1 and the leaf.
@@ -142,16 +126,16 @@ func (c *Copyset) fillLocked(id layout.ChunkID, first uint32, ents []extent.Entr
 	if c.mu.removed {
 		return -1, 0, ErrRemoved
 	}
-	ch := c.mu.chunks[id]
+	ch := c.mu.Chunks[id]
 	for k := 0; k < len(ents); {
 		i, b := (first+uint32(k))/extent.LeafBlocks, (first+uint32(k))%extent.LeafBlocks
 		n := min(extent.LeafBlocks-int(b), len(ents)-k)
-		if ch == nil || !ch.has(i) {
+		if !ch.Has(i) {
 			clear(ents[k : k+n])
 			k += n
 			continue
 		}
-		l := ch.leaf(i)
+		l := ch.Leaf(i)
 		if l == nil {
 			return -1, i, nil
 		}

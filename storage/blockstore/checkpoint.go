@@ -7,12 +7,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
 )
 
 // Frozen is the part of a copyset's changes that one checkpoint makes durable.
 type Frozen struct {
 	c *Copyset
-	overlay
+	extentmap.Overlay
 	seq, index, term uint64
 	state            []byte
 }
@@ -27,15 +28,10 @@ func (f *Frozen) Applied() (index, term uint64) { return f.index, f.term }
 // time that grows with the content. The Frozen owns state from now on. An unchanged copyset may be frozen too. For the
 // owner.
 func (c *Copyset) Freeze(state []byte) *Frozen {
-	next := newOverlay()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := &Frozen{
-		c: c, overlay: c.mu.active, seq: c.mu.seq, index: c.mu.index, term: c.mu.term, state: state,
-	}
-	c.mu.active = next
-	c.mu.seq++
-	c.mu.gen++
+	f := &Frozen{c: c, seq: c.mu.Seq, index: c.mu.index, term: c.mu.term, state: state}
+	f.Overlay = c.mu.Freeze()
 	c.mu.frozen = append(c.mu.frozen, f)
 	return f
 }
@@ -57,7 +53,7 @@ func (s *Store) Commit(frozen []*Frozen) error {
 	}
 	var late []extent.Run
 	for _, f := range parts {
-		late = append(late, f.late...)
+		late = append(late, f.Late...)
 	}
 	// What is flushed can not become free meanwhile: that takes a checkpoint, a removal or an installation.
 	if err := s.file.Flush(late); errors.Is(err, ErrNoSpace) {
@@ -120,7 +116,7 @@ func (s *Store) pending(frozen []*Frozen) ([]*Frozen, error) {
 func (f *Frozen) addTo(b *pebble.Batch) error {
 	inc := f.c.incarnation()
 	var key, value []byte
-	for id, l := range f.leaves {
+	for id, l := range f.Leaves {
 		key = extent.AppendLeafKey(key[:0], inc, id)
 		if l.Allocated == 0 {
 			if err := b.Delete(key, nil); err != nil {
@@ -144,9 +140,8 @@ func (f *Frozen) done() {
 	c.mu.durable = f.seq
 	c.mu.record.Index, c.mu.record.Term, c.mu.record.State = f.index, f.term, f.state
 	c.mu.frozen = append([]*Frozen(nil), c.mu.frozen[1:]...)
-	c.s.overlay.Add(-int64(len(f.leaves)))
-	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.overwritten, discarded: f.discarded}
-	f.overlay = overlay{}
+	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.Overwritten, discarded: f.Discarded}
+	c.mu.Forget(&f.Overlay)
 	c.mu.Unlock()
 	c.s.reclaimer.add(b)
 }

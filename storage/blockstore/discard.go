@@ -103,20 +103,7 @@ func (c *Copyset) DeleteVolume(v layout.VolumeID) error {
 	if c.mu.removed {
 		return ErrRemoved
 	}
-	gone := new(extent.Leaf)
-	for id, ch := range c.mu.chunks {
-		if id.Volume != v {
-			continue
-		}
-		for i := range uint32(64 * len(ch.present)) {
-			if ch.has(i) {
-				c.addDirtyLocked(extent.LeafID{Chunk: id, Index: i}, gone)
-				c.dropLeafLocked(ch, i)
-			}
-		}
-	}
-	delete(c.mu.usage, v)
-	c.mu.active.discarded = append(c.mu.active.discarded, runs...)
+	c.mu.DropVolume(v, runs)
 	c.s.file.Retire(countBlocks(runs))
 	return nil
 }
@@ -135,13 +122,13 @@ func (c *Copyset) collect(v *layout.VolumeID) ([]extent.Run, error) {
 	done := make(map[extent.LeafID]struct{})
 	c.mu.RLock()
 	inc := c.mu.record.Incarnation
-	for _, ch := range c.mu.cached {
-		if v != nil && ch.id.Volume != *v {
+	for _, ch := range c.mu.Cached {
+		if v != nil && ch.ID().Volume != *v {
 			continue
 		}
-		for i, l := range ch.leaves {
+		for i, l := range ch.Leaves() {
 			if l != nil {
-				done[extent.LeafID{Chunk: ch.id, Index: uint32(i)}] = struct{}{}
+				done[extent.LeafID{Chunk: ch.ID(), Index: uint32(i)}] = struct{}{}
 				runs = l.AppendRuns(runs)
 			}
 		}
@@ -160,8 +147,8 @@ func (c *Copyset) collect(v *layout.VolumeID) ([]extent.Run, error) {
 			return nil
 		}
 		c.mu.RLock()
-		ch := c.mu.chunks[id.Chunk]
-		live := ch != nil && ch.has(id.Index)
+		ch := c.mu.Chunks[id.Chunk]
+		live := ch != nil && ch.Has(id.Index)
 		c.mu.RUnlock()
 		if live {
 			runs = l.AppendRuns(runs)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math/bits"
 	"slices"
 	"sync"
@@ -74,17 +75,12 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 		c.mu.Unlock()
 		return nil, ErrRemoved
 	}
-	for _, f := range c.mu.frozen {
-		for id, l := range f.leaves {
-			leaves[id] = l
-		}
+	for _, o := range c.overlaysLocked() {
+		maps.Copy(leaves, o.Leaves)
 	}
-	for id, l := range c.mu.active.leaves {
-		leaves[id] = l
-	}
-	c.mu.gen++
-	c.mu.imaged = c.mu.seq
-	im.seq, im.index, im.term = c.mu.seq, c.mu.index, c.mu.term
+	c.mu.Gen++
+	c.mu.imaged = c.mu.Seq
+	im.seq, im.index, im.term = c.mu.Seq, c.mu.index, c.mu.term
 	inc := c.mu.record.Incarnation
 	c.s.reclaimer.hold(im)
 	c.mu.Unlock()

@@ -207,7 +207,7 @@ func (in *Installer) endLeaf(flush bool) error {
 		if err := in.batch.Set(in.key, in.value, nil); err != nil {
 			return &IOError{Op: "index", Err: err}
 		}
-		in.next.noteLeaf(in.leafID, in.leaf.Allocated)
+		in.next.mu.Note(in.leafID, in.leaf.Allocated)
 		in.leaf = nil
 	}
 	if in.batch.Len() < installBatch && !flush || in.batch.Empty() {

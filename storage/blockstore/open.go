@@ -200,7 +200,7 @@ func (s *Store) load() error {
 					c.id, id.Chunk, id.Index, r.Start, r.N)}
 			}
 		}
-		c.noteLeaf(id, l.Allocated)
+		c.mu.Note(id, l.Allocated)
 		return nil
 	})
 	return err

@@ -123,30 +123,20 @@ func (c *Copyset) drained(epoch uint64) bool {
 // it already. commitMu is held.
 func (c *Copyset) replace(n *Copyset, old []extent.Run) {
 	c.mu.Lock()
-	b := freed{c: c, seq: c.mu.seq, epoch: c.mu.epoch, discarded: old}
-	lost := int64(len(c.mu.active.leaves))
-	b.overwritten = append(b.overwritten, c.mu.active.overwritten...)
-	b.discarded = append(b.discarded, c.mu.active.discarded...)
-	for _, f := range c.mu.frozen {
-		lost += int64(len(f.leaves))
-		b.overwritten = append(b.overwritten, f.overwritten...)
-		b.discarded = append(b.discarded, f.discarded...)
+	b := freed{c: c, seq: c.mu.Seq, epoch: c.mu.epoch, discarded: old}
+	for _, o := range c.overlaysLocked() {
+		b.overwritten = append(b.overwritten, o.Overwritten...)
+		b.discarded = append(b.discarded, o.Discarded...)
+		c.mu.Forget(o)
 	}
-	c.s.overlay.Add(-lost)
-	for _, ch := range c.mu.cached {
-		c.s.cache.resident.Add(-int64(ch.resident))
-		ch.changes++
-	}
-	c.mu.cached, c.mu.frozen, c.mu.active = nil, nil, newOverlay()
-	c.mu.durable = c.mu.seq
-	c.mu.seq++
-	c.mu.gen++
+	c.mu.frozen = nil
+	c.mu.durable = c.mu.Seq
 	if n == nil {
 		c.mu.removed = true
-		c.mu.chunks, c.mu.usage = nil, nil
+		c.mu.Replace(nil)
 	} else {
 		c.mu.record, c.mu.index, c.mu.term = n.mu.record, n.mu.index, n.mu.term
-		c.mu.chunks, c.mu.usage = n.mu.chunks, n.mu.usage
+		c.mu.Replace(&n.mu.Map)
 	}
 	c.mu.Unlock()
 	c.s.file.Retire(countBlocks(old))

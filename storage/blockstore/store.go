@@ -12,6 +12,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -24,8 +25,7 @@ type Store struct {
 	poison    *disk.Poison
 	reclaimer reclaimer
 	cache     cache
-	// overlay counts the leaves in overlays, active and frozen.
-	overlay atomic.Int64
+	leaves    extentmap.Counters
 	// pressure has a token when deferred writes want a checkpoint.
 	pressure chan struct{}
 	buffers  sync.Pool // of *[BlockSize]byte
@@ -210,9 +210,9 @@ func (s *Store) Usage() Usage {
 		Used: n.Used * layout.BlockSize, PendingFree: n.Pending * layout.BlockSize, Free: room, Reserve: s.opts.Reserve,
 	}
 	u.Capacity = u.Used + u.PendingFree + u.Free
-	u.Overlay = s.overlay.Load() * extent.LeafMemory
+	u.Overlay = s.leaves.Overlay.Load() * extent.LeafMemory
 	u.Deferred = s.file.Deferred()
-	u.Cache = s.cache.resident.Load() * extent.LeafMemory
+	u.Cache = s.leaves.Resident.Load() * extent.LeafMemory
 	return u
 }
 

@@ -337,8 +337,8 @@ func TestStaleLeaf(t *testing.T) {
 	mustWrite(t, c, chunk0, 0, pattern(1, 4096))
 	mustCommit(t, s, c.Freeze(nil))
 	forget(c)
-	ch := c.mu.chunks[chunk0]
-	changes := ch.changes
+	ch := c.mu.Chunks[chunk0]
+	changes := ch.Changes
 	stale, err := s.index.Leaf(c.incarnation(), extent.LeafID{Chunk: chunk0})
 	if err != nil {
 		t.Fatal(err)
@@ -346,7 +346,7 @@ func TestStaleLeaf(t *testing.T) {
 	mustWrite(t, c, chunk0, 0, pattern(2, 4096))
 	mustCommit(t, s, c.Freeze(nil))
 	forget(c)
-	if ch.leaf(0) != nil {
+	if ch.Leaf(0) != nil {
 		t.Fatal("the leaf is still in memory")
 	}
 	c.insert(ch, changes, 0, stale)

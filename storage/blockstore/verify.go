@@ -7,6 +7,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -26,8 +27,8 @@ type Verified struct {
 // Chunks returns the chunks that have a block, by volume and index.
 func (c *Copyset) Chunks() []layout.ChunkID {
 	c.mu.RLock()
-	ids := make([]layout.ChunkID, 0, len(c.mu.chunks))
-	for id := range c.mu.chunks {
+	ids := make([]layout.ChunkID, 0, len(c.mu.Chunks))
+	for id := range c.mu.Chunks {
 		ids = append(ids, id)
 	}
 	c.mu.RUnlock()
@@ -76,7 +77,7 @@ func (c *Copyset) Verify(id layout.ChunkID, first uint32) (Verified, error) {
 // when there is none. Unlike lookup it puts no leaf into memory: a scan would push out those that are in use.
 func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint32, slot int, err error) {
 	var read *extent.Leaf // leaf at of chunk was, read from the index when it had seen changes
-	var was *chunk
+	var was *extentmap.Chunk
 	var changes uint64
 	for try := 0; ; try++ {
 		c.mu.RLock()
@@ -84,14 +85,14 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 			c.mu.RUnlock()
 			return nil, 0, 0, ErrRemoved
 		}
-		ch := c.mu.chunks[id]
-		i, ok := ch.next(from)
+		ch := c.mu.Chunks[id]
+		i, ok := ch.Next(from)
 		if !ok {
 			c.mu.RUnlock()
 			return nil, 0, 0, nil
 		}
-		found := ch.leaf(i)
-		if found == nil && read != nil && ch == was && ch.changes == changes && i == at {
+		found := ch.Leaf(i)
+		if found == nil && read != nil && ch == was && ch.Changes == changes && i == at {
 			found = read
 		}
 		if found == nil && try >= loadAttemptsMax {
@@ -104,7 +105,7 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 			slot = int(c.mu.epoch & 1)
 			c.readers[slot].Add(1)
 		}
-		was, changes, at = ch, ch.changes, i
+		was, changes, at = ch, ch.Changes, i
 		inc := c.mu.record.Incarnation
 		c.mu.RUnlock()
 		if l != nil || err != nil {
@@ -114,21 +115,4 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 			return nil, 0, 0, err
 		}
 	}
-}
-
-// next returns the first leaf from leaf i on that has blocks; a nil chunk has none.
-func (ch *chunk) next(i uint32) (uint32, bool) {
-	if ch == nil {
-		return 0, false
-	}
-	for w := int(i / 64); w < len(ch.present); w++ {
-		m := ch.present[w]
-		if w == int(i/64) {
-			m &= ^uint64(0) << (i % 64)
-		}
-		if m != 0 {
-			return uint32(w*64 + bits.TrailingZeros64(m)), true
-		}
-	}
-	return 0, false
 }

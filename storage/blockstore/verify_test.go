@@ -83,11 +83,11 @@ func TestVerify(t *testing.T) {
 	}
 	mustCommit(t, s, c.Freeze(nil))
 	s.trim()
-	resident := s.cache.resident.Load()
+	resident := s.leaves.Resident.Load()
 	if n, bad := verifyAll(t, c); n != 5<<20/layout.BlockSize+2 || bad != nil {
 		t.Fatalf("%d, %v", n, bad)
 	}
-	if got := s.cache.resident.Load(); got != resident || resident > cacheMin {
+	if got := s.leaves.Resident.Load(); got != resident || resident > cacheMin {
 		t.Errorf("%d leaves in memory, there were %d", got, resident)
 	}
 	want := []ChecksumError{

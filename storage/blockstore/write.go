@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -115,7 +116,7 @@ func blockData(sp extent.Span, i uint32, data []byte, e *edges) []byte {
 func (c *Copyset) seq() uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.mu.seq
+	return c.mu.Seq
 }
 
 // blockCRC returns the checksum of block i of a write whose first whole block is from.
@@ -225,7 +226,7 @@ func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry,
 			c.mu.Unlock()
 			return ErrRemoved
 		}
-		missing, ok := c.prepareLocked(id, first, n, ents)
+		missing, ok := c.mu.Prepare(id, first, n, ents)
 		if ok {
 			break
 		}
@@ -239,126 +240,18 @@ func (c *Copyset) remap(id layout.ChunkID, first, n uint32, ents []extent.Entry,
 			l = new(extent.Leaf)
 		}
 		c.mu.Lock()
-		// Nobody but the owner changes a leaf, so what was read is what the chunk has.
-		if ch := c.mu.chunks[id]; ch != nil && ch.leaf(missing) == nil {
-			l.Gen, l.Seq = c.mu.gen, c.mu.seq
-			c.setLeafLocked(ch, missing, l)
-			c.addDirtyLocked(extent.LeafID{Chunk: id, Index: missing}, l)
-			ch.changes++
-		}
+		c.mu.Load(id, missing, l)
 	}
-	freed := c.switchLocked(id, first, n, ents, late)
+	change := extentmap.Change{Chunk: id, First: first, N: n, Entries: ents, Late: late}
+	if seq := c.mu.Seq; c.mu.imaged != seq { // no image has seen what this checkpoint will make durable
+		change.Superseded = func(a extent.Addr) { c.s.file.Supersede(a, seq) }
+	}
+	freed := c.mu.Switch(change)
 	c.mu.Unlock()
 	if freed > 0 {
 		c.s.file.Retire(freed)
 	}
 	return nil
-}
-
-// eachPart calls fn for the part of each leaf that lies in n blocks from first on: blocks [from, to) of leaf i, of which
-// the first is the k-th of the n.
-func eachPart(first, n uint32, fn func(i, from, to, k uint32) bool) {
-	for k := uint32(0); k < n; {
-		i, from := (first+k)/extent.LeafBlocks, (first+k)%extent.LeafBlocks
-		to := min(extent.LeafBlocks, from+n-k)
-		if !fn(i, from, to, k) {
-			return
-		}
-		k += to - from
-	}
-}
-
-// prepareLocked makes all leaves that remap will change part of the active overlay. When one of them is not in memory it
-// returns that leaf and false.
-func (c *Copyset) prepareLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry) (missing uint32, ok bool) {
-	ok = true
-	eachPart(first, n, func(i, from, to, k uint32) bool {
-		ch := c.mu.chunks[id]
-		if ch == nil || !ch.has(i) {
-			if ents == nil || allNowhere(ents[k:k+to-from]) {
-				return true
-			}
-			ch = c.chunkLocked(id)
-			ch.setPresent(i)
-			c.setDirtyLocked(ch, i, extent.NewLeaf(c.mu.gen, c.mu.seq))
-			return true
-		}
-		l := ch.leaf(i)
-		if l == nil {
-			missing, ok = i, false
-			return false
-		}
-		if l.Gen != c.mu.gen {
-			c.setDirtyLocked(ch, i, l.Clone(c.mu.gen, c.mu.seq))
-		}
-		return true
-	})
-	return missing, ok
-}
-
-// setDirtyLocked puts a changed leaf into memory and into the active overlay.
-func (c *Copyset) setDirtyLocked(ch *chunk, i uint32, l *extent.Leaf) {
-	c.setLeafLocked(ch, i, l)
-	c.addDirtyLocked(extent.LeafID{Chunk: ch.id, Index: i}, l)
-	ch.changes++
-}
-
-// allNowhere reports whether no entry is allocated.
-func allNowhere(ents []extent.Entry) bool {
-	for _, e := range ents {
-		if e.Addr != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// switchLocked does what remap prepared, and returns how many blocks it freed.
-func (c *Copyset) switchLocked(id layout.ChunkID, first, n uint32, ents []extent.Entry, late bool) (freed uint64) {
-	var grown int64
-	o := &c.mu.active
-	alone := c.mu.imaged != c.mu.seq // no image has seen what this checkpoint will make durable
-	eachPart(first, n, func(i, from, to, k uint32) bool {
-		ch := c.mu.chunks[id]
-		if ch == nil || !ch.has(i) {
-			return true
-		}
-		l := ch.leaf(i)
-		for b := from; b < to; b++ {
-			var e extent.Entry
-			if ents != nil {
-				e = ents[k+b-from]
-			}
-			old := l.Set(b, e)
-			if e.Addr != 0 {
-				grown++
-				if late {
-					o.late = extent.AppendRun(o.late, e.Addr, 1)
-				}
-			}
-			if old != 0 && alone {
-				c.s.file.Supersede(old, c.mu.seq)
-			}
-			switch {
-			case old == 0:
-				continue
-			case e.Addr == 0:
-				o.discarded = extent.AppendRun(o.discarded, old, 1)
-			default:
-				o.overwritten = extent.AppendRun(o.overwritten, old, 1)
-			}
-			grown--
-			freed++
-		}
-		if l.Allocated == 0 {
-			c.dropLeafLocked(ch, i)
-		}
-		return true
-	})
-	if grown != 0 {
-		c.addUsageLocked(id.Volume, grown)
-	}
-	return freed
 }
 
 // Repair replaces a damaged block by data, one block that a peer has. It changes nothing and returns *ChecksumError
