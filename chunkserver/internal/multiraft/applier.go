@@ -196,6 +196,9 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 		}
 	}
 	p.med.cs.SetApplied(e.GetIndex(), e.GetTerm())
+	if res.Digest {
+		a.digest(g)
+	}
 	if v := p.state.View(); v != g.view.Load() {
 		g.view.Store(v)
 	}
@@ -209,6 +212,20 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 		}
 	}
 	return nil
+}
+
+// digest passes a view of the content on, unless some block of it is newer than it should be.
+func (a *applier) digest(g *Group) {
+	p := &g.app
+	if a.host.cfg.Digest == nil || p.med.ahead != nil {
+		return
+	}
+	im, err := p.med.cs.Snapshot(p.state.Marshal())
+	if err != nil {
+		a.host.event("no view for a digest", g, err)
+		return
+	}
+	a.host.cfg.Digest(g.id, g.peer, im)
 }
 
 // change applies a configuration change. raft's node gets it from the worker, before it hears that it was applied.
@@ -226,7 +243,7 @@ func (a *applier) change(g *Group, e *raftpb.Entry) error {
 	}
 	m := g.app.state.Members()
 	g.members.Store(m)
-	g.offers.drop() // their configuration is not the one that the receiver needs
+	g.offers.Drop() // their configuration is not the one that the receiver needs
 	g.w.post(event{g: g, kind: evConf, conf: cc, members: m})
 	g.host.event("members changed", g, nil)
 	return nil

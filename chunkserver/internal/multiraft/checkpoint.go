@@ -192,7 +192,7 @@ func (c *checkpointer) cut(f frozen, all bool) {
 		index = applied // few entries, but they keep the oldest segment
 	}
 	index = f.g.tail.Held(index)
-	if pin, ok := f.g.offers.pin(); ok {
+	if pin, ok := f.g.offers.Pin(); ok {
 		index = min(index, pin)
 	}
 	if index < first {

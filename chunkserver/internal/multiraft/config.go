@@ -83,6 +83,9 @@ type Config struct {
 	// SpaceMargin is the free space, in bytes above the store's reserve, below which writes are answered NoSpace
 	// before they are proposed. What followers may not have room for, because their disks are fuller, blocks them.
 	SpaceMargin int64
+	// Digest gets a frozen view of a replica that applied a digest entry, owns it from then on, and must not block; nil: nobody
+	// wants it.
+	Digest func(layout.CopysetID, layout.PeerID, *blockstore.Image)
 	// Clock is monotonic, from any origin. nil: the time since New.
 	Clock func() time.Duration
 	// Scheduler runs the goroutines. nil: Go's runtime. With another one, Workers and Appliers do not depend on the machine.
@@ -170,6 +173,8 @@ var (
 	ErrExists = errors.New("multiraft: the copyset has another peer here")
 	// ErrRemoved means that this very peer was here once and was removed: it never comes back under its id.
 	ErrRemoved = errors.New("multiraft: the peer was removed")
+	// ErrDistrusted means that the replica does not hold what a majority of the others holds.
+	ErrDistrusted = errors.New("multiraft: the replica differs from the others")
 	// ErrStopped means that the host stops.
 	ErrStopped = sched.ErrStopped
 	// ErrNotLeader means that the order is for the leader.

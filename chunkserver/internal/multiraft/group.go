@@ -3,12 +3,14 @@ package multiraft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -49,7 +51,7 @@ type Group struct {
 		closed error
 	}
 	pending struct{ count, bytes atomic.Int64 }
-	offers  offers
+	offers  offers.Offers
 	tail    logtail.Tail
 }
 
@@ -235,6 +237,9 @@ func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length u
 		if err := g.host.clock.Sleep(ctx, 5*time.Millisecond, g.host.stopped); err != nil {
 			return nil, nil, 0, err
 		}
+	}
+	if g.failure.Load() != nil {
+		return nil, nil, 0, fmt.Errorf("multiraft: copyset %d does not run here: %w", g.id, *g.failure.Load())
 	}
 	data = make([]byte, length)
 	crcs, err = g.store.Load().Read(ch, off, data, nil)

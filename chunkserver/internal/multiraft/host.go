@@ -221,7 +221,7 @@ func (h *Host) Run(ctx context.Context) error {
 		g.failure.CompareAndSwap(nil, new(ErrStopped))
 		g.lease.Store(0)
 		g.abandon(g.notLeader(), ErrStopped)
-		g.offers.drop()
+		g.offers.Drop()
 	}
 	for {
 		select {

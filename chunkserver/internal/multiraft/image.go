@@ -6,22 +6,17 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-const (
-	// offerAge is how long an image waits for a follower that wants it before its blocks are let go.
-	offerAge = 10 * time.Second
-	// imageQueueMax bounds the images that wait to be sent.
-	imageQueueMax = 64
-)
+// imageQueueMax bounds the images that wait to be sent.
+const imageQueueMax = 64
 
 // Transfer is an image on its way to a peer.
 type Transfer struct {
@@ -31,107 +26,8 @@ type Transfer struct {
 	Sent  atomic.Int64
 }
 
-// offer is an image that can be sent.
-type offer struct {
-	im   *blockstore.Image
-	conf *raftpb.ConfState
-	made time.Duration
-}
-
-// offers are the images of a group: one that was prepared because raft asked for it, and those that raft has taken for a
-// MsgSnap which has not come by yet.
-type offers struct {
-	mu struct {
-		sync.Mutex
-		ready   *offer
-		ordered bool
-		taken   []*offer
-	}
-}
-
-func (o *offers) take() (*blockstore.Image, *raftpb.ConfState) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.ready == nil {
-		return nil, nil
-	}
-	r := o.mu.ready
-	o.mu.ready = nil
-	o.mu.taken = append(o.mu.taken, r)
-	return r.im, proto.Clone(r.conf).(*raftpb.ConfState)
-}
-
-// claim returns the taken image of an index.
-func (o *offers) claim(index uint64) *blockstore.Image {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for i, r := range o.mu.taken {
-		if at, _ := r.im.Applied(); at == index {
-			o.mu.taken = append(o.mu.taken[:i], o.mu.taken[i+1:]...)
-			return r.im
-		}
-	}
-	return nil
-}
-
-// order tells whether an image has to be made.
-func (o *offers) order() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	first := !o.mu.ordered
-	o.mu.ordered = true
-	return first
-}
-
-func (o *offers) put(r *offer) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.mu.ordered = false
-	if o.mu.ready != nil {
-		o.mu.ready.im.Close()
-	}
-	o.mu.ready = r
-}
-
-// expire lets an image go that nobody took.
-func (o *offers) expire(now time.Duration) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r := o.mu.ready; r != nil && now-r.made > offerAge {
-		r.im.Close()
-		o.mu.ready = nil
-	}
-}
-
-// drop lets the prepared image go.
-func (o *offers) drop() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.ready != nil {
-		o.mu.ready.im.Close()
-		o.mu.ready = nil
-	}
-}
-
-// pin returns the lowest index that an image stands for, whose followers will need the log behind it; ok is false when
-// there is none.
-func (o *offers) pin() (index uint64, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	all := o.mu.taken
-	if o.mu.ready != nil {
-		all = append(all[:len(all):len(all)], o.mu.ready)
-	}
-	for _, r := range all {
-		if at, _ := r.im.Applied(); !ok || at < index {
-			index, ok = at, true
-		}
-	}
-	return index, ok
-}
-
 func (g *Group) orderImage() {
-	if g.offers.order() {
+	if g.offers.Order() {
 		g.ap.post(task{g: g, kind: taskImage})
 	}
 }
@@ -140,16 +36,16 @@ func (g *Group) orderImage() {
 func (a *applier) image(g *Group) {
 	p := &g.app
 	if p.dead || p.med.ahead != nil {
-		g.offers.put(nil)
+		g.offers.Put(nil)
 		return
 	}
 	im, err := p.med.cs.Snapshot(p.state.Marshal())
 	if err != nil {
-		g.offers.put(nil)
+		g.offers.Put(nil)
 		g.host.event("image not made", g, err)
 		return
 	}
-	g.offers.put(&offer{im: im, conf: p.state.Members().Conf, made: a.host.now()})
+	g.offers.Put(&offers.Offer{Image: im, Conf: p.state.Members().Conf, Made: a.host.now()})
 }
 
 // imageJob is an image to send.
@@ -162,7 +58,7 @@ type imageJob struct {
 
 // sendImage queues the image that belongs to a MsgSnap.
 func (h *Host) sendImage(g *Group, m *raftpb.Message, to layout.ChunkserverID) {
-	im := g.offers.claim(m.GetSnapshot().GetMetadata().GetIndex())
+	im := g.offers.Claim(m.GetSnapshot().GetMetadata().GetIndex())
 	err := errors.New("multiraft: no image, or nobody to send it to")
 	if im != nil && to != 0 {
 		select {
@@ -202,7 +98,29 @@ func (h *Host) sendOne(ctx context.Context, j imageJob) {
 	j.g.tail.Release(index)
 	j.g.sending.CompareAndSwap(t, nil)
 	h.event("image sent", j.g, err)
+	var damaged *blockstore.ChecksumError
+	if errors.As(err, &damaged) {
+		h.event("damage repaired that an image met", j.g, h.mend(ctx, j.g, damaged))
+	}
 	j.g.w.post(event{g: j.g, kind: evSnapStatus, peer: t.Peer, err: err})
+}
+
+// mend repairs the damaged block that an image met, and what else of its chunk is damaged, which the next image would meet.
+func (h *Host) mend(ctx context.Context, g *Group, e *blockstore.ChecksumError) error {
+	for at := e.Block; ; {
+		v, err := g.store.Load().Verify(e.Chunk, at)
+		if err != nil {
+			return err
+		}
+		for _, d := range v.Damaged {
+			if err := h.Repair(ctx, g, d); err != nil {
+				return err
+			}
+		}
+		if at = v.Next; at == 0 {
+			return nil
+		}
+	}
 }
 
 // incoming is an image that comes in.

@@ -44,6 +44,11 @@ func (h *Host) recover() error {
 				g.broken(fmt.Errorf("multiraft: copyset %d can not be recovered: %w", id, err))
 			}
 			g.w.post(event{g: g, kind: evAttach})
+		case peerlist.Distrusted:
+			g := h.newGroup(id, r.Peer)
+			h.setGroup(id, g)
+			g.broken(ErrDistrusted)
+			g.w.post(event{g: g, kind: evAttach})
 		case peerlist.Creating, peerlist.Removing:
 			// A peer that was being made has promised nothing; it may be made again under its id.
 			if err = h.cfg.Log.Append([]raftlog.Update{{Copyset: id, Remove: true}}); err != nil {
@@ -195,7 +200,7 @@ func (h *Host) create(ctx context.Context, id layout.CopysetID, peer layout.Peer
 		return ErrRemoved
 	case have.State == peerlist.Live && have.Peer == peer:
 		return nil
-	case have.State == peerlist.Live || have.State == peerlist.Removing:
+	case have.State == peerlist.Live || have.State == peerlist.Removing || have.State == peerlist.Distrusted:
 		return ErrExists
 	case h.failedErr() != nil:
 		return h.failedErr()
@@ -253,6 +258,25 @@ func (g *Group) format(ctx context.Context, founding *copyset.Members) error {
 	}
 	g.log = lg
 	return g.start(hard)
+}
+
+// Distrust ends a peer whose content differs from that of the others, durably: it takes part in nothing any more, and its
+// report says so until it is removed. It is done already when it was asked for before.
+func (h *Host) Distrust(id layout.CopysetID, peer layout.PeerID) error {
+	h.orders.Lock()
+	defer h.orders.Unlock()
+	have, g := h.peers.Peer(id), h.Group(id)
+	switch {
+	case g == nil || have.Peer != peer:
+		return ErrNoGroup
+	case have.State == peerlist.Distrusted:
+		return nil
+	}
+	if err := h.peers.Set(id, peerlist.Record{Peer: peer, State: peerlist.Distrusted}); err != nil {
+		return err
+	}
+	g.w.post(event{g: g, kind: evFail, err: ErrDistrusted})
+	return nil
 }
 
 // Remove removes the peer with its data and log, durably. It is done already when it is not here. The id never comes

@@ -22,8 +22,8 @@ func TestCrashAfterImage(t *testing.T) {
 	}
 	g := c.group(lead)
 	g.orderImage()
-	c.until("an image", func() bool { _, ok := g.offers.pin(); return ok })
-	im, _ := g.offers.take()
+	c.until("an image", func() bool { _, ok := g.offers.Pin(); return ok })
+	im, _ := g.offers.Take()
 	index, _ := im.Applied()
 	s := c.servers[behind]
 	st := s.openStore(t)

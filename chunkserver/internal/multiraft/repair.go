@@ -54,32 +54,47 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 	return h.fetch(ctx, g, e, false)
 }
 
-// fetch asks the other peers for a block, and puts the first copy that fits in its place; with replace, the copy of the
-// first peer that has a good one.
+// copied is a peer's answer to a question for a block.
+type copied struct {
+	data    []byte
+	through uint64
+	err     error
+}
+
+// fetch asks the other peers for a block, all at once, because one that lags answers when it has caught up, and puts the
+// first copy that fits in its place; with replace, the copy of the first peer that has a good one.
 func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError, replace bool) error {
-	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
-	off := e.Block * layout.BlockSize
-	where := g.Members().Chunkservers
+	tasks := h.clock.NewTasks()
+	defer tasks.Stop()
+	off, where, asked := e.Block*layout.BlockSize, g.Members().Chunkservers, 0
+	got := make(chan copied, len(where))
 	for _, p := range slices.Sorted(maps.Keys(where)) {
-		cs := where[p]
-		if cs == h.cfg.Self {
-			continue
+		if cs := where[p]; cs != h.cfg.Self {
+			asked++
+			tasks.Run(func(ctx context.Context) {
+				data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
+				got <- copied{data, through, err}
+			})
 		}
-		data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
-		if err == nil {
-			t := task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: data, through: through}
-			if err = g.ask(ctx, t); replace && errors.As(err, new(*blockstore.ChecksumError)) {
+	}
+	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
+	for range asked {
+		c, err := sched.Recv(ctx, h.clock, got, h.stopped)
+		if err != nil {
+			return errors.Join(err, last)
+		}
+		if c.err == nil {
+			t := task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: c.data, through: c.through}
+			if c.err = g.ask(ctx, t); replace && errors.As(c.err, new(*blockstore.ChecksumError)) {
 				t.kind = taskReplace
-				err = g.ask(ctx, t)
+				c.err = g.ask(ctx, t)
 			}
 		}
-		if err == nil {
+		if c.err == nil {
 			h.repaired.Add(1)
 			return nil
 		}
-		if last = err; ctx.Err() != nil {
-			return errors.Join(ctx.Err(), err)
-		}
+		last = c.err
 	}
 	return last
 }

@@ -111,3 +111,53 @@ func TestSideloadPowerCut(t *testing.T) {
 	}
 	c.equal(1, 2, 3)
 }
+
+// lagging has a follower miss the large writes of blocks 0 to 4*largeBlocks, all of which the leader and the third one have
+// applied and checkpointed. Logs keep no entry in memory.
+func lagging(t *testing.T) (c *cluster, lead, behind, third layout.ChunkserverID) {
+	t.Helper()
+	c = newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery, cfg.TailEntries = 50*time.Millisecond, 1000 })
+	c.uncached = true
+	for id := range c.servers {
+		c.restart(id)
+	}
+	c.found(1, 2, 3)
+	lead = c.leader()
+	behind, third = lead%3+1, (lead+1)%3+1
+	c.retry(c.command(200, 99))
+	c.equal(1, 2, 3)
+	c.net.isolate(behind, true)
+	for i := range 4 {
+		c.retry(c.large(i*largeBlocks, byte(i+1)))
+	}
+	c.equal(lead, third)
+	c.until("a checkpoint", func() bool {
+		durable, _ := c.group(lead).store.Load().Durable()
+		return durable == c.group(lead).Applied()
+	})
+	return c, lead, behind, third
+}
+
+// noneStopped checks that every peer goes on, and that the leader is the one that it was.
+func (c *cluster) noneStopped(lead layout.ChunkserverID) {
+	c.t.Helper()
+	for id := range c.servers {
+		if e := c.group(id).failure.Load(); e != nil {
+			c.t.Errorf("the peer on %d stopped: %v", id, *e)
+		}
+	}
+	if !c.group(lead).Leading() {
+		c.t.Errorf("%d does not lead any more", lead)
+	}
+}
+
+// TestDamagedPayload: a follower that needs a damaged entry gets an image instead; a damaged block that the image meets is
+// repaired from the third peer.
+func TestDamagedPayload(t *testing.T) {
+	c, lead, behind, third := lagging(t)
+	c.damage(lead, 2)
+	c.net.isolate(behind, false)
+	c.equal(lead, third, behind)
+	c.mustRead(largeBlocks, 2)
+	c.noneStopped(lead)
+}

@@ -298,7 +298,7 @@ func (w *worker) stop(g *Group, err error) {
 		n.image.finish(err)
 		n.image = nil
 	}
-	g.offers.drop()
+	g.offers.Drop()
 	w.host.event("copyset stopped", g, err)
 }
 

@@ -38,6 +38,8 @@ const (
 	Removing State = 3
 	// Removed: the id never comes back.
 	Removed State = 4
+	// Distrusted: its content is not what it should be; it takes part in nothing until it is removed.
+	Distrusted State = 5
 )
 
 // Record is the peer of one copyset.
