@@ -2,6 +2,7 @@ package metaserver
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -52,7 +53,8 @@ func TestSanitize(t *testing.T) {
 		_, err := node.Reserve(ctx, request(reservation.SanitizeBegin, z))
 		wantCode(t, err, codes.InvalidArgument, "SANITIZE")
 	}
-	begun := do(reservation.SanitizeBegin, &metav1.Sanitize{Size: 1 << 30, Passes: 3, Pattern: []byte{1, 2}, Invert: true})
+	first := request(reservation.SanitizeBegin, &metav1.Sanitize{Size: 1 << 30, Passes: 3, Pattern: []byte{1, 2}, Invert: true})
+	begun := must(node.Reserve(ctx, first))(t).GetReservations()
 	z := begun.GetSanitize()
 	if begun.GetAccessGeneration() != v.GetAccessGeneration()+1 || z.GetPasses() != 3 || !z.GetInvert() || len(z.GetPattern()) != 2 {
 		t.Errorf("%v", begun)
@@ -69,6 +71,14 @@ func TestSanitize(t *testing.T) {
 	if s := must(admin.ShowVolume(ctx, &metav1.ShowVolumeRequest{Name: "v"}))(t).GetSanitize(); s.GetDone() != 1<<29 || s.GetPasses() != 3 {
 		t.Errorf("shown: %v", s)
 	}
+	two.setDeaf(true)
+	asked := time.Now()
+	if r := must(node.Reserve(ctx, request(reservation.SanitizeBegin, first.GetSanitize())))(t); r.GetStatus() != uint32(reservation.Sanitizing) {
+		t.Errorf("another one: status %d", r.GetStatus())
+	}
+	if took := time.Since(asked); took > 500*time.Millisecond {
+		t.Errorf("what changes nothing waited %v for a gateway", took)
+	}
 	d.stop2(t)
 	next := dial(t, start(t, testConfig("sanitize"), Options{Raiser: w}).address)
 	node = next.Node()
@@ -76,8 +86,14 @@ func TestSanitize(t *testing.T) {
 	if z.GetDone() != 1<<29 || z.GetClaim() != 2 {
 		t.Errorf("the next metaserver has %v", z)
 	}
+	for range 100 { // more than names of requests are remembered
+		do(reservation.SanitizeReport, &metav1.Sanitize{Id: z.GetId(), Claim: 2, Done: 1 << 30})
+	}
 	if now := do(reservation.SanitizeReport, &metav1.Sanitize{Id: z.GetId(), Claim: 2, Done: 3 << 30}); now.GetSanitize() != nil {
 		t.Errorf("%v", now)
+	}
+	if r := must(node.Reserve(ctx, first))(t); r.GetStatus() != 0 || r.GetReservations().GetSanitize() != nil {
+		t.Errorf("the repetition of its beginning after all the reports: %v", r)
 	}
 	wantCode(t, attach(one.id), codes.FailedPrecondition, "allowed in no target")
 }

@@ -45,8 +45,9 @@ func (n *node) Reserve(ctx context.Context, m *metav1.ReserveRequest) (*metav1.R
 	if now.Reset != 0 {
 		t.resets.made(resetKey{now.Volume, now.Reset}, time.Now())
 	}
-	switch r.Action {
-	case reservation.ModeSelect, reservation.SanitizeBegin, reservation.SanitizeExit:
+	switch {
+	case status != reservation.Good: // nothing has changed
+	case r.Action == reservation.ModeSelect, r.Action == reservation.SanitizeBegin, r.Action == reservation.SanitizeExit:
 		// MODE SENSE, and what is refused meanwhile, are answered from what each gateway knows.
 		known := func() []topology.Serving { return others(t.Topology, m.GetGateway()) }
 		if _, err := t.Exports.await(ctx, known, time.Now().Add(knownWait)); err != nil {

@@ -26,7 +26,8 @@ const (
 type reservationRecord struct {
 	Volume layout.VolumeID   `json:"volume"`
 	State  reservation.State `json:"state"`
-	// Answered are the requests that changed something, all answered GOOD, oldest first.
+	// Answered are the requests that changed something, all answered GOOD, oldest first. Those of SanitizeReport are not among
+	// them: there may be thousands, and a repetition changes nothing that the first has not.
 	Answered []string `json:"answered,omitempty"`
 }
 
@@ -60,7 +61,7 @@ func (n *Namespace) reservationsLocked(v *VolumeRecord) Reservations {
 // Reserve judges a request and stores what it changes. What it takes away from somebody raises the volume's access generation
 // in the same transaction, and the copysets are told before the call returns, as far as RaiseWait lets it; those that a reset
 // is to be told to are awaited by AwaitRaised. request names the call: a repetition of one that changed something is answered
-// GOOD and changes nothing.
+// GOOD, with the reservations as they are by then, and changes nothing.
 func (n *Namespace) Reserve(
 	ctx context.Context, volume layout.VolumeID, r *reservation.Request, request string,
 ) (Reservations, reservation.Status, error) {
@@ -88,9 +89,11 @@ func (n *Namespace) Reserve(
 		}
 		next := &reservationRecord{Volume: volume, State: *res.State}
 		if old != nil {
-			next.Answered = slices.Clone(old.Answered[max(len(old.Answered)-answeredMax+1, 0):])
+			next.Answered = old.Answered
 		}
-		next.Answered = append(next.Answered, request)
+		if r.Action != reservation.SanitizeReport {
+			next.Answered = append(slices.Clone(next.Answered[max(len(next.Answered)-answeredMax+1, 0):]), request)
+		}
 		x.batch.Put(reservationTable, key(uint64(volume)), next)
 		x.apply = append(x.apply, func() { n.mu.reservations[volume] = next })
 		out.State = &next.State
