@@ -29,7 +29,8 @@ type Conn struct {
 
 	ping     pdu.TTT       // of the NOP-In that was not answered yet, or reserved
 	pinged   Mark          // when it was queued
-	asked    bool          // a ping waits for pingQuiet
+	asked    int           // a ping waits for pingQuiet: 1 and the ticks since; 0: none does
+	still    []*Task       // what solicit held back for it; they may have ended
 	answered chan struct{} // closed with its answer; nil: nobody waits
 	proven   atomic.Uint64 // see provenAt
 

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"github.com/ashlar-storage/ashlar/gateway/internal/pdu"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 )
@@ -77,8 +79,15 @@ func (s *Session) advance(t *Task) {
 	}
 }
 
-// solicit sends R2Ts as far as MaxOutstandingR2T allows. The buffer for what they ask for is there.
+// solicit sends R2Ts as far as MaxOutstandingR2T allows; none while a ping waits, see pingQuiet. The buffer for what they ask
+// for is there.
 func (s *Session) solicit(t *Task) {
+	if c := t.conn; c.asked > 0 {
+		if !slices.Contains(c.still, t) {
+			c.still = append(c.still, t)
+		}
+		return
+	}
 	d := &t.out
 	d.asked = max(d.asked, d.received)
 	for len(d.open) < min(int(s.params.MaxOutstandingR2T), r2tMax) && d.asked < d.want {

@@ -36,6 +36,9 @@ func (s *Session) Tick() {
 			f.done = true
 		}
 	}
+	for _, c := range s.conns {
+		c.asked += min(c.asked, 1)
+	}
 	s.stir()
 }
 

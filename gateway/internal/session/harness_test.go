@@ -67,12 +67,14 @@ type peer struct {
 	hold  bool // tasks are kept instead of run at once
 	tasks []*Task
 	notes []string // what Env was told
-	woken bool
-	wants map[*Conn]bool // in Effects.Write since its last take
-	e     Effects
-	marks Marks
-	asks  chan ask          // of the tasks that run; nil: none of them has to show anything
-	waits []<-chan struct{} // of the transcript
+	// aborted is called in Env.Abort; nil: nothing is.
+	aborted func()
+	woken   bool
+	wants   map[*Conn]bool // in Effects.Write since its last take
+	e       Effects
+	marks   Marks
+	asks    chan ask          // of the tasks that run; nil: none of them has to show anything
+	waits   []<-chan struct{} // of the transcript
 }
 
 // ask is a call of Config.Prove.
@@ -89,7 +91,13 @@ func (p *peer) prove(c *Conn, m Mark) <-chan struct{} {
 	return <-a.reply
 }
 
-func (p *peer) Abort(lun scsi.LUN) { p.notes = append(p.notes, fmt.Sprintf("fence lun=%v", lun)) }
+func (p *peer) Abort(lun scsi.LUN) {
+	p.notes = append(p.notes, fmt.Sprintf("fence lun=%v", lun))
+	if p.aborted != nil {
+		p.aborted()
+	}
+}
+
 func (p *peer) Acknowledged(lun scsi.LUN) {
 	p.notes = append(p.notes, fmt.Sprintf("acknowledged lun=%v", lun))
 }

@@ -82,7 +82,7 @@ func (c *Conn) Prove(m Mark) <-chan struct{} {
 		close(done)
 		return done
 	}
-	c.asked = true
+	c.asked = max(c.asked, 1)
 	c.pingQuiet()
 	if c.answered == nil {
 		c.answered = make(chan struct{})
@@ -91,16 +91,27 @@ func (c *Conn) Prove(m Mark) <-chan struct{} {
 }
 
 // pingQuiet sends the ping that Prove asked for as soon as no write of the connection is about to send data. Common initiators
-// (libiscsi before 1.20, and so QEMU) give the connection up when they have to answer while Data-Out PDUs wait to be sent.
+// (libiscsi before 1.20, and so QEMU) give the connection up when they have to answer while Data-Out PDUs wait to be sent. No more
+// data are asked for meanwhile (solicit), but what comes unsolicited may have no end: after pingTicks the ping is sent anyway.
 func (c *Conn) pingQuiet() {
-	if !c.asked {
+	if c.asked == 0 {
 		return
 	}
 	for _, t := range c.s.tasks {
-		if t.conn == c && t.stage <= stageData && (t.out.unsolicited || len(t.out.open) > 0) {
+		if c.asked <= pingTicks && t.conn == c && t.stage <= stageData && (t.out.unsolicited || len(t.out.open) > 0) {
 			return
 		}
 	}
-	c.asked = false
+	c.asked = 0
 	c.Ping()
+	for _, t := range c.still {
+		if t.conn == c { // also of a task that is another one by now
+			c.s.advance(t)
+		}
+	}
+	clear(c.still)
+	c.still = c.still[:0]
 }
+
+// pingTicks is after how many ticks a ping is sent whatever data are about to be sent: 2 s.
+const pingTicks = 8

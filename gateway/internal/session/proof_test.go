@@ -197,6 +197,96 @@ func TestPingWaitsForData(t *testing.T) {
 	}
 }
 
+// stream sends a write of size bytes to LUN 1, which asks for no proof, without any data.
+func (p *peer) stream(t *testing.T, c *Conn, itt pdu.ITT, size uint32, final bool) {
+	t.Helper()
+	h := pdu.SCSICommand{
+		Final: final, Write: true, Attr: pdu.AttrSimple, ITT: itt, ExpectedDataTransferLength: size, LUN: pdu.LUN{1: 1},
+		CDB: rw10(0x2a, 0, uint16(size/blockSize)), InitiatorSNs: pdu.InitiatorSNs{CmdSN: p.s.order.exp},
+	}
+	if err := p.send(c, header(&h, 0), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPingAmongStreams: long writes are asked for no more data before the ping is sent, and for the rest in their order then.
+func TestPingAmongStreams(t *testing.T) {
+	const streams = 31
+	p, _ := newProvingPeer(t)
+	c := p.conns[0]
+	burst := p.s.params.MaxBurstLength
+	one, ended := p.write(t, c, 1)
+	for i := range streams {
+		p.stream(t, c, pdu.ITT(100+i), 3*burst, true)
+	}
+	var r2ts []pdu.Header
+	ping := -1 // R2Ts that came before
+	var ttt pdu.TTT
+	look := func() {
+		p.take(t, c, func(u *PDU) {
+			switch u.Header.Opcode() {
+			case pdu.OpR2T:
+				r2ts = append(r2ts, u.Header)
+			case pdu.OpNOPIn:
+				ping, ttt = len(r2ts), u.Header.TTT()
+			}
+		})
+	}
+	a := <-p.asks
+	a.reply <- a.c.Prove(a.m)
+	look()
+	for next := 0; next < len(r2ts); next++ {
+		r, err := pdu.ParseR2T(&r2ts[next], nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next >= streams && next < 2*streams && r.ITT != pdu.ITT(100+next-streams) {
+			t.Errorf("R2T %d is for task %d", next, r.ITT)
+		}
+		d := pdu.DataOut{Final: true, ITT: r.ITT, TTT: r.TTT, BufferOffset: r.BufferOffset}
+		if err := p.send(c, header(&d, int(burst)), nil, make([]byte, burst)); err != nil {
+			t.Fatal(err)
+		}
+		look()
+	}
+	if ping != streams || len(r2ts) != 3*streams || len(p.tasks) != streams {
+		t.Fatalf("the ping after %d R2Ts of %d, %d tasks have their data", ping, len(r2ts), len(p.tasks))
+	}
+	p.pong(t, c, ttt)
+	p.complete(one, ended)
+	p.finish(pdu.ReservedTag)
+	p.over(t)
+}
+
+// TestPingIsSentAnyway: what comes unsolicited delays the ping no longer than pingTicks, a second one neither.
+func TestPingIsSentAnyway(t *testing.T) {
+	p, m := newProvingPeer(t)
+	c := p.conns[0]
+	for n := byte(1); n <= 2; n++ {
+		m.proof = new(Proof)
+		p.stream(t, c, pdu.ITT(100+n), blockSize, false) // its data do not come
+		one, ended := p.write(t, c, n)
+		a := <-p.asks
+		a.reply <- a.c.Prove(a.m)
+		ttt, ticks := pdu.TTT(pdu.ReservedTag), 0
+		for ; ttt.IsReserved() && ticks <= pingTicks; ticks++ {
+			p.s.Tick()
+			p.settle()
+			p.take(t, c, func(u *PDU) {
+				if u.Header.Opcode() == pdu.OpNOPIn {
+					ttt = u.Header.TTT()
+				}
+			})
+		}
+		if ticks != pingTicks {
+			t.Fatalf("ping %v after %d ticks", ttt, ticks)
+		}
+		p.pong(t, c, ttt)
+		p.complete(one, ended)
+	}
+	p.over(t)
+}
+
 // TestUnwanted: what the initiator sent before its answer ends the command, which does not reach the medium then.
 func TestUnwanted(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, p *peer, c *Conn, ttt pdu.TTT){

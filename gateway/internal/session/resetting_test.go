@@ -136,3 +136,31 @@ func TestResetElsewhere(t *testing.T) {
 	}
 	p.over(t)
 }
+
+// TestResetOfWhatGoes: a logical unit that is unmapped while a reset of it ends its commands is told to be absent, and the
+// reset has no place among those that wait.
+func TestResetOfWhatGoes(t *testing.T) {
+	p, e := newElsewhere(t)
+	c := p.conns[0]
+	p.hold = true
+	h := pdu.SCSICommand{
+		Final: true, Write: true, Attr: pdu.AttrSimple, ITT: 1, ExpectedDataTransferLength: blockSize, CDB: rw10(0x2a, 0, 1),
+		InitiatorSNs: pdu.InitiatorSNs{CmdSN: firstSN},
+	}
+	if err := p.send(c, header(&h, blockSize), nil, make([]byte, blockSize)); err != nil {
+		t.Fatal(err)
+	}
+	p.aborted = func() {
+		p.aborted = nil
+		if err := p.luns.Update(p.luns.Mappings()[1:]...); err != nil {
+			t.Error(err)
+		}
+	}
+	p.manage(t, pdu.TMFLogicalUnitReset, 2, 1)
+	result := pdu.TMFResult(0xff)
+	p.take(t, c, func(u *PDU) { result = pdu.TMFResult(u.Header[2]) })
+	if result != pdu.TMFNoSuchLUN || len(p.s.resetting) != 0 || len(e.told) != 0 || p.aborted != nil {
+		t.Errorf("answered %v, %d wait, %d told elsewhere", result, len(p.s.resetting), len(e.told))
+	}
+	p.over(t)
+}

@@ -102,7 +102,9 @@ func (c *Conn) manageUnit(p *pdu.TMFRequest, lun scsi.LUN, r *pdu.TMFResponse, w
 		s.terminate(c, on(lun))
 	case pdu.TMFLogicalUnitReset:
 		s.terminate(c, on(lun))
-		s.cfg.Nexus.ResetLogicalUnit(lun, w.begin())
+		if !s.cfg.Nexus.ResetLogicalUnit(lun, w.begin()) { // it went meanwhile, and nobody will say when
+			w.begun, r.Result = false, pdu.TMFNoSuchLUN
+		}
 	case pdu.TMFQueryTask:
 		if t := s.tasks[p.ReferencedTaskTag]; t != nil && t.lun == p.LUN {
 			r.Result = pdu.TMFSucceeded
