@@ -15,6 +15,7 @@
 //
 //	LOCK         held while a chunkserver uses the directory
 //	CHUNKSERVER  who it is (internal/heartbeat)
+//	GENERATION   how far it has come, by which an older copy of it is known (internal/heartbeat)
 //	PEERS        which copysets it has peers of (internal/multiraft)
 //	log/         storage/raftlog
 //	store/       storage/blockstore

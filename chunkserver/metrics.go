@@ -36,27 +36,26 @@ func (s *Server) register(p *parts) (func(), error) {
 		gauge("scrub_last_pass_timestamp_seconds", "When the last whole pass of the scrub ended, in seconds since 1970; 0: never.",
 			func() float64 { return float64(unixMs(p.scrub.Status().Ended)) / 1000 }),
 		gauge("copysets", "Peers of copysets on this disk.", func() float64 { return float64(len(p.host.Groups())) }),
-		gauge("leaders", "Copysets that are led here.", func() float64 {
-			n := 0
-			for _, g := range p.host.Groups() {
-				if g.Leading() {
-					n++
-				}
-			}
-			return float64(n)
-		}),
-		gauge("capacity_bytes", "Space for data.", func() float64 { return float64(p.store.Usage().Capacity) }),
-		gauge("used_bytes", "Space that data occupies.", func() float64 { return float64(p.store.Usage().Used) }),
-		gauge("overlay_bytes", "Memory of changes that no checkpoint has made durable.", func() float64 { return float64(p.store.Usage().Overlay) }),
+		gauge("leaders", "Copysets that are led here.", func() float64 { return float64(leads(p.host)) }),
+		gauge("capacity_bytes", "Space for data.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Capacity) }),
+		gauge("used_bytes", "Space that data occupies.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Used) }),
+		gauge("overlay_bytes", "Memory of changes that no checkpoint has made durable.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Overlay) }),
 		gauge("log_bytes", "Disk space of the raft log.", func() float64 { return float64(p.log.Usage().Bytes) }),
 		counter("log_syncs_total", "Syncs of the raft log; what waits at the same time shares one.", func() float64 { return float64(p.log.Usage().Syncs) }),
 		counter("log_entries_total", "Entries that the raft log took.", func() float64 { return float64(p.log.Usage().Written) }),
-		gauge("disk_failed", "1 when the disk failed and no copyset of it serves.", func() float64 {
-			if p.host.Err() != nil {
-				return 1
-			}
-			return 0
+		gauge("disk_failed", "1 when the disk failed, or has not answered for long, and no copyset of it serves.", func() float64 {
+			return truth(p.host.Err() != nil || p.disk.Err() != nil)
 		}),
+		gauge("disk_slow", "1 while the metaserver finds the disk much slower than those of others; nothing is led here then.",
+			func() float64 { return truth(p.disk.slow.Load()) }),
+		gauge("disk_stalled_seconds", "For how long the oldest operation that the disk has not answered has been under way, if that is 2 s or more.",
+			func() float64 { return p.disk.report(nil).Stalled.Seconds() }),
+		gauge("disk_log_sync_p50_seconds", "Median time of the raft log's syncs in the last 2 s; 0: there were none.",
+			func() float64 { return p.watch.Health().Syncs.P50.Seconds() }),
+		gauge("disk_log_sync_p99_seconds", "99th percentile of the same.", func() float64 { return p.watch.Health().Syncs.P99.Seconds() }),
+		gauge("disk_log_sync_usual_seconds", "Median time of the raft log's syncs in the last hours.", func() float64 { return p.watch.Health().UsualSync.Seconds() }),
+		gauge("disk_read_p50_seconds", "Median time of reads of data in the last 2 s; 0: there were none.", func() float64 { return p.watch.Health().Reads.P50.Seconds() }),
+		gauge("disk_read_p99_seconds", "99th percentile of the same.", func() float64 { return p.watch.Health().Reads.P99.Seconds() }),
 	}
 	var done []prometheus.Collector
 	undo := func() {
@@ -72,4 +71,11 @@ func (s *Server) register(p *parts) (func(), error) {
 		done = append(done, c)
 	}
 	return undo, nil
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -16,6 +16,7 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/chunkrpc"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peernet"
@@ -48,6 +49,7 @@ type Server struct {
 	mu struct {
 		sync.Mutex
 		host *multiraft.Host // while it serves
+		disk *disk
 	}
 }
 
@@ -81,13 +83,15 @@ func (s *Server) Ready() error {
 	if s.mu.host == nil {
 		return errors.New("chunkserver: not registered, or recovering its disk")
 	}
-	return s.mu.host.Err()
+	return errors.Join(s.mu.host.Err(), s.mu.disk.Err())
 }
 
 // parts are what a running chunkserver is made of.
 type parts struct {
 	id    *heartbeat.Identity
 	lock  io.Closer
+	watch *diskwatch.Watch
+	disk  *disk
 	log   *raftlog.Log
 	store *blockstore.Store
 	net   *peernet.Net
@@ -101,7 +105,7 @@ type parts struct {
 // Run serves until ctx ends, and returns nil then. Any other return is why it could not start or go on. A disk that
 // fails while it serves does not end it: it reports that, and the metaserver replaces its peers.
 func (s *Server) Run(ctx context.Context) (err error) {
-	p := &parts{}
+	p := &parts{watch: diskwatch.New()}
 	defer func() { err = errors.Join(err, p.close()) }()
 	lis, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
@@ -152,7 +156,8 @@ func (s *Server) beatConfig(p *parts) heartbeat.Config {
 	return heartbeat.Config{
 		Address: s.address, AdminAddress: s.opts.AdminAddress, Pool: s.cfg.Pool, Zone: s.cfg.Zone, Server: s.cfg.Server,
 		Version: s.opts.Version, Logger: s.log,
-		Usage:     func() blockstore.Usage { return p.store.Usage() },
+		Disk:      func() heartbeat.Disk { return p.disk.report(p.host.Err()) },
+		Slow:      func(slow bool) { p.disk.slow.Store(slow) },
 		Addresses: func(a map[layout.ChunkserverID]string) { p.net.SetAddresses(a) },
 	}
 }
@@ -163,18 +168,19 @@ func (s *Server) open(p *parts) (err error) {
 	s.log = s.opts.Log.With(zap.Uint64("chunkserver", uint64(id)))
 	opts := raftlog.DefaultOptions()
 	opts.Identity, opts.SegmentSize = p.id.UUID(), segmentSize
-	if p.log, err = raftlog.Open(s.opts.FS, s.cfg.Dir+"/log", opts); err != nil {
+	if p.log, err = raftlog.Open(p.watch.LogFS(s.opts.FS), s.cfg.Dir+"/log", opts); err != nil {
 		return err
 	}
+	data := p.watch.DataFS(s.opts.FS)
 	bopts := blockstore.DefaultOptions()
 	bopts.Capacity, bopts.Reserve, bopts.Logger = s.cfg.Capacity, s.cfg.Reserve, s.log
-	if p.store, err = blockstore.Open(s.opts.FS, s.cfg.Dir+"/store", blockstore.Identity{Cluster: cluster, Chunkserver: id}, bopts); err != nil {
+	if p.store, err = blockstore.Open(data, s.cfg.Dir+"/store", blockstore.Identity{Cluster: cluster, Chunkserver: id}, bopts); err != nil {
 		return err
 	}
 	p.net = peernet.New(peernet.Config{Cluster: cluster, Self: id, Logger: s.log})
 	mcfg := multiraft.Default()
 	mcfg.Self, mcfg.Log, mcfg.Store, mcfg.Transport, mcfg.Logger = id, p.log, p.store, p.net, s.log
-	mcfg.FS, mcfg.Dir = s.opts.FS, s.cfg.Dir
+	mcfg.FS, mcfg.Dir = data, s.cfg.Dir
 	mcfg.Tick, mcfg.ElectionTicks, mcfg.CheckpointEvery = s.cfg.Tick, s.cfg.ElectionTicks, s.cfg.CheckpointEvery
 	mcfg.SegmentsMax = int(s.cfg.LogBytes / segmentSize)
 	if s.cfg.Capacity > 0 {
@@ -183,6 +189,7 @@ func (s *Server) open(p *parts) (err error) {
 	if p.host, err = multiraft.New(mcfg); err != nil {
 		return err
 	}
+	p.disk = newDisk(s.log, p.watch, p.store.Usage, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
 	p.net.Bind(p.host)
 	p.rpc = chunkrpc.New(p.host, cluster, s.cfg.Readers)
 	p.grpc = grpc.NewServer(
@@ -202,21 +209,23 @@ func (s *Server) open(p *parts) (err error) {
 // serve runs the parts until ctx ends, or the listener fails, and stops them in this order, each before what it uses:
 //
 //  1. heartbeat: no more orders
-//  2. leadership is handed over, so that others serve at once
-//  3. scrub: it repairs through multiraft
-//  4. the gRPC server: no more requests, messages or images come in; its streams end
-//  5. chunkrpc's readers: nobody waits for them any more
-//  6. multiraft: worker, log writer, appliers, checkpointer
-//  7. peernet: nobody sends any more
-//  8. store and log (parts.close)
+//  2. disk: it hands leadership over too
+//  3. leadership is handed over, so that others serve at once
+//  4. scrub: it repairs through multiraft
+//  5. the gRPC server: no more requests, messages or images come in; its streams end
+//  6. chunkrpc's readers: nobody waits for them any more
+//  7. multiraft: worker, log writer, appliers, checkpointer
+//  8. peernet: nobody sends any more
+//  9. store and log (parts.close)
 func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	addresses := p.id.Addresses()
 	if s.opts.Static != nil {
 		addresses = s.opts.Static.Addresses
 	}
 	p.net.SetAddresses(addresses)
-	beat, scrubber, rpc, host, listener := newPart(), newPart(), newPart(), newPart(), newPart()
+	beat, disk, scrubber, rpc, host, listener := newPart(), newPart(), newPart(), newPart(), newPart(), newPart()
 	host.run(p.host.Run)
+	disk.run(func(ctx context.Context) error { p.disk.Run(ctx); return nil })
 	rpc.run(func(ctx context.Context) error { p.rpc.Run(ctx); return nil })
 	listener.run(func(context.Context) error { return p.grpc.Serve(lis) })
 	unregister, err := s.register(p)
@@ -226,19 +235,21 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	if err == nil {
 		if p.meta != nil {
 			b := heartbeat.New(p.meta.Node(), p.host, p.id, s.beatConfig(p))
-			beat.run(func(ctx context.Context) error { b.Run(ctx); return nil })
+			beat.run(b.Run)
 		}
 		scrubber.run(func(ctx context.Context) error { p.scrub.Run(ctx); return nil })
-		s.setHost(p.host)
+		s.setHost(p)
 		close(s.started)
 		s.log.Info("chunkserver serves", zap.String("address", s.address))
 		select {
 		case <-ctx.Done():
 		case err = <-listener.done:
+		case err = <-beat.done: // refused
 		}
 	}
-	s.setHost(nil)
+	s.setHost(&parts{})
 	_ = beat.stop()
+	_ = disk.stop()
 	handOver(p.host)
 	_ = scrubber.stop()
 	p.grpc.Stop()
@@ -249,10 +260,10 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	return err
 }
 
-func (s *Server) setHost(h *multiraft.Host) {
+func (s *Server) setHost(p *parts) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.host = h
+	s.mu.host, s.mu.disk = p.host, p.disk
 }
 
 // found makes the copysets of a static cluster.
@@ -273,23 +284,35 @@ func (s *Server) found(ctx context.Context, p *parts) error {
 	return nil
 }
 
-// handOver asks for a transfer of all that is led here and waits a little for it.
+// yield asks for a transfer of what is led here: of all, or of what waits for this disk alone, because others have
+// committed entries that are not applied here. (If they had not, their disks would be no better.)
+func yield(ctx context.Context, h *multiraft.Host, all bool) {
+	for _, g := range h.Groups() {
+		if !g.Leading() {
+			continue
+		}
+		if r := g.Report(); all || r.Commit > r.Applied {
+			_ = g.Yield(ctx) // who can not take over now is asked again
+		}
+	}
+}
+
+// leads returns how much is led here.
+func leads(h *multiraft.Host) (led int) {
+	for _, g := range h.Groups() {
+		if g.Leading() {
+			led++
+		}
+	}
+	return led
+}
+
+// handOver asks for a transfer of all that is led here and waits a little for it. It is only a courtesy.
 func handOver(h *multiraft.Host) {
 	ctx, cancel := context.WithTimeout(context.Background(), handoverMax)
 	defer cancel()
-	for asked := false; ctx.Err() == nil; asked = true {
-		led := 0
-		for _, g := range h.Groups() {
-			if !g.Leading() {
-				continue
-			}
-			if led++; !asked {
-				_ = g.Yield(ctx) // it is only a courtesy
-			}
-		}
-		if led == 0 {
-			return
-		}
+	yield(ctx, h, true)
+	for leads(h) > 0 && ctx.Err() == nil {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():

@@ -23,6 +23,8 @@ type timeline struct {
 	replicas map[layout.ChunkserverID]map[layout.CopysetID]layout.PeerID
 	errors   map[layout.ChunkserverID]string
 	silent   map[layout.ChunkserverID]bool
+	disks    map[layout.ChunkserverID]schedule.Disk
+	advice   map[layout.ChunkserverID]topology.Advice // the last answers
 }
 
 func newTimeline(t *testing.T, name string) *timeline {
@@ -30,6 +32,7 @@ func newTimeline(t *testing.T, name string) *timeline {
 	l := &timeline{
 		t: t, now: time.Now(), replicas: map[layout.ChunkserverID]map[layout.CopysetID]layout.PeerID{},
 		errors: map[layout.ChunkserverID]string{}, silent: map[layout.ChunkserverID]bool{},
+		disks: map[layout.ChunkserverID]schedule.Disk{}, advice: map[layout.ChunkserverID]topology.Advice{},
 	}
 	c := etcdClient(t)
 	key := "/ashlar/" + name + "/election/a"
@@ -65,15 +68,16 @@ func (l *timeline) step(d time.Duration) {
 		if l.silent[id] {
 			continue
 		}
-		orders, _, err := l.Heartbeat(l.t.Context(), l.beat(id))
+		a, err := l.Heartbeat(l.t.Context(), l.beat(id))
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		for _, o := range orders {
+		for _, o := range a.Orders {
 			if o.Action == schedule.Found {
 				l.replicas[id][o.Copyset] = o.Peer
 			}
 		}
+		l.advice[id] = a
 	}
 	if err := l.Tick(l.t.Context()); err != nil {
 		l.t.Fatal(err)
@@ -82,7 +86,7 @@ func (l *timeline) step(d time.Duration) {
 
 // beat reports what a chunkserver has; chunkserver 1 leads everything.
 func (l *timeline) beat(id layout.ChunkserverID) *topology.Beat {
-	b := &topology.Beat{ID: id, Capacity: 1 << 40}
+	b := &topology.Beat{ID: id, Capacity: 1 << 40, Disk: l.disks[id]}
 	for c, p := range l.replicas[id] {
 		r := topology.CopysetReport{Copyset: c, Report: schedule.Report{Peer: p, Term: 1, Commit: 9, Error: l.errors[id]}}
 		if id == 1 {
@@ -181,7 +185,7 @@ func TestStaleElection(t *testing.T) {
 	l := newTimeline(t, "stale")
 	b := l.beat(1)
 	b.Revision = l.Revision() + 1
-	_, _, err := l.Heartbeat(t.Context(), b)
+	_, err := l.Heartbeat(t.Context(), b)
 	var stale *topology.StaleError
 	if !errors.As(err, &stale) || stale.Seen != b.Revision {
 		t.Errorf("got %v", err)
@@ -199,11 +203,11 @@ func TestForgottenChunkserver(t *testing.T) {
 	if id != 9 || next != 10 {
 		t.Errorf("ids %d and %d, want 9 and 10", id, next)
 	}
-	orders, _, err := l.Heartbeat(ctx, &topology.Beat{ID: 9, Copysets: []topology.CopysetReport{
+	a, err := l.Heartbeat(ctx, &topology.Beat{ID: 9, Copysets: []topology.CopysetReport{
 		{Copyset: 77, Report: schedule.Report{Peer: 770}}, {Copyset: 1, Report: schedule.Report{Peer: 771}},
 	}})
-	if err != nil || len(orders) != 0 {
-		t.Errorf("orders about replicas that are not on record: %v, %v", orders, err)
+	if err != nil || len(a.Orders) != 0 {
+		t.Errorf("orders about replicas that are not on record: %v, %v", a.Orders, err)
 	}
 	for _, c := range l.View().Chunkservers {
 		if c.ID == 9 && c.Strays != 2 {

@@ -227,7 +227,7 @@ func (x MemberChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberChange_Kind.Descriptor instead.
 func (MemberChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59, 0}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60, 0}
 }
 
 // NotActive is the detail of a FAILED_PRECONDITION answer of a standby.
@@ -1841,8 +1841,11 @@ type Chunkserver struct {
 	// disk_error says what is wrong with the disk, empty when nothing is.
 	DiskError string `protobuf:"bytes,13,opt,name=disk_error,json=diskError,proto3" json:"disk_error,omitempty"`
 	// clock_skew_ms is the chunkserver's clock less the metaserver's.
-	ClockSkewMs   int64  `protobuf:"varint,14,opt,name=clock_skew_ms,json=clockSkewMs,proto3" json:"clock_skew_ms,omitempty"`
-	AdminAddress  string `protobuf:"bytes,15,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	ClockSkewMs  int64       `protobuf:"varint,14,opt,name=clock_skew_ms,json=clockSkewMs,proto3" json:"clock_skew_ms,omitempty"`
+	AdminAddress string      `protobuf:"bytes,15,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	Disk         *DiskHealth `protobuf:"bytes,16,opt,name=disk,proto3" json:"disk,omitempty"`
+	// disk_slow says that the disk is much slower than those of the others, empty when it is not. Nothing is led there then.
+	DiskSlow      string `protobuf:"bytes,17,opt,name=disk_slow,json=diskSlow,proto3" json:"disk_slow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1982,6 +1985,133 @@ func (x *Chunkserver) GetAdminAddress() string {
 	return ""
 }
 
+func (x *Chunkserver) GetDisk() *DiskHealth {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *Chunkserver) GetDiskSlow() string {
+	if x != nil {
+		return x.DiskSlow
+	}
+	return ""
+}
+
+// DiskHealth is how quickly a disk answers, by what is done on it anyway. Times are in microseconds unless said otherwise.
+type DiskHealth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// log_syncs is how many syncs of the raft log the figures of the last seconds are made of; without any, those are 0.
+	LogSyncs     uint64 `protobuf:"varint,1,opt,name=log_syncs,json=logSyncs,proto3" json:"log_syncs,omitempty"`
+	LogSyncP50Us uint64 `protobuf:"varint,2,opt,name=log_sync_p50_us,json=logSyncP50Us,proto3" json:"log_sync_p50_us,omitempty"`
+	LogSyncP99Us uint64 `protobuf:"varint,3,opt,name=log_sync_p99_us,json=logSyncP99Us,proto3" json:"log_sync_p99_us,omitempty"`
+	// log_sync_usual_us is the median over the last hours.
+	LogSyncUsualUs uint64 `protobuf:"varint,4,opt,name=log_sync_usual_us,json=logSyncUsualUs,proto3" json:"log_sync_usual_us,omitempty"`
+	Reads          uint64 `protobuf:"varint,5,opt,name=reads,proto3" json:"reads,omitempty"`
+	ReadP50Us      uint64 `protobuf:"varint,6,opt,name=read_p50_us,json=readP50Us,proto3" json:"read_p50_us,omitempty"`
+	ReadP99Us      uint64 `protobuf:"varint,7,opt,name=read_p99_us,json=readP99Us,proto3" json:"read_p99_us,omitempty"`
+	// stalled_ms is for how long the oldest operation that a host waits for has been under way.
+	StalledMs uint64 `protobuf:"varint,8,opt,name=stalled_ms,json=stalledMs,proto3" json:"stalled_ms,omitempty"`
+	// usage_age_ms is how old the figures of used space and capacity are: a disk that does not answer is not waited for.
+	UsageAgeMs    uint64 `protobuf:"varint,9,opt,name=usage_age_ms,json=usageAgeMs,proto3" json:"usage_age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskHealth) Reset() {
+	*x = DiskHealth{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskHealth) ProtoMessage() {}
+
+func (x *DiskHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskHealth.ProtoReflect.Descriptor instead.
+func (*DiskHealth) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DiskHealth) GetLogSyncs() uint64 {
+	if x != nil {
+		return x.LogSyncs
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetLogSyncP50Us() uint64 {
+	if x != nil {
+		return x.LogSyncP50Us
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetLogSyncP99Us() uint64 {
+	if x != nil {
+		return x.LogSyncP99Us
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetLogSyncUsualUs() uint64 {
+	if x != nil {
+		return x.LogSyncUsualUs
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetReads() uint64 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetReadP50Us() uint64 {
+	if x != nil {
+		return x.ReadP50Us
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetReadP99Us() uint64 {
+	if x != nil {
+		return x.ReadP99Us
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetStalledMs() uint64 {
+	if x != nil {
+		return x.StalledMs
+	}
+	return 0
+}
+
+func (x *DiskHealth) GetUsageAgeMs() uint64 {
+	if x != nil {
+		return x.UsageAgeMs
+	}
+	return 0
+}
+
 type Peer struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Id          uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1997,7 +2127,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2139,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[27]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2152,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{27}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peer) GetId() uint64 {
@@ -2083,7 +2213,7 @@ type Copyset struct {
 
 func (x *Copyset) Reset() {
 	*x = Copyset{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2225,7 @@ func (x *Copyset) String() string {
 func (*Copyset) ProtoMessage() {}
 
 func (x *Copyset) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2238,7 @@ func (x *Copyset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copyset.ProtoReflect.Descriptor instead.
 func (*Copyset) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Copyset) GetId() uint64 {
@@ -2204,7 +2334,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2346,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2359,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Comparison) GetIndex() uint64 {
@@ -2278,7 +2408,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2420,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2433,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Operation) GetKind() string {
@@ -2377,7 +2507,7 @@ type ListChunkserversRequest struct {
 
 func (x *ListChunkserversRequest) Reset() {
 	*x = ListChunkserversRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2519,7 @@ func (x *ListChunkserversRequest) String() string {
 func (*ListChunkserversRequest) ProtoMessage() {}
 
 func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2532,7 @@ func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversRequest.ProtoReflect.Descriptor instead.
 func (*ListChunkserversRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
 }
 
 type ListChunkserversReply struct {
@@ -2414,7 +2544,7 @@ type ListChunkserversReply struct {
 
 func (x *ListChunkserversReply) Reset() {
 	*x = ListChunkserversReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2556,7 @@ func (x *ListChunkserversReply) String() string {
 func (*ListChunkserversReply) ProtoMessage() {}
 
 func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2569,7 @@ func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversReply.ProtoReflect.Descriptor instead.
 func (*ListChunkserversReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListChunkserversReply) GetChunkservers() []*Chunkserver {
@@ -2458,7 +2588,7 @@ type ShowChunkserverRequest struct {
 
 func (x *ShowChunkserverRequest) Reset() {
 	*x = ShowChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +2600,7 @@ func (x *ShowChunkserverRequest) String() string {
 func (*ShowChunkserverRequest) ProtoMessage() {}
 
 func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +2613,7 @@ func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ShowChunkserverRequest) GetId() uint64 {
@@ -2503,7 +2633,7 @@ type ShowChunkserverReply struct {
 
 func (x *ShowChunkserverReply) Reset() {
 	*x = ShowChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2645,7 @@ func (x *ShowChunkserverReply) String() string {
 func (*ShowChunkserverReply) ProtoMessage() {}
 
 func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2658,7 @@ func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverReply.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ShowChunkserverReply) GetChunkserver() *Chunkserver {
@@ -2556,7 +2686,7 @@ type DrainChunkserverRequest struct {
 
 func (x *DrainChunkserverRequest) Reset() {
 	*x = DrainChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2698,7 @@ func (x *DrainChunkserverRequest) String() string {
 func (*DrainChunkserverRequest) ProtoMessage() {}
 
 func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2711,7 @@ func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*DrainChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DrainChunkserverRequest) GetId() uint64 {
@@ -2606,7 +2736,7 @@ type ListCopysetsRequest struct {
 
 func (x *ListCopysetsRequest) Reset() {
 	*x = ListCopysetsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2748,7 @@ func (x *ListCopysetsRequest) String() string {
 func (*ListCopysetsRequest) ProtoMessage() {}
 
 func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2761,7 @@ func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsRequest.ProtoReflect.Descriptor instead.
 func (*ListCopysetsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
 }
 
 type ListCopysetsReply struct {
@@ -2643,7 +2773,7 @@ type ListCopysetsReply struct {
 
 func (x *ListCopysetsReply) Reset() {
 	*x = ListCopysetsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2785,7 @@ func (x *ListCopysetsReply) String() string {
 func (*ListCopysetsReply) ProtoMessage() {}
 
 func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2798,7 @@ func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsReply.ProtoReflect.Descriptor instead.
 func (*ListCopysetsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListCopysetsReply) GetCopysets() []*Copyset {
@@ -2687,7 +2817,7 @@ type ShowCopysetRequest struct {
 
 func (x *ShowCopysetRequest) Reset() {
 	*x = ShowCopysetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2829,7 @@ func (x *ShowCopysetRequest) String() string {
 func (*ShowCopysetRequest) ProtoMessage() {}
 
 func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2842,7 @@ func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCopysetRequest.ProtoReflect.Descriptor instead.
 func (*ShowCopysetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ShowCopysetRequest) GetId() uint64 {
@@ -2734,7 +2864,7 @@ type ReplacePeerRequest struct {
 
 func (x *ReplacePeerRequest) Reset() {
 	*x = ReplacePeerRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2876,7 @@ func (x *ReplacePeerRequest) String() string {
 func (*ReplacePeerRequest) ProtoMessage() {}
 
 func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2889,7 @@ func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacePeerRequest.ProtoReflect.Descriptor instead.
 func (*ReplacePeerRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReplacePeerRequest) GetCopyset() uint64 {
@@ -2795,7 +2925,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2937,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2950,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListSessionsRequest) GetTarget() string {
@@ -2853,7 +2983,7 @@ type ListSessionsReply struct {
 
 func (x *ListSessionsReply) Reset() {
 	*x = ListSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +2995,7 @@ func (x *ListSessionsReply) String() string {
 func (*ListSessionsReply) ProtoMessage() {}
 
 func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3008,7 @@ func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsReply.ProtoReflect.Descriptor instead.
 func (*ListSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListSessionsReply) GetSessions() []*Session {
@@ -2923,7 +3053,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3065,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3078,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Session) GetGateway() string {
@@ -3092,7 +3222,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3104,7 +3234,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3117,7 +3247,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Connection) GetCid() uint32 {
@@ -3163,7 +3293,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3305,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3318,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
 }
 
 type ClusterStatusReply struct {
@@ -3217,7 +3347,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3359,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3372,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ClusterStatusReply) GetClusterId() string {
@@ -3363,7 +3493,7 @@ type Metaserver struct {
 
 func (x *Metaserver) Reset() {
 	*x = Metaserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3375,7 +3505,7 @@ func (x *Metaserver) String() string {
 func (*Metaserver) ProtoMessage() {}
 
 func (x *Metaserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3388,7 +3518,7 @@ func (x *Metaserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metaserver.ProtoReflect.Descriptor instead.
 func (*Metaserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Metaserver) GetName() string {
@@ -3447,7 +3577,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3589,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3602,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Gateway) GetId() uint64 {
@@ -3559,21 +3689,23 @@ type RegisterChunkserverRequest struct {
 	// cluster_id is empty for a chunkserver that belongs to none yet.
 	ClusterId []byte `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// uuid is made by the chunkserver when its disk is first used; a repeated registration with it gets the same id.
-	Uuid          []byte `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	Address       string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	AdminAddress  string `protobuf:"bytes,5,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
-	Pool          string `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`
-	Zone          string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
-	Server        string `protobuf:"bytes,8,opt,name=server,proto3" json:"server,omitempty"`
-	Version       string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	Capacity      uint64 `protobuf:"varint,10,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Uuid         []byte `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Address      string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	AdminAddress string `protobuf:"bytes,5,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	Pool         string `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`
+	Zone         string `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	Server       string `protobuf:"bytes,8,opt,name=server,proto3" json:"server,omitempty"`
+	Version      string `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Capacity     uint64 `protobuf:"varint,10,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// generation as in the heartbeat.
+	Generation    uint64 `protobuf:"varint,11,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterChunkserverRequest) Reset() {
 	*x = RegisterChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3717,7 @@ func (x *RegisterChunkserverRequest) String() string {
 func (*RegisterChunkserverRequest) ProtoMessage() {}
 
 func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3730,7 @@ func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RegisterChunkserverRequest) GetId() uint64 {
@@ -3671,6 +3803,13 @@ func (x *RegisterChunkserverRequest) GetCapacity() uint64 {
 	return 0
 }
 
+func (x *RegisterChunkserverRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type RegisterChunkserverReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3681,7 +3820,7 @@ type RegisterChunkserverReply struct {
 
 func (x *RegisterChunkserverReply) Reset() {
 	*x = RegisterChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3832,7 @@ func (x *RegisterChunkserverReply) String() string {
 func (*RegisterChunkserverReply) ProtoMessage() {}
 
 func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3845,7 @@ func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverReply.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RegisterChunkserverReply) GetId() uint64 {
@@ -3735,15 +3874,19 @@ type ChunkserverHeartbeatRequest struct {
 	DiskError  string                 `protobuf:"bytes,8,opt,name=disk_error,json=diskError,proto3" json:"disk_error,omitempty"`
 	Copysets   []*CopysetReport       `protobuf:"bytes,9,rep,name=copysets,proto3" json:"copysets,omitempty"`
 	// election_revision is the highest that the chunkserver has persisted.
-	ElectionRevision int64  `protobuf:"varint,10,opt,name=election_revision,json=electionRevision,proto3" json:"election_revision,omitempty"`
-	AdminAddress     string `protobuf:"bytes,11,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	ElectionRevision int64       `protobuf:"varint,10,opt,name=election_revision,json=electionRevision,proto3" json:"election_revision,omitempty"`
+	AdminAddress     string      `protobuf:"bytes,11,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
+	Disk             *DiskHealth `protobuf:"bytes,12,opt,name=disk,proto3" json:"disk,omitempty"`
+	// generation rises on the disk with each start and each minute; one that is lower than it was tells that an older copy of
+	// the directory was put back, and is refused. 0: not told.
+	Generation    uint64 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChunkserverHeartbeatRequest) Reset() {
 	*x = ChunkserverHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3898,7 @@ func (x *ChunkserverHeartbeatRequest) String() string {
 func (*ChunkserverHeartbeatRequest) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3911,7 @@ func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ChunkserverHeartbeatRequest) GetId() uint64 {
@@ -3848,6 +3991,20 @@ func (x *ChunkserverHeartbeatRequest) GetAdminAddress() string {
 	return ""
 }
 
+func (x *ChunkserverHeartbeatRequest) GetDisk() *DiskHealth {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *ChunkserverHeartbeatRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type CopysetReport struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Copyset     uint64                 `protobuf:"varint,1,opt,name=copyset,proto3" json:"copyset,omitempty"`
@@ -3875,7 +4032,7 @@ type CopysetReport struct {
 
 func (x *CopysetReport) Reset() {
 	*x = CopysetReport{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4044,7 @@ func (x *CopysetReport) String() string {
 func (*CopysetReport) ProtoMessage() {}
 
 func (x *CopysetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4057,7 @@ func (x *CopysetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopysetReport.ProtoReflect.Descriptor instead.
 func (*CopysetReport) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CopysetReport) GetCopyset() uint64 {
@@ -4022,7 +4179,7 @@ type ReplicaDigest struct {
 
 func (x *ReplicaDigest) Reset() {
 	*x = ReplicaDigest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4034,7 +4191,7 @@ func (x *ReplicaDigest) String() string {
 func (*ReplicaDigest) ProtoMessage() {}
 
 func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4047,7 +4204,7 @@ func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaDigest.ProtoReflect.Descriptor instead.
 func (*ReplicaDigest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ReplicaDigest) GetIndex() uint64 {
@@ -4081,7 +4238,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4093,7 +4250,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4106,7 +4263,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *VolumeUsage) GetVolume() uint64 {
@@ -4129,15 +4286,17 @@ type ChunkserverHeartbeatReply struct {
 	ElectionRevision int64    `protobuf:"varint,1,opt,name=election_revision,json=electionRevision,proto3" json:"election_revision,omitempty"`
 	Orders           []*Order `protobuf:"bytes,2,rep,name=orders,proto3" json:"orders,omitempty"`
 	// addresses tell where the other chunkservers are.
-	Addresses     []*ChunkserverAddress `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	IntervalMs    uint32                `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	Addresses  []*ChunkserverAddress `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	IntervalMs uint32                `protobuf:"varint,4,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	// disk_slow tells the chunkserver that its disk is much slower than those of the others.
+	DiskSlow      bool `protobuf:"varint,5,opt,name=disk_slow,json=diskSlow,proto3" json:"disk_slow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChunkserverHeartbeatReply) Reset() {
 	*x = ChunkserverHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4149,7 +4308,7 @@ func (x *ChunkserverHeartbeatReply) String() string {
 func (*ChunkserverHeartbeatReply) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4162,7 +4321,7 @@ func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ChunkserverHeartbeatReply) GetElectionRevision() int64 {
@@ -4193,6 +4352,13 @@ func (x *ChunkserverHeartbeatReply) GetIntervalMs() uint32 {
 	return 0
 }
 
+func (x *ChunkserverHeartbeatReply) GetDiskSlow() bool {
+	if x != nil {
+		return x.DiskSlow
+	}
+	return false
+}
+
 type ChunkserverAddress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4203,7 +4369,7 @@ type ChunkserverAddress struct {
 
 func (x *ChunkserverAddress) Reset() {
 	*x = ChunkserverAddress{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4381,7 @@ func (x *ChunkserverAddress) String() string {
 func (*ChunkserverAddress) ProtoMessage() {}
 
 func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4394,7 @@ func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverAddress.ProtoReflect.Descriptor instead.
 func (*ChunkserverAddress) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChunkserverAddress) GetId() uint64 {
@@ -4263,7 +4429,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4441,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4454,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Order) GetCopyset() uint64 {
@@ -4396,7 +4562,7 @@ type CreatePeer struct {
 
 func (x *CreatePeer) Reset() {
 	*x = CreatePeer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4408,7 +4574,7 @@ func (x *CreatePeer) String() string {
 func (*CreatePeer) ProtoMessage() {}
 
 func (x *CreatePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4421,7 +4587,7 @@ func (x *CreatePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePeer.ProtoReflect.Descriptor instead.
 func (*CreatePeer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreatePeer) GetPeer() uint64 {
@@ -4457,7 +4623,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4635,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4648,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ChangeMembers) GetReplaces() uint64 {
@@ -4510,7 +4676,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4688,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4701,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *MemberChange) GetPeer() uint64 {
@@ -4569,7 +4735,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4581,7 +4747,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4594,7 +4760,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RemoveReplica) GetPeer() uint64 {
@@ -4613,7 +4779,7 @@ type TransferLeader struct {
 
 func (x *TransferLeader) Reset() {
 	*x = TransferLeader{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +4791,7 @@ func (x *TransferLeader) String() string {
 func (*TransferLeader) ProtoMessage() {}
 
 func (x *TransferLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +4804,7 @@ func (x *TransferLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeader.ProtoReflect.Descriptor instead.
 func (*TransferLeader) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *TransferLeader) GetPeer() uint64 {
@@ -4660,7 +4826,7 @@ type DistrustReplica struct {
 
 func (x *DistrustReplica) Reset() {
 	*x = DistrustReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4672,7 +4838,7 @@ func (x *DistrustReplica) String() string {
 func (*DistrustReplica) ProtoMessage() {}
 
 func (x *DistrustReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4685,7 +4851,7 @@ func (x *DistrustReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistrustReplica.ProtoReflect.Descriptor instead.
 func (*DistrustReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *DistrustReplica) GetPeer() uint64 {
@@ -4715,7 +4881,7 @@ type RegisterGatewayRequest struct {
 
 func (x *RegisterGatewayRequest) Reset() {
 	*x = RegisterGatewayRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4893,7 @@ func (x *RegisterGatewayRequest) String() string {
 func (*RegisterGatewayRequest) ProtoMessage() {}
 
 func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4906,7 @@ func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RegisterGatewayRequest) GetName() string {
@@ -4783,7 +4949,7 @@ type RegisterGatewayReply struct {
 
 func (x *RegisterGatewayReply) Reset() {
 	*x = RegisterGatewayReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4795,7 +4961,7 @@ func (x *RegisterGatewayReply) String() string {
 func (*RegisterGatewayReply) ProtoMessage() {}
 
 func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4808,7 +4974,7 @@ func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayReply.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RegisterGatewayReply) GetId() uint64 {
@@ -4858,7 +5024,7 @@ type GatewayHeartbeatRequest struct {
 
 func (x *GatewayHeartbeatRequest) Reset() {
 	*x = GatewayHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4870,7 +5036,7 @@ func (x *GatewayHeartbeatRequest) String() string {
 func (*GatewayHeartbeatRequest) ProtoMessage() {}
 
 func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4883,7 +5049,7 @@ func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GatewayHeartbeatRequest) GetId() uint64 {
@@ -4946,7 +5112,7 @@ type GatewayHeartbeatReply struct {
 
 func (x *GatewayHeartbeatReply) Reset() {
 	*x = GatewayHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4958,7 +5124,7 @@ func (x *GatewayHeartbeatReply) String() string {
 func (*GatewayHeartbeatReply) ProtoMessage() {}
 
 func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4971,7 +5137,7 @@ func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
@@ -5003,7 +5169,7 @@ type VolumeSpace struct {
 
 func (x *VolumeSpace) Reset() {
 	*x = VolumeSpace{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5015,7 +5181,7 @@ func (x *VolumeSpace) String() string {
 func (*VolumeSpace) ProtoMessage() {}
 
 func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5028,7 +5194,7 @@ func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpace.ProtoReflect.Descriptor instead.
 func (*VolumeSpace) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *VolumeSpace) GetVolume() uint64 {
@@ -5070,7 +5236,7 @@ type ReportSessionsRequest struct {
 
 func (x *ReportSessionsRequest) Reset() {
 	*x = ReportSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5082,7 +5248,7 @@ func (x *ReportSessionsRequest) String() string {
 func (*ReportSessionsRequest) ProtoMessage() {}
 
 func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5095,7 +5261,7 @@ func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ReportSessionsRequest) GetGateway() uint64 {
@@ -5120,7 +5286,7 @@ type ReportSessionsReply struct {
 
 func (x *ReportSessionsReply) Reset() {
 	*x = ReportSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5132,7 +5298,7 @@ func (x *ReportSessionsReply) String() string {
 func (*ReportSessionsReply) ProtoMessage() {}
 
 func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5145,7 +5311,7 @@ func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsReply.ProtoReflect.Descriptor instead.
 func (*ReportSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
 }
 
 type WatchExportsRequest struct {
@@ -5157,7 +5323,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5169,7 +5335,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5182,7 +5348,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -5211,7 +5377,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5389,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5402,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{71}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -5308,7 +5474,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5320,7 +5486,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5333,7 +5499,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{72}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -5375,7 +5541,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5387,7 +5553,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5400,7 +5566,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{73}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -5543,7 +5709,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\tinitiator\x18\x02 \x01(\tR\tinitiator\"_\n" +
 	"\x15RedirectTargetRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x124\n" +
-	"\bredirect\x18\x02 \x01(\v2\x18.ashlar.meta.v1.RedirectR\bredirect\"\xcc\x03\n" +
+	"\bredirect\x18\x02 \x01(\v2\x18.ashlar.meta.v1.RedirectR\bredirect\"\x99\x04\n" +
 	"\vChunkserver\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5561,7 +5727,22 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
 	"disk_error\x18\r \x01(\tR\tdiskError\x12\"\n" +
 	"\rclock_skew_ms\x18\x0e \x01(\x03R\vclockSkewMs\x12#\n" +
-	"\radmin_address\x18\x0f \x01(\tR\fadminAddress\"\x8c\x01\n" +
+	"\radmin_address\x18\x0f \x01(\tR\fadminAddress\x12.\n" +
+	"\x04disk\x18\x10 \x01(\v2\x1a.ashlar.meta.v1.DiskHealthR\x04disk\x12\x1b\n" +
+	"\tdisk_slow\x18\x11 \x01(\tR\bdiskSlow\"\xb9\x02\n" +
+	"\n" +
+	"DiskHealth\x12\x1b\n" +
+	"\tlog_syncs\x18\x01 \x01(\x04R\blogSyncs\x12%\n" +
+	"\x0flog_sync_p50_us\x18\x02 \x01(\x04R\flogSyncP50Us\x12%\n" +
+	"\x0flog_sync_p99_us\x18\x03 \x01(\x04R\flogSyncP99Us\x12)\n" +
+	"\x11log_sync_usual_us\x18\x04 \x01(\x04R\x0elogSyncUsualUs\x12\x14\n" +
+	"\x05reads\x18\x05 \x01(\x04R\x05reads\x12\x1e\n" +
+	"\vread_p50_us\x18\x06 \x01(\x04R\treadP50Us\x12\x1e\n" +
+	"\vread_p99_us\x18\a \x01(\x04R\treadP99Us\x12\x1d\n" +
+	"\n" +
+	"stalled_ms\x18\b \x01(\x04R\tstalledMs\x12 \n" +
+	"\fusage_age_ms\x18\t \x01(\x04R\n" +
+	"usageAgeMs\"\x8c\x01\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vchunkserver\x18\x02 \x01(\x04R\vchunkserver\x12,\n" +
@@ -5698,7 +5879,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bsessions\x18\t \x01(\rR\bsessions\x12\"\n" +
 	"\rclock_skew_ms\x18\n" +
 	" \x01(\x03R\vclockSkewMs\x12#\n" +
-	"\radmin_address\x18\v \x01(\tR\fadminAddress\"\x94\x02\n" +
+	"\radmin_address\x18\v \x01(\tR\fadminAddress\"\xb4\x02\n" +
 	"\x1aRegisterChunkserverRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
@@ -5711,11 +5892,14 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x06server\x18\b \x01(\tR\x06server\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12\x1a\n" +
 	"\bcapacity\x18\n" +
-	" \x01(\x04R\bcapacity\"I\n" +
+	" \x01(\x04R\bcapacity\x12\x1e\n" +
+	"\n" +
+	"generation\x18\v \x01(\x04R\n" +
+	"generation\"I\n" +
 	"\x18RegisterChunkserverReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\fR\tclusterId\"\xfe\x02\n" +
+	"cluster_id\x18\x02 \x01(\fR\tclusterId\"\xce\x03\n" +
 	"\x1bChunkserverHeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
@@ -5731,7 +5915,11 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\bcopysets\x18\t \x03(\v2\x1d.ashlar.meta.v1.CopysetReportR\bcopysets\x12+\n" +
 	"\x11election_revision\x18\n" +
 	" \x01(\x03R\x10electionRevision\x12#\n" +
-	"\radmin_address\x18\v \x01(\tR\fadminAddress\"\xfc\x03\n" +
+	"\radmin_address\x18\v \x01(\tR\fadminAddress\x12.\n" +
+	"\x04disk\x18\f \x01(\v2\x1a.ashlar.meta.v1.DiskHealthR\x04disk\x12\x1e\n" +
+	"\n" +
+	"generation\x18\r \x01(\x04R\n" +
+	"generation\"\xfc\x03\n" +
 	"\rCopysetReport\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12\x16\n" +
@@ -5756,13 +5944,14 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x03sum\x18\x03 \x01(\fR\x03sum\"C\n" +
 	"\vVolumeUsage\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\x04R\x06volume\x12\x1c\n" +
-	"\tallocated\x18\x02 \x01(\x04R\tallocated\"\xda\x01\n" +
+	"\tallocated\x18\x02 \x01(\x04R\tallocated\"\xf7\x01\n" +
 	"\x19ChunkserverHeartbeatReply\x12+\n" +
 	"\x11election_revision\x18\x01 \x01(\x03R\x10electionRevision\x12-\n" +
 	"\x06orders\x18\x02 \x03(\v2\x15.ashlar.meta.v1.OrderR\x06orders\x12@\n" +
 	"\taddresses\x18\x03 \x03(\v2\".ashlar.meta.v1.ChunkserverAddressR\taddresses\x12\x1f\n" +
 	"\vinterval_ms\x18\x04 \x01(\rR\n" +
-	"intervalMs\">\n" +
+	"intervalMs\x12\x1b\n" +
+	"\tdisk_slow\x18\x05 \x01(\bR\bdiskSlow\">\n" +
 	"\x12ChunkserverAddress\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xcc\x02\n" +
@@ -5917,7 +6106,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -5950,69 +6139,70 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*DenyInitiatorRequest)(nil),        // 28: ashlar.meta.v1.DenyInitiatorRequest
 	(*RedirectTargetRequest)(nil),       // 29: ashlar.meta.v1.RedirectTargetRequest
 	(*Chunkserver)(nil),                 // 30: ashlar.meta.v1.Chunkserver
-	(*Peer)(nil),                        // 31: ashlar.meta.v1.Peer
-	(*Copyset)(nil),                     // 32: ashlar.meta.v1.Copyset
-	(*Comparison)(nil),                  // 33: ashlar.meta.v1.Comparison
-	(*Operation)(nil),                   // 34: ashlar.meta.v1.Operation
-	(*ListChunkserversRequest)(nil),     // 35: ashlar.meta.v1.ListChunkserversRequest
-	(*ListChunkserversReply)(nil),       // 36: ashlar.meta.v1.ListChunkserversReply
-	(*ShowChunkserverRequest)(nil),      // 37: ashlar.meta.v1.ShowChunkserverRequest
-	(*ShowChunkserverReply)(nil),        // 38: ashlar.meta.v1.ShowChunkserverReply
-	(*DrainChunkserverRequest)(nil),     // 39: ashlar.meta.v1.DrainChunkserverRequest
-	(*ListCopysetsRequest)(nil),         // 40: ashlar.meta.v1.ListCopysetsRequest
-	(*ListCopysetsReply)(nil),           // 41: ashlar.meta.v1.ListCopysetsReply
-	(*ShowCopysetRequest)(nil),          // 42: ashlar.meta.v1.ShowCopysetRequest
-	(*ReplacePeerRequest)(nil),          // 43: ashlar.meta.v1.ReplacePeerRequest
-	(*ListSessionsRequest)(nil),         // 44: ashlar.meta.v1.ListSessionsRequest
-	(*ListSessionsReply)(nil),           // 45: ashlar.meta.v1.ListSessionsReply
-	(*Session)(nil),                     // 46: ashlar.meta.v1.Session
-	(*Connection)(nil),                  // 47: ashlar.meta.v1.Connection
-	(*ClusterStatusRequest)(nil),        // 48: ashlar.meta.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),          // 49: ashlar.meta.v1.ClusterStatusReply
-	(*Metaserver)(nil),                  // 50: ashlar.meta.v1.Metaserver
-	(*Gateway)(nil),                     // 51: ashlar.meta.v1.Gateway
-	(*RegisterChunkserverRequest)(nil),  // 52: ashlar.meta.v1.RegisterChunkserverRequest
-	(*RegisterChunkserverReply)(nil),    // 53: ashlar.meta.v1.RegisterChunkserverReply
-	(*ChunkserverHeartbeatRequest)(nil), // 54: ashlar.meta.v1.ChunkserverHeartbeatRequest
-	(*CopysetReport)(nil),               // 55: ashlar.meta.v1.CopysetReport
-	(*ReplicaDigest)(nil),               // 56: ashlar.meta.v1.ReplicaDigest
-	(*VolumeUsage)(nil),                 // 57: ashlar.meta.v1.VolumeUsage
-	(*ChunkserverHeartbeatReply)(nil),   // 58: ashlar.meta.v1.ChunkserverHeartbeatReply
-	(*ChunkserverAddress)(nil),          // 59: ashlar.meta.v1.ChunkserverAddress
-	(*Order)(nil),                       // 60: ashlar.meta.v1.Order
-	(*CreatePeer)(nil),                  // 61: ashlar.meta.v1.CreatePeer
-	(*ChangeMembers)(nil),               // 62: ashlar.meta.v1.ChangeMembers
-	(*MemberChange)(nil),                // 63: ashlar.meta.v1.MemberChange
-	(*RemoveReplica)(nil),               // 64: ashlar.meta.v1.RemoveReplica
-	(*TransferLeader)(nil),              // 65: ashlar.meta.v1.TransferLeader
-	(*DistrustReplica)(nil),             // 66: ashlar.meta.v1.DistrustReplica
-	(*RegisterGatewayRequest)(nil),      // 67: ashlar.meta.v1.RegisterGatewayRequest
-	(*RegisterGatewayReply)(nil),        // 68: ashlar.meta.v1.RegisterGatewayReply
-	(*GatewayHeartbeatRequest)(nil),     // 69: ashlar.meta.v1.GatewayHeartbeatRequest
-	(*GatewayHeartbeatReply)(nil),       // 70: ashlar.meta.v1.GatewayHeartbeatReply
-	(*VolumeSpace)(nil),                 // 71: ashlar.meta.v1.VolumeSpace
-	(*ReportSessionsRequest)(nil),       // 72: ashlar.meta.v1.ReportSessionsRequest
-	(*ReportSessionsReply)(nil),         // 73: ashlar.meta.v1.ReportSessionsReply
-	(*WatchExportsRequest)(nil),         // 74: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 75: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 76: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 77: ashlar.meta.v1.AttachReply
-	nil,                                 // 78: ashlar.meta.v1.Session.KeysEntry
-	(*Sanitize)(nil),                    // 79: ashlar.meta.v1.Sanitize
-	(*VolumeReservations)(nil),          // 80: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 81: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 82: ashlar.meta.v1.ShowReservationsRequest
-	(*AwaitResetRequest)(nil),           // 83: ashlar.meta.v1.AwaitResetRequest
-	(*ResetAwaitedRequest)(nil),         // 84: ashlar.meta.v1.ResetAwaitedRequest
-	(*ReserveReply)(nil),                // 85: ashlar.meta.v1.ReserveReply
-	(*AwaitResetReply)(nil),             // 86: ashlar.meta.v1.AwaitResetReply
-	(*ResetAwaitedReply)(nil),           // 87: ashlar.meta.v1.ResetAwaitedReply
+	(*DiskHealth)(nil),                  // 31: ashlar.meta.v1.DiskHealth
+	(*Peer)(nil),                        // 32: ashlar.meta.v1.Peer
+	(*Copyset)(nil),                     // 33: ashlar.meta.v1.Copyset
+	(*Comparison)(nil),                  // 34: ashlar.meta.v1.Comparison
+	(*Operation)(nil),                   // 35: ashlar.meta.v1.Operation
+	(*ListChunkserversRequest)(nil),     // 36: ashlar.meta.v1.ListChunkserversRequest
+	(*ListChunkserversReply)(nil),       // 37: ashlar.meta.v1.ListChunkserversReply
+	(*ShowChunkserverRequest)(nil),      // 38: ashlar.meta.v1.ShowChunkserverRequest
+	(*ShowChunkserverReply)(nil),        // 39: ashlar.meta.v1.ShowChunkserverReply
+	(*DrainChunkserverRequest)(nil),     // 40: ashlar.meta.v1.DrainChunkserverRequest
+	(*ListCopysetsRequest)(nil),         // 41: ashlar.meta.v1.ListCopysetsRequest
+	(*ListCopysetsReply)(nil),           // 42: ashlar.meta.v1.ListCopysetsReply
+	(*ShowCopysetRequest)(nil),          // 43: ashlar.meta.v1.ShowCopysetRequest
+	(*ReplacePeerRequest)(nil),          // 44: ashlar.meta.v1.ReplacePeerRequest
+	(*ListSessionsRequest)(nil),         // 45: ashlar.meta.v1.ListSessionsRequest
+	(*ListSessionsReply)(nil),           // 46: ashlar.meta.v1.ListSessionsReply
+	(*Session)(nil),                     // 47: ashlar.meta.v1.Session
+	(*Connection)(nil),                  // 48: ashlar.meta.v1.Connection
+	(*ClusterStatusRequest)(nil),        // 49: ashlar.meta.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 50: ashlar.meta.v1.ClusterStatusReply
+	(*Metaserver)(nil),                  // 51: ashlar.meta.v1.Metaserver
+	(*Gateway)(nil),                     // 52: ashlar.meta.v1.Gateway
+	(*RegisterChunkserverRequest)(nil),  // 53: ashlar.meta.v1.RegisterChunkserverRequest
+	(*RegisterChunkserverReply)(nil),    // 54: ashlar.meta.v1.RegisterChunkserverReply
+	(*ChunkserverHeartbeatRequest)(nil), // 55: ashlar.meta.v1.ChunkserverHeartbeatRequest
+	(*CopysetReport)(nil),               // 56: ashlar.meta.v1.CopysetReport
+	(*ReplicaDigest)(nil),               // 57: ashlar.meta.v1.ReplicaDigest
+	(*VolumeUsage)(nil),                 // 58: ashlar.meta.v1.VolumeUsage
+	(*ChunkserverHeartbeatReply)(nil),   // 59: ashlar.meta.v1.ChunkserverHeartbeatReply
+	(*ChunkserverAddress)(nil),          // 60: ashlar.meta.v1.ChunkserverAddress
+	(*Order)(nil),                       // 61: ashlar.meta.v1.Order
+	(*CreatePeer)(nil),                  // 62: ashlar.meta.v1.CreatePeer
+	(*ChangeMembers)(nil),               // 63: ashlar.meta.v1.ChangeMembers
+	(*MemberChange)(nil),                // 64: ashlar.meta.v1.MemberChange
+	(*RemoveReplica)(nil),               // 65: ashlar.meta.v1.RemoveReplica
+	(*TransferLeader)(nil),              // 66: ashlar.meta.v1.TransferLeader
+	(*DistrustReplica)(nil),             // 67: ashlar.meta.v1.DistrustReplica
+	(*RegisterGatewayRequest)(nil),      // 68: ashlar.meta.v1.RegisterGatewayRequest
+	(*RegisterGatewayReply)(nil),        // 69: ashlar.meta.v1.RegisterGatewayReply
+	(*GatewayHeartbeatRequest)(nil),     // 70: ashlar.meta.v1.GatewayHeartbeatRequest
+	(*GatewayHeartbeatReply)(nil),       // 71: ashlar.meta.v1.GatewayHeartbeatReply
+	(*VolumeSpace)(nil),                 // 72: ashlar.meta.v1.VolumeSpace
+	(*ReportSessionsRequest)(nil),       // 73: ashlar.meta.v1.ReportSessionsRequest
+	(*ReportSessionsReply)(nil),         // 74: ashlar.meta.v1.ReportSessionsReply
+	(*WatchExportsRequest)(nil),         // 75: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 76: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 77: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 78: ashlar.meta.v1.AttachReply
+	nil,                                 // 79: ashlar.meta.v1.Session.KeysEntry
+	(*Sanitize)(nil),                    // 80: ashlar.meta.v1.Sanitize
+	(*VolumeReservations)(nil),          // 81: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 82: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 83: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),           // 84: ashlar.meta.v1.AwaitResetRequest
+	(*ResetAwaitedRequest)(nil),         // 85: ashlar.meta.v1.ResetAwaitedRequest
+	(*ReserveReply)(nil),                // 86: ashlar.meta.v1.ReserveReply
+	(*AwaitResetReply)(nil),             // 87: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedReply)(nil),           // 88: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
 	0,  // 1: ashlar.meta.v1.Volume.state:type_name -> ashlar.meta.v1.VolumeState
 	7,  // 2: ashlar.meta.v1.Volume.attachments:type_name -> ashlar.meta.v1.Attachment
-	79, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	80, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
 	5,  // 4: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
 	17, // 5: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
 	18, // 6: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
@@ -6021,114 +6211,116 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	18, // 9: ashlar.meta.v1.AllowInitiatorRequest.initiator:type_name -> ashlar.meta.v1.Initiator
 	16, // 10: ashlar.meta.v1.RedirectTargetRequest.redirect:type_name -> ashlar.meta.v1.Redirect
 	1,  // 11: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
-	2,  // 12: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
-	31, // 13: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
-	34, // 14: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
-	33, // 15: ashlar.meta.v1.Copyset.comparison:type_name -> ashlar.meta.v1.Comparison
-	30, // 16: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	30, // 17: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
-	32, // 18: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	32, // 19: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	46, // 20: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
-	47, // 21: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
-	78, // 22: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
-	50, // 23: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	30, // 24: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	51, // 25: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	55, // 26: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	31, // 27: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	57, // 28: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	56, // 29: ashlar.meta.v1.CopysetReport.digest:type_name -> ashlar.meta.v1.ReplicaDigest
-	60, // 30: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	59, // 31: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	61, // 32: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	62, // 33: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	64, // 34: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	65, // 35: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	66, // 36: ashlar.meta.v1.Order.distrust:type_name -> ashlar.meta.v1.DistrustReplica
-	31, // 37: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	63, // 38: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 39: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	56, // 40: ashlar.meta.v1.DistrustReplica.digest:type_name -> ashlar.meta.v1.ReplicaDigest
-	71, // 41: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
-	46, // 42: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
-	15, // 43: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 44: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	32, // 45: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	59, // 46: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	51, // 47: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	80, // 48: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 49: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 50: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 51: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 52: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 53: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 54: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 55: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 56: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 57: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 58: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 59: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 60: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 61: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 62: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	44, // 63: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
-	48, // 64: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	35, // 65: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	37, // 66: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	39, // 67: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	40, // 68: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	42, // 69: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	43, // 70: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	52, // 71: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	54, // 72: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	67, // 73: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	69, // 74: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	72, // 75: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
-	74, // 76: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	76, // 77: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	81, // 78: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	82, // 79: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	83, // 80: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
-	84, // 81: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
-	5,  // 82: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 83: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 84: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 85: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 86: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 87: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 88: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 89: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 90: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 91: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 92: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 93: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 94: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 95: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	45, // 96: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	49, // 97: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	36, // 98: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	38, // 99: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 100: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	41, // 101: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	32, // 102: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	32, // 103: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	53, // 104: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	58, // 105: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	68, // 106: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	70, // 107: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	73, // 108: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	75, // 109: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	77, // 110: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	85, // 111: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	80, // 112: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	86, // 113: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
-	87, // 114: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
-	82, // [82:115] is the sub-list for method output_type
-	49, // [49:82] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	31, // 12: ashlar.meta.v1.Chunkserver.disk:type_name -> ashlar.meta.v1.DiskHealth
+	2,  // 13: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
+	32, // 14: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
+	35, // 15: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
+	34, // 16: ashlar.meta.v1.Copyset.comparison:type_name -> ashlar.meta.v1.Comparison
+	30, // 17: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	30, // 18: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
+	33, // 19: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	33, // 20: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	47, // 21: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
+	48, // 22: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
+	79, // 23: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	51, // 24: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 25: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	52, // 26: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	56, // 27: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 28: ashlar.meta.v1.ChunkserverHeartbeatRequest.disk:type_name -> ashlar.meta.v1.DiskHealth
+	32, // 29: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	58, // 30: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	57, // 31: ashlar.meta.v1.CopysetReport.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	61, // 32: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	60, // 33: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	62, // 34: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	63, // 35: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	65, // 36: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	66, // 37: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	67, // 38: ashlar.meta.v1.Order.distrust:type_name -> ashlar.meta.v1.DistrustReplica
+	32, // 39: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	64, // 40: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 41: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	57, // 42: ashlar.meta.v1.DistrustReplica.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	72, // 43: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
+	47, // 44: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 45: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 46: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	33, // 47: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	60, // 48: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	52, // 49: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	81, // 50: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 51: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 52: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 53: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 54: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 55: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 56: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 57: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 58: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 59: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 60: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 61: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 62: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 63: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 64: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	45, // 65: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	49, // 66: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	36, // 67: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	38, // 68: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	40, // 69: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	41, // 70: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	43, // 71: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	44, // 72: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	53, // 73: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	55, // 74: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	68, // 75: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	70, // 76: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	73, // 77: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	75, // 78: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	77, // 79: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	82, // 80: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	83, // 81: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	84, // 82: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
+	85, // 83: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
+	5,  // 84: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 85: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 86: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 87: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 88: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 89: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 90: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 91: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 92: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 93: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 94: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 95: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 96: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 97: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	46, // 98: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	50, // 99: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	37, // 100: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	39, // 101: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 102: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	42, // 103: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	33, // 104: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	33, // 105: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	54, // 106: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	59, // 107: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	69, // 108: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	71, // 109: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	74, // 110: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	76, // 111: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	78, // 112: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	86, // 113: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	81, // 114: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	87, // 115: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
+	88, // 116: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
+	84, // [84:117] is the sub-list for method output_type
+	51, // [51:84] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -6137,7 +6329,7 @@ func file_api_meta_v1_meta_proto_init() {
 		return
 	}
 	file_api_meta_v1_reservation_proto_init()
-	file_api_meta_v1_meta_proto_msgTypes[56].OneofWrappers = []any{
+	file_api_meta_v1_meta_proto_msgTypes[57].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),
 		(*Order_Remove)(nil),
@@ -6150,7 +6342,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   75,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

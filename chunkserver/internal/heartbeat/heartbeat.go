@@ -14,8 +14,8 @@ import (
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -39,7 +39,6 @@ type Meta interface {
 // Host is what is reported of and what orders are for.
 type Host interface {
 	Reports() []multiraft.Report
-	Err() error
 	Group(id layout.CopysetID) *multiraft.Group
 	Found(ctx context.Context, id layout.CopysetID, peer layout.PeerID, members map[layout.PeerID]layout.ChunkserverID) error
 	Join(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error
@@ -52,11 +51,25 @@ type Config struct {
 	Address, AdminAddress string
 	Pool, Zone, Server    string
 	Version               string
-	// Usage tells the space of the disk.
-	Usage func() blockstore.Usage
+	// Disk tells how the disk does. It must not wait for it.
+	Disk func() Disk
+	// Slow is told whether the metaserver finds the disk much slower than those of others; nil: nobody is.
+	Slow func(bool)
 	// Addresses is told where the chunkservers are.
 	Addresses func(map[layout.ChunkserverID]string)
 	Logger    *zap.Logger
+}
+
+// Disk is how a disk does.
+type Disk struct {
+	// Capacity and Used are in bytes, and Age old.
+	Capacity, Used int64
+	Age            time.Duration
+	diskwatch.Health
+	// Stalled is for how long the oldest operation has been under way, 0 when none is late.
+	Stalled time.Duration
+	// Err is why the disk does not work, or nil.
+	Err error
 }
 
 // confirmTimeout bounds how long a chunkserver that has an id waits for the metaserver to confirm it. It starts without:
@@ -120,6 +133,7 @@ func register(ctx context.Context, meta Meta, i *Identity, c Config, capacity in
 	req := &metav1.RegisterChunkserverRequest{
 		Id: uint64(i.Chunkserver()), Uuid: uuid[:], Address: c.Address, AdminAddress: c.AdminAddress,
 		Pool: c.Pool, Zone: c.Zone, Server: c.Server, Version: c.Version, Capacity: uint64(max(capacity, 0)),
+		Generation: i.Generation(),
 	}
 	if cluster != [16]byte{} {
 		req.ClusterId = cluster[:]
@@ -137,28 +151,47 @@ func register(ctx context.Context, meta Meta, i *Identity, c Config, capacity in
 
 // Beat reports and obeys.
 type Beat struct {
-	meta   Meta
-	host   Host
-	id     *Identity
-	cfg    Config
-	orders chan []*metav1.Order
+	meta Meta
+	host Host
+	id   *Identity
+	cfg  Config
+	// stores are for the goroutine that waits for the disk, moves for the one that does not.
+	stores chan *answer
+	moves  chan []*metav1.Order
 	nudge  chan struct{}
+}
+
+// answer is what a heartbeat brought.
+type answer struct {
+	revision  int64
+	addresses map[layout.ChunkserverID]string
+	orders    []*metav1.Order
 }
 
 // New returns a Beat for a chunkserver that has an id.
 func New(meta Meta, host Host, id *Identity, cfg Config) *Beat {
-	return &Beat{meta: meta, host: host, id: id, cfg: cfg, orders: make(chan []*metav1.Order), nudge: make(chan struct{}, 1)}
+	return &Beat{
+		meta: meta, host: host, id: id, cfg: cfg,
+		stores: make(chan *answer), moves: make(chan []*metav1.Order), nudge: make(chan struct{}, 1),
+	}
 }
 
-// Run serves until ctx ends.
-func (b *Beat) Run(ctx context.Context) {
+// Run serves until ctx ends, and returns nil then, or *RefusedError when the metaserver says that this chunkserver must not
+// serve.
+func (b *Beat) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { b.execute(ctx) })
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { b.store(ctx) })
+	wg.Go(func() { b.move(ctx) })
 	failing := false
 	for ctx.Err() == nil {
 		began := time.Now()
 		pause, err := b.once(ctx)
+		if errors.As(err, new(*RefusedError)) {
+			return err
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			b.cfg.Logger.Warn("heartbeat not answered", zap.Error(err))
 		}
@@ -169,16 +202,24 @@ func (b *Beat) Run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	return nil
 }
 
-// once sends one heartbeat and hands its orders on. It returns after how long the next is due.
+// once sends one heartbeat and hands its answer on. It returns after how long the next is due. It does not wait for the disk.
 func (b *Beat) once(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := b.meta.ChunkserverHeartbeat(ctx, b.report())
-	if status.Code(err) == codes.NotFound {
+	switch status.Code(err) {
+	case codes.NotFound:
 		// It forgot us, or has never known us: its store may have been rolled back. The copysets stay as they are.
-		return interval, errors.Join(err, register(ctx, b.meta, b.id, b.cfg, b.cfg.Usage().Capacity))
+		again := register(ctx, b.meta, b.id, b.cfg, b.cfg.Disk().Capacity)
+		if status.Code(again) == codes.PermissionDenied {
+			return interval, &RefusedError{Text: status.Convert(again).Message()}
+		}
+		return interval, errors.Join(err, again)
+	case codes.PermissionDenied:
+		return interval, &RefusedError{Text: status.Convert(err).Message()}
 	}
 	if err != nil {
 		return interval, err
@@ -187,50 +228,105 @@ func (b *Beat) once(ctx context.Context) (time.Duration, error) {
 	if ms := r.GetIntervalMs(); ms > 0 {
 		pause = min(max(time.Duration(ms)*time.Millisecond, intervalMin), intervalMax)
 	}
-	obey, err := b.id.raise(r.GetElectionRevision())
-	if err != nil {
-		return pause, err
+	if b.cfg.Slow != nil {
+		b.cfg.Slow(r.GetDiskSlow())
 	}
-	if !obey {
-		return pause, fmt.Errorf("chunkserver: orders of election %d refused, %d was seen", r.GetElectionRevision(), b.id.Revision())
-	}
-	addresses := make(map[layout.ChunkserverID]string, len(r.GetAddresses()))
-	for _, a := range r.GetAddresses() {
-		addresses[layout.ChunkserverID(a.GetId())] = a.GetAddress()
-	}
-	b.cfg.Addresses(addresses)
-	if err := b.id.learn(addresses); err != nil {
-		return pause, err
-	}
-	if len(r.GetOrders()) > 0 {
-		select {
-		case b.orders <- r.GetOrders():
-		default: // the executor is busy; they come again
-		}
-	}
-	return pause, nil
+	return pause, b.hand(r)
 }
 
-// execute carries orders out, one at a time.
-func (b *Beat) execute(ctx context.Context) {
+// hand gives an answer to those who carry it out. What finds them busy is dropped and comes again.
+func (b *Beat) hand(r *metav1.ChunkserverHeartbeatReply) error {
+	a := &answer{revision: r.GetElectionRevision(), addresses: make(map[layout.ChunkserverID]string, len(r.GetAddresses()))}
+	have := b.id.Revision()
+	if a.revision < have {
+		return fmt.Errorf("chunkserver: orders of election %d refused, %d was seen", a.revision, have)
+	}
+	for _, ad := range r.GetAddresses() {
+		a.addresses[layout.ChunkserverID(ad.GetId())] = ad.GetAddress()
+	}
+	b.cfg.Addresses(a.addresses)
+	var moves []*metav1.Order
+	for _, o := range r.GetOrders() {
+		if o.GetTransfer() != nil || o.GetChange() != nil {
+			moves = append(moves, o)
+		} else {
+			a.orders = append(a.orders, o)
+		}
+	}
+	if a.revision > have || len(a.orders) > 0 || b.id.generation.due() || b.id.news(a.addresses) {
+		select {
+		case b.stores <- a:
+		default:
+		}
+	}
+	if a.revision == have && len(moves) > 0 {
+		select {
+		case b.moves <- moves:
+		default:
+		}
+	}
+	return nil
+}
+
+// store makes durable what an answer says and carries out the orders that need the disk, one at a time.
+func (b *Beat) store(ctx context.Context) {
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case orders := <-b.orders:
-			for _, o := range orders {
-				octx, cancel := context.WithTimeout(ctx, orderTimeout)
-				err := b.order(octx, o)
-				cancel()
-				if err != nil && ctx.Err() == nil {
-					b.cfg.Logger.Info("order not carried out", zap.Uint64("copyset", o.GetCopyset()), zap.Stringer("order", o), zap.Error(err))
-				}
+		case a := <-b.stores:
+			err := b.keep(a)
+			if err != nil && !failing {
+				b.cfg.Logger.Warn("the metaserver's answer can not be stored", zap.Error(err))
 			}
-			select {
-			case b.nudge <- struct{}{}: // tell at once what became of them
-			default:
+			if failing = err != nil; !failing && len(a.orders) > 0 {
+				b.obey(ctx, a.orders)
 			}
 		}
+	}
+}
+
+// keep makes durable what an answer says. Only then may its orders be obeyed.
+func (b *Beat) keep(a *answer) error {
+	ok, err := b.id.raise(a.revision)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("chunkserver: orders of election %d refused, %d was seen", a.revision, b.id.Revision())
+	}
+	if err := b.id.generation.rise(); err != nil {
+		return err
+	}
+	return b.id.learn(a.addresses)
+}
+
+// move carries out the orders that do not need this disk: a disk that does not answer must not keep leadership here.
+func (b *Beat) move(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case orders := <-b.moves:
+			b.obey(ctx, orders)
+		}
+	}
+}
+
+// obey carries orders out, and tells soon what became of them.
+func (b *Beat) obey(ctx context.Context, orders []*metav1.Order) {
+	for _, o := range orders {
+		octx, cancel := context.WithTimeout(ctx, orderTimeout)
+		err := b.order(octx, o)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			b.cfg.Logger.Info("order not carried out", zap.Uint64("copyset", o.GetCopyset()), zap.Stringer("order", o), zap.Error(err))
+		}
+	}
+	select {
+	case b.nudge <- struct{}{}:
+	default:
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -71,7 +70,6 @@ func (h *fakeHost) Reports() []multiraft.Report {
 		Match: map[layout.PeerID]uint64{51: 10, 52: 2}, Usage: map[layout.VolumeID]int64{3: 4096}, Err: errors.New("blocked"),
 	}}
 }
-func (h *fakeHost) Err() error                              { return errors.New("disk gone") }
 func (h *fakeHost) Group(layout.CopysetID) *multiraft.Group { return nil }
 func (h *fakeHost) Found(_ context.Context, _ layout.CopysetID, _ layout.PeerID, m map[layout.PeerID]layout.ChunkserverID) error {
 	h.mu.Lock()
@@ -97,7 +95,9 @@ func (h *fakeHost) Remove(_ context.Context, _ layout.CopysetID, p layout.PeerID
 func config() Config {
 	return Config{
 		Address: "127.0.0.1:1", Pool: "p", Zone: "z", Server: "s", Logger: zap.NewNop(),
-		Usage:     func() blockstore.Usage { return blockstore.Usage{Capacity: 100, Used: 40} },
+		Disk: func() Disk {
+			return Disk{Capacity: 100, Used: 40, Stalled: 3 * time.Second, Err: errors.New("disk gone")}
+		},
 		Addresses: func(map[layout.ChunkserverID]string) {},
 	}
 }
@@ -193,6 +193,19 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// beat sends one heartbeat and carries its answer out.
+func (b *Beat) beat() (time.Duration, error) {
+	b.stores, b.moves = make(chan *answer, 1), make(chan []*metav1.Order, 1)
+	pause, err := b.once(context.Background())
+	select {
+	case a := <-b.stores:
+		err = errors.Join(err, b.keep(a))
+		b.obey(context.Background(), a.orders)
+	default:
+	}
+	return pause, err
+}
+
 func TestRevision(t *testing.T) {
 	b, m, _, fs := newBeat(t)
 	for _, c := range []struct {
@@ -200,7 +213,7 @@ func TestRevision(t *testing.T) {
 		obeyed   bool
 	}{{5, true}, {5, true}, {4, false}, {9, true}, {8, false}} {
 		m.reply = &metav1.ChunkserverHeartbeatReply{ElectionRevision: c.revision, Addresses: []*metav1.ChunkserverAddress{{Id: 3, Address: "a:1"}}}
-		if _, err := b.once(context.Background()); (err == nil) != c.obeyed {
+		if _, err := b.beat(); (err == nil) != c.obeyed {
 			t.Errorf("revision %d: %v", c.revision, err)
 		}
 		i, err := OpenIdentity(fs, "d")

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/smallfile"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -38,13 +39,13 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("chunkserver: %s belongs to cluster %x, not to %x; give it another directory, or the metaservers of its cluster", e.Dir, e.Have, e.Want)
 }
 
-// Identity is who a data directory is.
+// Identity is who a data directory is. What it tells does not wait for the disk, even while something is stored.
 type Identity struct {
 	file smallfile.File
-	mu   struct {
-		sync.Mutex
-		r record
-	}
+	// storing lets one change be made at a time; held across I/O, so that their order on disk is that of the calls.
+	storing    sync.Mutex
+	now        atomic.Pointer[record]
+	generation generation
 }
 
 type record struct {
@@ -57,9 +58,13 @@ type record struct {
 // OpenIdentity reads the identity in dir, and makes a new one when there is none.
 func OpenIdentity(fs vfs.FS, dir string) (*Identity, error) {
 	i := &Identity{file: smallfile.File{FS: fs, Dir: dir, Name: "CHUNKSERVER", Magic: "ashlarcs", Version: 1}}
-	i.mu.r.addresses = map[layout.ChunkserverID]string{}
+	r := &record{addresses: map[layout.ChunkserverID]string{}}
+	i.now.Store(r)
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	if err := i.generation.open(fs, dir); err != nil {
+		return nil, err
 	}
 	b, err := i.file.Read()
 	if err != nil {
@@ -68,7 +73,7 @@ func OpenIdentity(fs vfs.FS, dir string) (*Identity, error) {
 	if b == nil {
 		return i, i.update(func(r *record) { _, _ = rand.Read(r.uuid[:]) }) // Read never fails
 	}
-	if !i.mu.r.parse(b) {
+	if !r.parse(b) {
 		return nil, fmt.Errorf("chunkserver: the identity in %s is damaged", dir)
 	}
 	return i, nil
@@ -110,23 +115,19 @@ func (r *record) encode() []byte {
 
 // update changes the record and makes it durable; on an error it is as before.
 func (i *Identity) update(change func(*record)) error {
-	i.mu.Lock()
-	defer i.mu.Unlock() // held across I/O: changes are rare, and their order on disk is that of the calls
-	next := i.mu.r
+	i.storing.Lock()
+	defer i.storing.Unlock()
+	next := *i.now.Load()
 	next.addresses = maps.Clone(next.addresses)
 	change(&next)
 	if err := i.file.Replace(next.encode()); err != nil {
 		return fmt.Errorf("chunkserver: identity: %w", err)
 	}
-	i.mu.r = next
+	i.now.Store(&next)
 	return nil
 }
 
-func (i *Identity) record() record {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.mu.r
-}
+func (i *Identity) record() *record { return i.now.Load() }
 
 // UUID names the directory, from its first use on.
 func (i *Identity) UUID() [16]byte { return i.record().uuid }
@@ -166,14 +167,20 @@ func (i *Identity) raise(revision int64) (bool, error) {
 	return true, i.update(func(r *record) { r.revision = max(r.revision, revision) })
 }
 
+// news tells whether learn would keep something.
+func (i *Identity) news(addresses map[layout.ChunkserverID]string) bool {
+	have := i.Addresses()
+	for id, a := range addresses {
+		if old, ok := have[id]; old != a && len(a) <= addressMax && (ok || len(have) < addressesMax) {
+			return true
+		}
+	}
+	return false
+}
+
 // learn keeps new addresses.
 func (i *Identity) learn(addresses map[layout.ChunkserverID]string) error {
-	have := i.Addresses()
-	news := false
-	for id, a := range addresses {
-		news = news || have[id] != a && len(a) <= addressMax
-	}
-	if !news {
+	if !i.news(addresses) {
 		return nil
 	}
 	return i.update(func(r *record) {

@@ -13,19 +13,28 @@ import (
 
 // report describes the chunkserver and all its copysets.
 func (b *Beat) report() *metav1.ChunkserverHeartbeatRequest {
-	cluster, u := b.id.Cluster(), b.cfg.Usage()
+	cluster, d := b.id.Cluster(), b.cfg.Disk()
 	r := &metav1.ChunkserverHeartbeatRequest{
 		Id: uint64(b.id.Chunkserver()), ClusterId: cluster[:], Address: b.cfg.Address, AdminAddress: b.cfg.AdminAddress,
 		Version: b.cfg.Version, TimeUnixMs: time.Now().UnixMilli(), ElectionRevision: b.id.Revision(),
-		Capacity: uint64(max(u.Capacity, 0)), Used: uint64(max(u.Used, 0)),
+		Capacity: uint64(max(d.Capacity, 0)), Used: uint64(max(d.Used, 0)), Disk: health(&d), Generation: b.id.Generation(),
 	}
-	if err := b.host.Err(); err != nil {
-		r.DiskError = err.Error()
+	if d.Err != nil {
+		r.DiskError = d.Err.Error()
 	}
 	for _, g := range b.host.Reports() {
 		r.Copysets = append(r.Copysets, copysetReport(&g))
 	}
 	return r
+}
+
+func health(d *Disk) *metav1.DiskHealth {
+	us := func(t time.Duration) uint64 { return uint64(max(t.Microseconds(), 0)) }
+	return &metav1.DiskHealth{
+		LogSyncs: uint64(d.Syncs.Count), LogSyncP50Us: us(d.Syncs.P50), LogSyncP99Us: us(d.Syncs.P99), LogSyncUsualUs: us(d.UsualSync),
+		Reads: uint64(d.Reads.Count), ReadP50Us: us(d.Reads.P50), ReadP99Us: us(d.Reads.P99),
+		StalledMs: uint64(d.Stalled.Milliseconds()), UsageAgeMs: uint64(d.Age.Milliseconds()),
+	}
 }
 
 func copysetReport(g *multiraft.Report) *metav1.CopysetReport {

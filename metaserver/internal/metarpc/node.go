@@ -44,6 +44,7 @@ func (n *node) RegisterChunkserver(ctx context.Context, r *metav1.RegisterChunks
 	reg := topology.Registration{
 		ID: layout.ChunkserverID(r.GetId()), Cluster: cluster, Address: r.GetAddress(), AdminAddress: r.GetAdminAddress(),
 		Pool: r.GetPool(), Zone: r.GetZone(), Server: r.GetServer(), Version: r.GetVersion(), Capacity: r.GetCapacity(),
+		Generation: r.GetGeneration(),
 	}
 	if len(r.GetUuid()) != len(reg.UUID) {
 		return nil, refuse.As(refuse.Invalid, "a chunkserver's uuid has %d bytes, not %d", len(reg.UUID), len(r.GetUuid()))
@@ -66,7 +67,7 @@ func (n *node) ChunkserverHeartbeat(ctx context.Context, r *metav1.ChunkserverHe
 	b := &topology.Beat{
 		ID: layout.ChunkserverID(r.GetId()), Cluster: cluster, Address: r.GetAddress(), AdminAddress: r.GetAdminAddress(),
 		Version: r.GetVersion(), Time: wall(r.GetTimeUnixMs()), Capacity: r.GetCapacity(), Used: r.GetUsed(),
-		DiskError: r.GetDiskError(), Revision: r.GetElectionRevision(),
+		DiskError: r.GetDiskError(), Disk: diskHealth(r.GetDisk()), Generation: r.GetGeneration(), Revision: r.GetElectionRevision(),
 	}
 	b.Copysets = make([]topology.CopysetReport, 0, len(r.GetCopysets()))
 	for _, c := range r.GetCopysets() {
@@ -77,18 +78,43 @@ func (n *node) ChunkserverHeartbeat(ctx context.Context, r *metav1.ChunkserverHe
 		b.Copysets = append(b.Copysets, rep)
 	}
 	t := termOf(ctx)
-	orders, interval, err := t.Topology.Heartbeat(ctx, b)
+	a, err := t.Topology.Heartbeat(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	out := &metav1.ChunkserverHeartbeatReply{ElectionRevision: t.Topology.Revision(), IntervalMs: uint32(interval.Milliseconds())}
-	for _, o := range orders {
+	out := &metav1.ChunkserverHeartbeatReply{
+		ElectionRevision: t.Topology.Revision(), IntervalMs: uint32(a.Interval.Milliseconds()), DiskSlow: a.Slow,
+	}
+	for _, o := range a.Orders {
 		out.Orders = append(out.Orders, order(o))
 	}
 	for id, a := range t.Topology.Addresses() {
 		out.Addresses = append(out.Addresses, &metav1.ChunkserverAddress{Id: uint64(id), Address: a})
 	}
 	return out, nil
+}
+
+// diskHealth takes how quickly a disk answers from a message, which may be nil.
+func diskHealth(d *metav1.DiskHealth) schedule.Disk {
+	us := func(n uint64) time.Duration {
+		return time.Duration(min(n, uint64(time.Hour/time.Microsecond))) * time.Microsecond
+	}
+	ms := func(n uint64) time.Duration { return us(min(n, uint64(time.Hour/time.Millisecond)) * 1000) }
+	return schedule.Disk{
+		Syncs: d.GetLogSyncs(), SyncP50: us(d.GetLogSyncP50Us()), SyncP99: us(d.GetLogSyncP99Us()), Usual: us(d.GetLogSyncUsualUs()),
+		Reads: d.GetReads(), ReadP50: us(d.GetReadP50Us()), ReadP99: us(d.GetReadP99Us()),
+		Stalled: ms(d.GetStalledMs()), UsageAge: ms(d.GetUsageAgeMs()),
+	}
+}
+
+// diskMessage is the other way.
+func diskMessage(d schedule.Disk) *metav1.DiskHealth {
+	us := func(t time.Duration) uint64 { return uint64(t.Microseconds()) }
+	return &metav1.DiskHealth{
+		LogSyncs: d.Syncs, LogSyncP50Us: us(d.SyncP50), LogSyncP99Us: us(d.SyncP99), LogSyncUsualUs: us(d.Usual),
+		Reads: d.Reads, ReadP50Us: us(d.ReadP50), ReadP99Us: us(d.ReadP99),
+		StalledMs: uint64(d.Stalled.Milliseconds()), UsageAgeMs: uint64(d.UsageAge.Milliseconds()),
+	}
 }
 
 // wall makes a time of milliseconds, zero of 0.

@@ -150,9 +150,13 @@ func silent(last time.Time) string {
 // diskProblems tells of bad and full disks.
 func (p *picture) diskProblems(out *problems) {
 	for _, c := range p.cluster.Chunkservers {
-		if c.DiskError != "" {
-			out.add("The disk of chunkserver %d (%s) has failed: %s. Its copysets are moved to others if there are any; replace the disk and "+
-				"start the chunkserver with an empty directory.", c.ID, c.Address, c.DiskError)
+		switch {
+		case c.DiskError != "" && c.Up:
+			out.add("The disk of chunkserver %d (%s) has failed: %s. %s. Replace the disk and start the chunkserver with an empty directory.",
+				c.ID, c.Address, c.DiskError, p.moving(c))
+		case c.Slow != "" && c.Up:
+			out.add("The disk of chunkserver %d (%s) is slow: %s. Others lead in its place. Look at the disk, its controller and what else uses it; "+
+				"if it stays slow, move everything off it (ashlar chunkserver drain %d).", c.ID, c.Address, c.Slow, c.ID)
 		}
 		if c.Capacity == 0 {
 			continue
@@ -164,6 +168,19 @@ func (p *picture) diskProblems(out *problems) {
 			out.add("The disk of chunkserver %d (%s) is %d %% full and takes no new copysets: add chunkservers or delete data.", c.ID, c.Address, used)
 		}
 	}
+}
+
+// moving says what becomes of the copysets of a disk that has failed.
+func (p *picture) moving(c topology.Chunkserver) string {
+	if c.Copysets == 0 {
+		return "All its copysets have been moved to others"
+	}
+	for _, cs := range p.cluster.Copysets {
+		if op := cs.Record.Op; op != nil && op.OldChunkserver == c.ID && op.NewChunkserver != c.ID {
+			return fmt.Sprintf("Its copysets are being moved to others, %d remain", c.Copysets)
+		}
+	}
+	return fmt.Sprintf("%d copysets lack a replica, and no other chunkserver in a free zone of pool %q can take them", c.Copysets, c.Pool)
 }
 
 // copysetProblems tells of copysets that do not serve or lack replicas, and of the volumes that wait for them.

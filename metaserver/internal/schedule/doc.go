@@ -6,6 +6,7 @@
 //	                  ──► Orders   what one chunkserver is told now
 //	                  ──► Plan     replacements to begin: drain, recovery, balance
 //	                  ──► Leaders  one leader to move
+//	                  ──► Normal, Slowness.Look, Evacuate   which disks are slow, and who leads in their place
 //	                  ──► Arrange  new copysets
 //
 // A replacement moves one member of a copyset from an old peer to a new one. Its step follows from the reports alone, so

@@ -13,7 +13,7 @@ type Move struct {
 }
 
 // Leaders returns one leader to move, so that the leaders of a pool come to differ by one at most between chunkservers,
-// or none. A chunkserver that drains or has a bad disk should lead nothing. avoid tells which copysets moved lately.
+// or none. A chunkserver that drains or has a bad disk should lead nothing; what a slow disk leads is for Evacuate. avoid tells which copysets moved lately.
 func Leaders(c *Cluster, avoid func(layout.CopysetID) bool) (Move, bool) {
 	leads := map[layout.ChunkserverID]int{}
 	for _, s := range c.Copysets {
@@ -24,12 +24,12 @@ func Leaders(c *Cluster, avoid func(layout.CopysetID) bool) (Move, bool) {
 	best, gain := Move{}, 1
 	for _, s := range c.Copysets {
 		from := c.Servers[s.LeaderOn]
-		if s.Leader == nil || s.Record.Op != nil || from == nil || avoid(s.Record.ID) {
+		if s.Leader == nil || s.Record.Op != nil || from == nil || from.Slow || avoid(s.Record.ID) {
 			continue
 		}
 		for _, m := range s.Leader.Members {
 			to := c.Servers[m.Chunkserver]
-			if to == nil || to == from || !ready(c, s, m) || to.Draining || to.DiskError != "" {
+			if to == nil || to == from || !to.leads() || !ready(c, s, m) {
 				continue
 			}
 			g := leads[from.ID] - leads[to.ID]

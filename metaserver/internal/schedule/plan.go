@@ -40,7 +40,7 @@ type Decision struct {
 // The errors of Choose.
 var (
 	// ErrNoTarget: no chunkserver can take the peer.
-	ErrNoTarget = errors.New("no chunkserver in a free zone can take the peer (up, not draining, with room and a good disk)")
+	ErrNoTarget = errors.New("no chunkserver in a free zone can take the peer (up, not draining, with room and a good, quick disk)")
 	// ErrNoPeer: the peer is no member.
 	ErrNoPeer = errors.New("the peer is no member of the copyset")
 )
@@ -60,13 +60,15 @@ func Plan(c *Cluster, l Limits) []Decision {
 	}
 	// What lost a replica comes before what merely moves.
 	for _, s := range c.Copysets {
-		if old, ok := p.broken(s); ok {
-			p.begin(s, KindRecover, old)
+		for _, m := range s.Record.Peers {
+			if p.broken(s, m) {
+				p.begin(s, KindRecover, m)
+			}
 		}
 	}
 	for _, s := range c.Copysets {
 		for _, m := range s.Record.Peers {
-			if srv := c.Servers[m.Chunkserver]; srv != nil && (srv.Draining || srv.DiskError != "") {
+			if srv := c.Servers[m.Chunkserver]; srv != nil && srv.Draining {
 				p.begin(s, KindDrain, m)
 			}
 		}
@@ -97,33 +99,31 @@ func (p *planner) stuck(s *State) string {
 		return fmt.Sprintf("chunkserver %d is unknown", op.NewChunkserver)
 	case p.l.RecoverAfter > 0 && !srv.Up && srv.Down > p.l.RecoverAfter:
 		return fmt.Sprintf("chunkserver %d, which was to take the new peer, is down", op.NewChunkserver)
+	case srv.DiskError != "" && !op.Same():
+		return fmt.Sprintf("the disk of chunkserver %d, which was to take the new peer, has failed", op.NewChunkserver)
 	}
 	return ""
 }
 
-// broken returns a member that must be replaced because its replica is lost.
-func (p *planner) broken(s *State) (Peer, bool) {
-	if !s.Record.Founded {
-		return Peer{}, false
+// broken tells whether a member must be replaced because its replica is lost.
+func (p *planner) broken(s *State, m Peer) bool {
+	srv := p.c.Servers[m.Chunkserver]
+	rep := s.Reports[m.Chunkserver]
+	switch {
+	case !s.Record.Founded:
+		return false
+	case srv == nil:
+		return true
+	case !srv.Up:
+		return p.l.RecoverAfter > 0 && srv.Down > p.l.RecoverAfter
+	case srv.DiskError != "":
+		return true // it says itself that nothing there serves, and that does not pass
+	case rep == nil:
+		return m.Seen && s.lost(m.Chunkserver) || !m.Seen && !s.Record.founding()
+	case rep.Peer != m.ID:
+		return m.Seen && s.lost(m.Chunkserver) || s.Leader != nil
 	}
-	for _, m := range s.Record.Peers {
-		srv := p.c.Servers[m.Chunkserver]
-		rep := s.Reports[m.Chunkserver]
-		switch {
-		case srv == nil:
-			return m, true
-		case !srv.Up:
-			if p.l.RecoverAfter > 0 && srv.Down > p.l.RecoverAfter {
-				return m, true
-			}
-		case rep != nil && rep.Peer == m.ID && s.failed(m.Chunkserver),
-			m.Seen && s.lost(m.Chunkserver),
-			!m.Seen && rep == nil && !s.Record.founding(),
-			rep != nil && rep.Peer != m.ID && s.Leader != nil:
-			return m, true
-		}
-	}
-	return Peer{}, false
+	return s.failed(m.Chunkserver) || m.Seen && s.lost(m.Chunkserver)
 }
 
 // begin adds a replacement of m unless the copyset can not change now, a limit is reached or nobody can take it.
@@ -177,7 +177,7 @@ func Fits(c *Cluster, s *State, old layout.PeerID, to layout.ChunkserverID) erro
 	case srv.Pool != s.Record.Pool:
 		return fmt.Errorf("chunkserver %d is in pool %q, the copyset in %q", to, srv.Pool, s.Record.Pool)
 	case !srv.usable():
-		return fmt.Errorf("chunkserver %d is down, draining, nearly full or has a bad disk", to)
+		return fmt.Errorf("chunkserver %d is down, draining, nearly full or has a bad or slow disk", to)
 	case to == m.Chunkserver:
 		return nil
 	case s.Record.Holds(to):

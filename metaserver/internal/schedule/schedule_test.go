@@ -17,11 +17,11 @@ import (
 
 // TestSchedule runs testdata/*: topology and reports as text, decisions as text.
 //
-//	server ID zone=Z [pool=P] [down=D] [draining] [disk-error] [capacity=N] [used=N]      (one per line)
+//	server ID zone=Z [pool=P] [down=D] [draining] [disk-error] [sync=D] [usual=D] [stalled=D] [capacity=N] [used=N]      (one per line)
 //	copyset ID peers=1@1,2@2,3@3 [unfounded] [unseen=1,2] [conf=N] [op=KIND:OLD@CS>NEW@CS] [removed=1@1] [abort]
 //	report COPYSET on=CS peer=P [leader] [term=N] [commit=N] [conf=N] [members=1@1:100,…,4@4:7L] [error] [failing=D] [sending=P]
 //	missing COPYSET on=CS for=D
-//	advance | orders | plan [recover-after=D] [operations=N] [per-server=N] [balance] | leaders | arrange per-server=N [replicas=N]
+//	advance | orders | plan [recover-after=D] [operations=N] [per-server=N] [balance] | leaders | look [times=N] | evacuate | arrange per-server=N [replicas=N]
 func TestSchedule(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		w := newWorld()
@@ -30,10 +30,13 @@ func TestSchedule(t *testing.T) {
 }
 
 type world struct {
-	c *Cluster
+	c    *Cluster
+	slow map[layout.ChunkserverID]*Slowness
 }
 
-func newWorld() *world { return &world{&Cluster{Servers: map[layout.ChunkserverID]*Server{}}} }
+func newWorld() *world {
+	return &world{&Cluster{Servers: map[layout.ChunkserverID]*Server{}}, map[layout.ChunkserverID]*Slowness{}}
+}
 
 func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
@@ -57,6 +60,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			return "none\n"
 		}
 		return fmt.Sprintf("copyset %d to peer %d\n", m.Copyset, m.To)
+	case "look":
+		return w.look(t, d)
+	case "evacuate":
+		return w.evacuate()
 	case "arrange":
 		return w.arrange(t, d)
 	}
@@ -114,7 +121,11 @@ func (w *world) line(t *testing.T, f []string) {
 			ID: layout.ChunkserverID(id), Zone: a["zone"], Pool: cmp.Or(a["pool"], "p"), Down: duration(a["down"]), Draining: a["draining"] != "",
 			Capacity: cmp.Or(number(a["capacity"]), 1000), Used: number(a["used"]),
 		}
-		s.Up = s.Down == 0
+		s.Up, s.Slow = s.Down == 0, w.slow[s.ID] != nil && w.slow[s.ID].Slow()
+		if s.Disk.Usual = duration(a["usual"]); a["sync"] != "" {
+			s.Disk.Syncs, s.Disk.SyncP50 = 20, duration(a["sync"])
+		}
+		s.Disk.Stalled = duration(a["stalled"])
 		if a["disk-error"] != "" {
 			s.DiskError = "bad"
 		}
@@ -299,6 +310,39 @@ func (w *world) plan(t *testing.T, d *datadriven.TestData) string {
 		fmt.Fprintf(&b, "copyset %d: %s peer %d to %d\n", x.Copyset, x.Kind, x.OldPeer, x.NewChunkserver)
 	}
 	return cmp.Or(b.String(), "nothing\n")
+}
+
+// look looks at the disks, and shows which are slow, and why.
+func (w *world) look(t *testing.T, d *datadriven.TestData) string {
+	times := 1
+	d.MaybeScanArgs(t, "times", &times)
+	for range times {
+		for id, normal := range Normal(w.c) {
+			if w.slow[id] == nil {
+				w.slow[id] = &Slowness{}
+			}
+			w.slow[id].Look(w.c.Servers[id].Disk, normal)
+			w.c.Servers[id].Slow = w.slow[id].Slow()
+		}
+	}
+	var b strings.Builder
+	for _, srv := range sorted(w.c) {
+		if s := w.slow[srv.ID]; s != nil && s.Slow() {
+			fmt.Fprintf(&b, "%d: %s\n", srv.ID, s.Why)
+		}
+	}
+	return cmp.Or(b.String(), "none is slow\n")
+}
+
+func (w *world) evacuate() string {
+	var b strings.Builder
+	to := Evacuate(w.c)
+	for _, s := range w.c.Copysets {
+		if p := to[s.Record.ID]; p != 0 {
+			fmt.Fprintf(&b, "copyset %d to peer %d\n", s.Record.ID, p)
+		}
+	}
+	return cmp.Or(b.String(), "none\n")
 }
 
 // arrange shows how many copysets each chunkserver gets, and how many partners it has.

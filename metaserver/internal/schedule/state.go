@@ -168,13 +168,21 @@ type Server struct {
 	Down     time.Duration
 	Draining bool
 	// DiskError is empty while its disk works.
-	DiskError      string
+	DiskError string
+	// Slow: its disk is much slower than those of the others.
+	Slow           bool
+	Disk           Disk
 	Capacity, Used uint64
 }
 
 // usable tells whether new replicas may go to s.
 func (s *Server) usable() bool {
-	return s.Up && !s.Draining && s.DiskError == "" && !s.nearlyFull()
+	return s.leads() && !s.nearlyFull()
+}
+
+// leads tells whether leaders may move to s.
+func (s *Server) leads() bool {
+	return s.Up && !s.Draining && s.DiskError == "" && !s.Slow
 }
 
 // fullShare: a disk that is used beyond this share takes no new replicas, in percent.

@@ -38,7 +38,13 @@ type ChunkserverRecord struct {
 	Server       string               `json:"server"`
 	Capacity     uint64               `json:"capacity"`
 	Draining     bool                 `json:"draining,omitempty"`
+	// Generation is what its directory had come to, at least; see Beat.
+	Generation uint64 `json:"generation,omitempty"`
 }
+
+// generationStep: the record of a chunkserver is stored anew when the generation is so far above it. A metaserver that has
+// just become active knows what is stored.
+const generationStep = 10
 
 // server is a chunkserver in memory.
 type server struct {
@@ -51,6 +57,9 @@ type server struct {
 	version        string
 	capacity, used uint64
 	diskError      string
+	disk           schedule.Disk
+	slow           schedule.Slowness
+	generation     uint64
 	skew           skew
 	revision       int64
 	strays         int
@@ -60,7 +69,7 @@ type server struct {
 
 func newServer(rec *ChunkserverRecord) *server {
 	return &server{
-		rec: rec, capacity: rec.Capacity,
+		rec: rec, capacity: rec.Capacity, generation: rec.Generation,
 		copysets: map[layout.CopysetID]struct{}{}, missing: map[layout.CopysetID]time.Time{},
 	}
 }
@@ -76,6 +85,8 @@ type Registration struct {
 	Pool, Zone, Server    string
 	Version               string
 	Capacity              uint64
+	// Generation as in Beat.
+	Generation uint64
 }
 
 func (r *Registration) check(cluster ClusterID) error {
@@ -162,9 +173,13 @@ func (t *Topology) register(x *tx, r *Registration) (layout.ChunkserverID, error
 	}
 	t.mu.RLock()
 	old := t.mu.servers[id]
-	t.mu.RUnlock()
+	rec.Generation = r.Generation
 	if old != nil {
-		rec.Draining = old.rec.Draining
+		rec.Draining, rec.Generation = old.rec.Draining, max(r.Generation, old.generation)
+	}
+	t.mu.RUnlock()
+	if err := older(id, r.Generation, rec.Generation); err != nil {
+		return 0, err
 	}
 	if old == nil || *old.rec != *rec {
 		x.batch.Put(chunkserverTable, key(uint64(id)), rec)
@@ -188,6 +203,17 @@ func (t *Topology) register(x *tx, r *Registration) (layout.ChunkserverID, error
 	return id, nil
 }
 
+// older refuses a chunkserver whose directory has not come as far as it was told to have: votes and entries that it has
+// answered for are missing there. A chunkserver of an older release tells nothing, which is 0.
+func older(id layout.ChunkserverID, have, known uint64) error {
+	if have == 0 || have >= known {
+		return nil
+	}
+	return refuse.As(refuse.Foreign, "the directory of chunkserver %d is an older copy, of generation %d, and the cluster has heard of %d: what the "+
+		"chunkserver has voted and stored since is missing in it, so it must not serve. Put the newest directory back, or start it with an "+
+		"empty one and drain chunkserver %d", id, have, known, id)
+}
+
 // Beat is a heartbeat of a chunkserver.
 type Beat struct {
 	ID                    layout.ChunkserverID
@@ -198,6 +224,9 @@ type Beat struct {
 	Time           time.Time
 	Capacity, Used uint64
 	DiskError      string
+	Disk           schedule.Disk
+	// Generation is how far the chunkserver's directory has come: it rises with each start and while it serves. 0: not told.
+	Generation uint64
 	// Revision is the highest election revision that the chunkserver has persisted.
 	Revision int64
 	Copysets []CopysetReport
@@ -220,34 +249,42 @@ func (e *StaleError) Error() string {
 	return fmt.Sprintf("a chunkserver obeyed election revision %d, this metaserver's is %d", e.Seen, e.Own)
 }
 
-// Heartbeat takes the reports of a chunkserver and returns what it is to do and when it is to come again.
-func (t *Topology) Heartbeat(ctx context.Context, b *Beat) ([]schedule.Order, time.Duration, error) {
+// Advice is the answer to a heartbeat: what the chunkserver is to do, and when it is to come again.
+type Advice struct {
+	Orders   []schedule.Order
+	Interval time.Duration
+	// Slow: its disk is much slower than those of the others.
+	Slow bool
+}
+
+// Heartbeat takes the reports of a chunkserver and answers them.
+func (t *Topology) Heartbeat(ctx context.Context, b *Beat) (Advice, error) {
 	if b.Cluster != (ClusterID{}) && b.Cluster != t.cluster {
-		return nil, 0, refuse.As(refuse.State, "chunkserver %d belongs to cluster %s, this is cluster %s", b.ID, b.Cluster, t.cluster)
+		return Advice{}, refuse.As(refuse.State, "chunkserver %d belongs to cluster %s, this is cluster %s", b.ID, b.Cluster, t.cluster)
 	}
 	if len(b.Copysets) > reportsMax {
-		return nil, 0, refuse.As(refuse.Exhausted, "a heartbeat with %d copysets, the limit is %d", len(b.Copysets), reportsMax)
+		return Advice{}, refuse.As(refuse.Exhausted, "a heartbeat with %d copysets, the limit is %d", len(b.Copysets), reportsMax)
 	}
 	if b.Revision > t.Revision() {
-		return nil, 0, &StaleError{Seen: b.Revision, Own: t.Revision()}
+		return Advice{}, &StaleError{Seen: b.Revision, Own: t.Revision()}
 	}
 	if err := t.moved(ctx, b); err != nil {
-		return nil, 0, err
+		return Advice{}, err
 	}
 	t.mu.Lock()
 	s := t.mu.servers[b.ID]
 	if s == nil {
 		t.mu.Unlock()
-		return nil, 0, refuse.As(refuse.NotFound, "chunkserver %d is not registered: register first", b.ID)
+		return Advice{}, refuse.As(refuse.NotFound, "chunkserver %d is not registered: register first", b.ID)
 	}
 	changed := t.takeLocked(s, b)
-	orders := t.ordersLocked(s)
-	interval := t.intervalLocked(s, orders)
+	a := Advice{Orders: t.ordersLocked(s), Slow: s.slow.Slow()}
+	a.Interval = t.intervalLocked(s, a.Orders)
 	t.mu.Unlock()
 	if changed {
 		t.o.Changed()
 	}
-	return orders, interval, nil
+	return a, nil
 }
 
 // The times between heartbeats.
@@ -270,15 +307,23 @@ func (t *Topology) intervalLocked(s *server, orders []schedule.Order) time.Durat
 	return calm
 }
 
-// moved stores a new address of a chunkserver that its heartbeat tells.
+// moved stores a new address of a chunkserver that its heartbeat tells, or how far its directory has come.
 func (t *Topology) moved(ctx context.Context, b *Beat) error {
 	t.mu.RLock()
 	s := t.mu.servers[b.ID]
 	same := s == nil || b.Address == "" || b.Address == s.rec.Address &&
 		(b.AdminAddress == "" || b.AdminAddress == s.rec.AdminAddress)
-	recent := s != nil && s.up && b.Address != s.rec.Address
+	recent := s != nil && s.up && b.Address != "" && b.Address != s.rec.Address
+	var known uint64
+	if s != nil {
+		known = s.generation
+		same = same && b.Generation < s.rec.Generation+generationStep
+	}
 	t.mu.RUnlock()
+	err := older(b.ID, b.Generation, known)
 	switch {
+	case err != nil && !recent:
+		return err
 	case same:
 		return nil
 	case recent:
@@ -287,11 +332,14 @@ func (t *Topology) moved(ctx context.Context, b *Beat) error {
 	case len(b.Address) > nameMax || len(b.AdminAddress) > nameMax:
 		return refuse.As(refuse.Invalid, "an address is longer than %d bytes", nameMax)
 	}
-	err := t.update(ctx, func(x *tx) error {
+	err = t.update(ctx, func(x *tx) error {
 		t.mu.RLock()
 		rec := *t.mu.servers[b.ID].rec
 		t.mu.RUnlock()
-		rec.Address = b.Address
+		if b.Address != "" {
+			rec.Address = b.Address
+		}
+		rec.Generation = max(rec.Generation, b.Generation)
 		if b.AdminAddress != "" {
 			rec.AdminAddress = b.AdminAddress
 		}
@@ -313,7 +361,8 @@ func (t *Topology) takeLocked(s *server, b *Beat) bool {
 		t.mu.hurry = true
 	}
 	s.beat, s.wall, s.up = now, now, true
-	s.version, s.used, s.revision = b.Version, b.Used, b.Revision
+	s.version, s.used, s.revision, s.disk = b.Version, b.Used, b.Revision, b.Disk
+	s.generation = max(s.generation, b.Generation)
 	if b.Capacity > 0 {
 		s.capacity = b.Capacity
 	}

@@ -172,7 +172,7 @@ func (t *Topology) clusterLocked() *schedule.Cluster {
 func (t *Topology) serverLocked(s *server) *schedule.Server {
 	out := &schedule.Server{
 		ID: s.rec.ID, Pool: s.rec.Pool, Zone: s.rec.Zone, Server: s.rec.Server, Up: s.up,
-		Draining: s.rec.Draining, DiskError: s.diskError, Capacity: s.capacity, Used: s.used,
+		Draining: s.rec.Draining, DiskError: s.diskError, Slow: s.slow.Slow(), Disk: s.disk, Capacity: s.capacity, Used: s.used,
 	}
 	if !s.up {
 		last := s.beat
@@ -184,17 +184,21 @@ func (t *Topology) serverLocked(s *server) *schedule.Server {
 	return out
 }
 
-// ordersLocked returns what a chunkserver is told now.
+// ordersLocked returns what a chunkserver is told now. One whose disk has failed could carry nothing out: what it has is
+// replaced by orders to others.
 func (t *Topology) ordersLocked(s *server) []schedule.Order {
 	var out []schedule.Order
+	if s.diskError != "" {
+		return nil
+	}
 	ids := make([]layout.CopysetID, 0, len(s.copysets))
 	for id := range s.copysets {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		var transfer layout.PeerID
-		if t.mu.move.copyset == id {
+		transfer := t.mu.away[id]
+		if transfer == 0 && t.mu.move.copyset == id {
 			transfer = t.mu.move.to
 		}
 		c := t.mu.copysets[id]

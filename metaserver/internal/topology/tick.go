@@ -26,6 +26,7 @@ const leaderRest = 30 * time.Second
 // to begin. An error is that of the store.
 func (t *Topology) Tick(ctx context.Context) error {
 	t.downs()
+	t.look()
 	if err := t.advance(ctx); err != nil {
 		return err
 	}
@@ -74,6 +75,38 @@ func (t *Topology) downs() {
 	t.mu.Unlock()
 	if changed {
 		t.o.Changed()
+	}
+}
+
+// look looks for slow disks, each planEvery, and for who is to lead in their place.
+func (t *Topology) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.o.Now()
+	if now.Sub(t.mu.looked) < planEvery {
+		return
+	}
+	t.mu.looked = now
+	c := &schedule.Cluster{Servers: make(map[layout.ChunkserverID]*schedule.Server, len(t.mu.servers))}
+	for id, s := range t.mu.servers {
+		c.Servers[id] = t.serverLocked(s)
+	}
+	slow := false
+	for id, normal := range schedule.Normal(c) {
+		s := t.mu.servers[id]
+		before := s.slow.Slow()
+		s.slow.Look(s.disk, normal)
+		switch after := s.slow.Slow(); {
+		case after && !before:
+			t.o.Log.Warn("slow disk", zap.Uint64("chunkserver", uint64(id)), zap.String("why", s.slow.Why))
+		case before && !after:
+			t.o.Log.Info("the disk is well again", zap.Uint64("chunkserver", uint64(id)))
+		}
+		slow = slow || s.slow.Slow()
+	}
+	t.mu.away = nil
+	if slow {
+		t.mu.away = schedule.Evacuate(t.clusterLocked())
 	}
 }
 

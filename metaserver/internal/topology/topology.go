@@ -95,6 +95,9 @@ type Topology struct {
 		differences uint64
 		planned     time.Time
 		move        leaderMove
+		// looked is when the disks were last looked at; away says who is to lead what slow ones lead.
+		looked time.Time
+		away   map[layout.CopysetID]layout.PeerID
 	}
 }
 

@@ -17,10 +17,13 @@ type Chunkserver struct {
 	// Heard: a heartbeat came in this metaserver's term.
 	Heard bool
 	// Last is when the last one came, by the wall clock; zero when none did.
-	Last              time.Time
-	Version           string
-	Capacity, Used    uint64
-	DiskError         string
+	Last           time.Time
+	Version        string
+	Capacity, Used uint64
+	DiskError      string
+	// Slow says why nothing is to be led on its disk, empty when that is not so.
+	Slow              string
+	Disk              schedule.Disk
 	Skew              time.Duration
 	Copysets, Leaders int
 	// Strays are the replicas that it has and that the records do not know.
@@ -95,7 +98,7 @@ func (t *Topology) View() *View {
 	for id, s := range t.mu.servers {
 		v.Chunkservers = append(v.Chunkservers, Chunkserver{
 			ChunkserverRecord: *s.rec, Up: s.up, Heard: !s.beat.IsZero(), Last: s.wall, Version: s.version,
-			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Skew: s.skew.value(),
+			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Slow: s.slow.Why, Disk: s.disk, Skew: s.skew.value(),
 			Copysets: members[id], Leaders: leaders[id], Strays: s.strays,
 		})
 	}

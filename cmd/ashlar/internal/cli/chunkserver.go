@@ -13,21 +13,72 @@ import (
 
 // chunkserverOut is a chunkserver in JSON.
 type chunkserverOut struct {
-	ID                  uint64 `json:"id"`
-	Address             string `json:"address"`
-	State               string `json:"state"`
-	Pool                string `json:"pool"`
-	Zone                string `json:"zone"`
-	Server              string `json:"server"`
-	Version             string `json:"version"`
-	CapacityBytes       uint64 `json:"capacity_bytes"`
-	UsedBytes           uint64 `json:"used_bytes"`
-	Copysets            uint32 `json:"copysets"`
-	Leaders             uint32 `json:"leaders"`
-	DiskError           string `json:"disk_error"`
-	ClockSkewMs         int64  `json:"clock_skew_ms"`
-	LastHeartbeatUnixMs int64  `json:"last_heartbeat_unix_ms"`
-	AdminAddress        string `json:"admin_address"`
+	ID            uint64 `json:"id"`
+	Address       string `json:"address"`
+	State         string `json:"state"`
+	Pool          string `json:"pool"`
+	Zone          string `json:"zone"`
+	Server        string `json:"server"`
+	Version       string `json:"version"`
+	CapacityBytes uint64 `json:"capacity_bytes"`
+	UsedBytes     uint64 `json:"used_bytes"`
+	Copysets      uint32 `json:"copysets"`
+	Leaders       uint32 `json:"leaders"`
+	DiskError     string `json:"disk_error"`
+	// DiskSlow says why others lead in its place, empty when they do not.
+	DiskSlow            string  `json:"disk_slow"`
+	Disk                diskOut `json:"disk"`
+	ClockSkewMs         int64   `json:"clock_skew_ms"`
+	LastHeartbeatUnixMs int64   `json:"last_heartbeat_unix_ms"`
+	AdminAddress        string  `json:"admin_address"`
+}
+
+// diskOut is how quickly a disk answers, in JSON: the last seconds, 0 when nothing was done.
+type diskOut struct {
+	LogSyncs       uint64 `json:"log_syncs"`
+	LogSyncP50Us   uint64 `json:"log_sync_p50_us"`
+	LogSyncP99Us   uint64 `json:"log_sync_p99_us"`
+	LogSyncUsualUs uint64 `json:"log_sync_usual_us"`
+	Reads          uint64 `json:"reads"`
+	ReadP50Us      uint64 `json:"read_p50_us"`
+	ReadP99Us      uint64 `json:"read_p99_us"`
+	StalledMs      uint64 `json:"stalled_ms"`
+	UsageAgeMs     uint64 `json:"usage_age_ms"`
+}
+
+func newDiskOut(d *metav1.DiskHealth) diskOut {
+	return diskOut{
+		LogSyncs: d.GetLogSyncs(), LogSyncP50Us: d.GetLogSyncP50Us(), LogSyncP99Us: d.GetLogSyncP99Us(), LogSyncUsualUs: d.GetLogSyncUsualUs(),
+		Reads: d.GetReads(), ReadP50Us: d.GetReadP50Us(), ReadP99Us: d.GetReadP99Us(),
+		StalledMs: d.GetStalledMs(), UsageAgeMs: d.GetUsageAgeMs(),
+	}
+}
+
+// text is the disk in a line.
+func (d diskOut) text() string {
+	ms := func(us uint64) string { return fmt.Sprintf("%.1f", float64(us)/1000) }
+	out := "no writes lately"
+	if d.LogSyncs > 0 {
+		out = fmt.Sprintf("log syncs take %s ms (p99 %s, usually %s)", ms(d.LogSyncP50Us), ms(d.LogSyncP99Us), ms(d.LogSyncUsualUs))
+	}
+	if d.Reads > 0 {
+		out += fmt.Sprintf(", reads %s ms (p99 %s)", ms(d.ReadP50Us), ms(d.ReadP99Us))
+	}
+	if d.StalledMs > 0 {
+		out += fmt.Sprintf("; it has not answered for %s s", ms(d.StalledMs))
+	}
+	return out
+}
+
+// diskState is the disk in a word.
+func (c chunkserverOut) diskState() string {
+	switch {
+	case c.DiskError != "":
+		return "failed"
+	case c.DiskSlow != "":
+		return "slow"
+	}
+	return "ok"
 }
 
 func newChunkserverOut(c *metav1.Chunkserver) chunkserverOut {
@@ -36,6 +87,7 @@ func newChunkserverOut(c *metav1.Chunkserver) chunkserverOut {
 		Version: c.GetVersion(), CapacityBytes: c.GetCapacity(), UsedBytes: c.GetUsed(), Copysets: c.GetCopysets(),
 		Leaders: c.GetLeaders(), DiskError: c.GetDiskError(), ClockSkewMs: c.GetClockSkewMs(),
 		LastHeartbeatUnixMs: c.GetLastHeartbeatUnixMs(), AdminAddress: c.GetAdminAddress(),
+		DiskSlow: c.GetDiskSlow(), Disk: newDiskOut(c.GetDisk()),
 	}
 	switch c.GetState() {
 	case metav1.ChunkserverState_CHUNKSERVER_STATE_UP:
@@ -64,10 +116,10 @@ func chunkserverList() *cobra.Command {
 			out = append(out, newChunkserverOut(c))
 		}
 		return s.print(out, func(w io.Writer) {
-			row(w, "ID", "ADDRESS", "STATE", "POOL", "ZONE", "USED", "CAPACITY", "COPYSETS", "LEADERS", "HEARTBEAT")
+			row(w, "ID", "ADDRESS", "STATE", "POOL", "ZONE", "USED", "CAPACITY", "COPYSETS", "LEADERS", "DISK", "HEARTBEAT")
 			for _, c := range out {
 				row(w, c.ID, c.Address, c.State, c.Pool, c.Zone, sizeText(c.UsedBytes), sizeText(c.CapacityBytes), c.Copysets, c.Leaders,
-					age(c.LastHeartbeatUnixMs))
+					c.diskState(), age(c.LastHeartbeatUnixMs))
 			}
 		})
 	})
@@ -96,8 +148,13 @@ func (c chunkserverOut) table(w io.Writer) {
 	field(w, "Heartbeat", age(c.LastHeartbeatUnixMs))
 	field(w, "Clock", fmt.Sprintf("%+d ms", c.ClockSkewMs))
 	field(w, "Metrics", dash(c.AdminAddress))
-	if c.DiskError != "" {
-		field(w, "Disk", c.DiskError)
+	switch {
+	case c.DiskError != "":
+		field(w, "Disk", "failed: "+c.DiskError)
+	case c.DiskSlow != "":
+		field(w, "Disk", "slow: "+c.DiskSlow+"; "+c.Disk.text())
+	default:
+		field(w, "Disk", c.Disk.text())
 	}
 }
 
