@@ -40,6 +40,7 @@ type fakeMeta struct {
 	awaiting     time.Duration
 	awaitErr     error
 	asking, left time.Duration
+	unanswered   layout.VolumeID // the volume for which no word comes
 }
 
 func (f *fakeMeta) answer() (*metav1.VolumeReservations, error) {

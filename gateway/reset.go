@@ -28,7 +28,7 @@ import (
 // Another gateway aborts what it has only while the answer surely waits for it; see package metarpc of the metaserver. One that
 // hears of the reset later leaves its commands alone: those that were sent before are refused by the copysets, and end with the
 // unit attention of the reset (scsi.attachment.overtaken), as one that was sent after it would. The answer waits no longer than
-// resetAsk and resetPromise.
+// resetAsk and resetPromise, also when what has to be told before the reset has to wait for a metaserver.
 const (
 	// resetAsk bounds how long the answer to a reset waits for the metaserver to take it, and a gateway that is told of one for
 	// the word whether its answer waits.
@@ -39,9 +39,15 @@ const (
 	judgeMax = 16
 )
 
-// reset has the other gateways told of a reset, and done called when they have acted on it, or did not in time. A reset that
+// reset has the other gateways told of a reset, and done called once when they have acted on it, or did not in time. A reset that
 // comes while another one waits to be sent is told with it. It does not block.
 func (r *reserver) reset(id layout.VolumeID, q *reservation.Request, done func()) {
+	once := sync.OnceFunc(done)
+	late := time.AfterFunc(resetAsk+resetPromise, once)
+	done = func() {
+		late.Stop()
+		once()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.mu.ends[id] {
@@ -58,20 +64,23 @@ func (r *reserver) reset(id layout.VolumeID, q *reservation.Request, done func()
 }
 
 // sendReset sends a reset, and has it answered. Without a metaserver it is answered before it was told, and told when there is
-// one again: then nothing is aborted for it elsewhere.
+// one again: then nothing is aborted for it elsewhere, for nobody is told that the answer waits.
 func (r *reserver) sendReset(ctx context.Context, e *end, wg *sync.WaitGroup) {
 	attempt, cancel := context.WithDeadline(ctx, e.asked.Add(resetAsk))
 	_, now, err := r.send(attempt, e.message)
 	cancel()
-	if err != nil {
+	switch {
+	case err != nil:
 		e.answer()
 		r.persist(ctx, e.message)
-		return
-	}
-	wg.Go(func() {
-		r.awaitReset(ctx, layout.VolumeID(e.message.GetVolume()), now.State.Version)
+	case time.Since(e.asked) > resetAsk: // it may be answered before resetPromise is over
 		e.answer()
-	})
+	default:
+		wg.Go(func() {
+			r.awaitReset(ctx, layout.VolumeID(e.message.GetVolume()), now.State.Version)
+			e.answer()
+		})
+	}
 }
 
 // answer has the reset answered. Nobody adds to answers once the end was begun.
@@ -122,7 +131,8 @@ func (r *reserver) judge(ctx context.Context, id layout.VolumeID, u *scsi.Logica
 	}
 }
 
-// judgeAll is judge, and what comes before it, for what the exports tell.
+// judgeAll is judge, and what comes before and after it, for what the exports tell. A judgement holds for the moment only, so each
+// logical unit learns at once, and does not wait for what is asked about others.
 func (r *reserver) judgeAll(ctx context.Context, all map[uint64]*scsi.Reservations) {
 	var asking errgroup.Group
 	asking.SetLimit(judgeMax)
@@ -136,6 +146,7 @@ func (r *reserver) judgeAll(ctx context.Context, all map[uint64]*scsi.Reservatio
 		if version, _ := r.news(u, now); version != 0 {
 			asking.Go(func() error {
 				r.judge(ctx, id, u, now)
+				u.SetReservations(now)
 				return nil
 			})
 		}

@@ -31,9 +31,13 @@ func (f *fakeMeta) AwaitReset(ctx context.Context, m *metav1.AwaitResetRequest, 
 
 // ResetAwaited says left after asking.
 func (f *fakeMeta) ResetAwaited(
-	ctx context.Context, _ *metav1.ResetAwaitedRequest, _ ...grpc.CallOption,
+	ctx context.Context, m *metav1.ResetAwaitedRequest, _ ...grpc.CallOption,
 ) (*metav1.ResetAwaitedReply, error) {
-	err := sleep(ctx, f.asking)
+	asking := f.asking
+	if m.GetVolume() == uint64(f.unanswered) {
+		asking = time.Hour
+	}
+	err := sleep(ctx, asking)
 	return &metav1.ResetAwaitedReply{LeftMs: uint32(f.left.Milliseconds())}, err
 }
 
@@ -99,6 +103,82 @@ func TestResetsAreJoined(t *testing.T) {
 		synctest.Wait()
 		if len(f.sent()) != 2 || answered.Load() != 4 {
 			t.Errorf("sent %v, %d answered", f.sent(), answered.Load())
+		}
+	})
+}
+
+// TestResetIsAnsweredBehindOthers: without a metaserver a reset is answered in time also when another one, or the end of a
+// reservation, waits for one before it.
+func TestResetIsAnsweredBehindOthers(t *testing.T) {
+	for name, before := range map[string]func(r *reserver){
+		"the end of a reservation": func(r *reserver) {
+			r.end(testVolume, &reservation.Request{Action: reservation.NexusLost, Since: 5})
+		},
+		"a reset": func(r *reserver) {
+			answered := make(chan struct{})
+			r.reset(testVolume, &reservation.Request{Action: reservation.UnitReset}, func() { close(answered) })
+			<-answered
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r := newFakeMeta(3)
+				f.lose = 1 << 30
+				runs(t, r)
+				before(r)
+				began := time.Now()
+				answers := make(chan time.Duration, 4)
+				for range 2 {
+					r.reset(testVolume, &reservation.Request{Action: reservation.UnitReset}, func() { answers <- time.Since(began) })
+				}
+				time.Sleep(time.Minute)
+				for range 2 {
+					select {
+					case took := <-answers:
+						if want := resetAsk + resetPromise; took != want {
+							t.Errorf("answered after %v, want %v", took, want)
+						}
+					default:
+						t.Error("not answered")
+					}
+				}
+				f.mu.Lock()
+				f.lose = 0
+				f.mu.Unlock()
+				err := r.flush(t.Context(), testVolume)
+				synctest.Wait()
+				if err != nil || len(f.awaited) != 0 || len(answers) != 0 {
+					t.Errorf("with a metaserver again %v, %v awaited, answered %d times more", err, f.awaited, len(answers))
+				}
+			})
+		})
+	}
+}
+
+// TestResetsOfTwoUnits: the word about one logical unit is acted on while it holds, however long that about another one takes.
+func TestResetsOfTwoUnits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, r := newFakeMeta(3)
+		f.asking, f.left, f.unanswered = 10*time.Millisecond, 500*time.Millisecond, testVolume+1
+		units, all := map[layout.VolumeID]*scsi.LogicalUnit{}, map[uint64]*scsi.Reservations{}
+		for id := testVolume; id <= testVolume+1; id++ {
+			units[id] = newTestUnit(t)
+			units[id].SetReservations(unreserved(3))
+			q := &reservation.Request{Action: reservation.UnitReset, Nexus: reservation.Nexus{Initiator: "iqn.a", Port: 1}}
+			all[uint64(id)] = &scsi.Reservations{Access: 4, State: new(reservation.State).Apply(q).State}
+		}
+		r.unit = func(id layout.VolumeID) *scsi.LogicalUnit { return units[id] }
+		r.port = func() uint16 { return 2 }
+		began := time.Now()
+		go r.judgeAll(t.Context(), all)
+		for i, want := range []time.Duration{f.asking, resetAsk} {
+			id := testVolume + layout.VolumeID(i)
+			time.Sleep(want - time.Since(began))
+			synctest.Wait()
+			now := units[id].Reservations()
+			if now != all[uint64(id)] || now.State.Events[0].Abort != (id == testVolume) {
+				t.Errorf("after %v unit %d knows %+v", want, id, now.State)
+			}
 		}
 	})
 }
