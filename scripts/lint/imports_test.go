@@ -91,6 +91,10 @@ var table = []rule{
 
 	{from: "chunkserver/internal/copyset", ban: noIO, why: "copyset is pure"},
 	{
+		from: "chunkserver/internal/digest", inside: []string{"storage/blockstore", "storage/layout"}, ban: noIO,
+		why: "a digest is computed of what it is given",
+	},
+	{
 		from: "chunkserver/...", inside: []string{"chunkserver/...", "storage/...", "api/..."},
 		why: "daemons meet through api/",
 	},

@@ -3,8 +3,8 @@
 //
 // # Model
 //
-// Blocks of layout.BlockSize bytes are never overwritten in place. A write goes to freshly allocated blocks of one
-// data file and then the chunk's extent map moves, in memory. The maps that changed since the last checkpoint are the
+// Blocks of layout.BlockSize bytes are never overwritten in place (a damaged one is, by what it should hold, for
+// everybody who has it). A write goes to freshly allocated blocks of one data file and then the chunk's extent map moves, in memory. The maps that changed since the last checkpoint are the
 // overlay. The data of a large write goes to the file at once; that of a small one stays in memory, is read from there,
 // and is written by the checkpoint, all of them together; one that was overwritten meanwhile is not written at all. Its
 // blocks are allocated nevertheless, so that a checkpoint can not run out of them. A checkpoint (Copyset.Freeze,

@@ -267,7 +267,7 @@ func (c *Copyset) Repair(ch layout.ChunkID, off uint32, data []byte) error {
 	if err != nil {
 		return err
 	}
-	c.unpin(slot)
+	defer c.unpin(slot)
 	if ent[0].Addr == 0 {
 		return nil
 	}
@@ -275,5 +275,8 @@ func (c *Copyset) Repair(ch layout.ChunkID, off uint32, data []byte) error {
 	if crc != ent[0].CRC {
 		return &ChecksumError{Copyset: c.id, Chunk: ch, Block: block}
 	}
+	// The raft log or an image may have the damaged block too. It gets what it should have held; if the disk refuses, they go
+	// without.
+	_ = c.s.file.Write(ent[0].Addr, data)
 	return c.Write(ch, off, data, []uint32{crc})
 }

@@ -1,12 +1,15 @@
 package multiraft
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
 
 const largeBlocks = 24
@@ -149,6 +152,32 @@ func (c *cluster) noneStopped(lead layout.ChunkserverID) {
 	if !c.group(lead).Leading() {
 		c.t.Errorf("%d does not lead any more", lead)
 	}
+}
+
+// TestRepairedPayload: when a damaged block of a large write is repaired, the log entry that holds it too is good again, and
+// a follower that needs it gets it.
+func TestRepairedPayload(t *testing.T) {
+	c, lead, behind, _ := lagging(t)
+	c.damage(lead, 2)
+	g := c.group(lead)
+	first, _ := g.log.FirstIndex()
+	last, _ := g.log.LastIndex()
+	if _, err := g.log.Entries(first, last+1, 1<<30); !errors.As(err, new(*raftlog.CorruptError)) {
+		t.Fatalf("the damage is not in the log: %v", err)
+	}
+	for b := range uint32(largeBlocks) {
+		e := &blockstore.ChecksumError{Copyset: testCopyset, Chunk: layout.ChunkID{Volume: 3, Index: 1}, Block: largeBlocks + b}
+		if err := c.servers[lead].host.Repair(c.ctx(), g, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := g.log.Entries(first, last+1, 1<<30); err != nil {
+		t.Fatalf("after the repair: %v", err)
+	}
+	c.net.isolate(behind, false)
+	c.equal(1, 2, 3)
+	c.mustRead(largeBlocks, 2)
+	c.noneStopped(lead)
 }
 
 // TestDamagedPayload: a follower that needs a damaged entry gets an image instead; a damaged block that the image meets is
