@@ -28,6 +28,7 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 		return
 	}
 	var place *MediumError
+	var protected protectedError
 	switch {
 	case errors.Is(err, ErrAccessChanged):
 		c.again = true
@@ -35,6 +36,8 @@ func (a *attachment) failBackend(ctx context.Context, c *Command, err error, wri
 		c.Status = StatusReservationConflict
 	case errors.Is(err, ErrSanitizing):
 		a.fail(c, senseData{Code: SanitizeInProgress})
+	case errors.As(err, &protected):
+		a.fail(c, senseData{Code: protected.code})
 	case errors.Is(err, ErrStaleEpoch):
 		a.fail(c, senseData{Code: CommandsClearedByServer})
 	case errors.Is(err, ErrNoSpace):

@@ -171,13 +171,20 @@ func (a *attachment) admit(c *Command) *operation {
 
 // writable tells whether the medium may be written; when not, it ends c.
 func (a *attachment) writable(c *Command) bool {
+	code := a.protection()
+	if code != NoSense {
+		a.fail(c, senseData{Code: code})
+	}
+	return code == NoSense
+}
+
+// protection returns why the medium may not be written, NoSense if it may be.
+func (a *attachment) protection() SenseCode {
 	switch {
 	case a.readOnly:
-		a.fail(c, senseData{Code: WriteProtected})
-		return false
+		return WriteProtected
 	case a.unit.Settings()&mode.WriteProtect != 0:
-		a.fail(c, senseData{Code: SoftwareWriteProtected})
-		return false
+		return SoftwareWriteProtected
 	}
-	return true
+	return NoSense
 }

@@ -7,7 +7,6 @@ import (
 	"math/bits"
 	"time"
 
-	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/mode"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/thirdparty"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
@@ -59,15 +58,24 @@ func (m copyMedium) Allocated(ctx context.Context, off, length int64) (allocated
 	return allocated, run, err
 }
 
-// judged makes one access, if the reservations let it, under the state that they were in; see attachment.perform.
+// protectedError says that a medium may not be written any more, with the code of attachment.protection.
+type protectedError struct{ code SenseCode }
+
+func (protectedError) Error() string { return "scsi: write protected" }
+
+// judged makes one access, if the reservations let it, under the state that they were in; see attachment.perform. How things are
+// with SANITIZE and with the protection is asked after that state was looked at: it is as in that state, or later.
 func (m copyMedium) judged(ctx context.Context, class reservation.Class, access func(context.Context) error) error {
 	reserver, _ := m.a.backend.(Reserver)
 	for asked := false; ; {
+		seen, ok := m.a.allows(class)
 		if s := m.a.sanitizer; s != nil && s.Sanitizing().State != sanitize.Idle {
 			return ErrSanitizing
 		}
-		seen, ok := m.a.allows(class)
+		code := m.a.protection()
 		switch {
+		case class == reservation.Write && code != NoSense:
+			return protectedError{code}
 		case !ok && (asked || reserver == nil):
 			return ErrReservationConflict
 		case !ok:
@@ -97,7 +105,7 @@ func (a *attachment) copyUnit() *thirdparty.Unit {
 		ID: a.unit, NAA: a.unit.Config().Identity.NAA, Shift: a.unit.Shift(), Blocks: a.unit.Blocks(),
 		Physical:  byte(bits.TrailingZeros(ProvisioningBlock) - int(a.unit.Shift())),
 		Medium:    copyMedium{a},
-		Protected: a.readOnly || a.unit.Settings()&mode.WriteProtect != 0,
+		Protected: a.protection() != NoSense,
 		Copies:    &a.unit.Copies,
 		Fence:     func() {},
 	}
@@ -157,7 +165,10 @@ func (a *attachment) copyOut(
 
 // explainCopy gives the errors of a Backend that say more than that a device failed.
 func explainCopy(err error) uint16 {
+	var protected protectedError
 	switch {
+	case errors.As(err, &protected):
+		return uint16(protected.code & 0xFFFF)
 	case errors.Is(err, ErrNoSpace):
 		return uint16(SpaceAllocationFailed & 0xFFFF)
 	case errors.Is(err, ErrAccessRevoked):

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/odx"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sanitize"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/xcopy"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
 )
@@ -614,6 +615,7 @@ func TestThirdPartyPage(t *testing.T) {
 type barred struct {
 	*fenced
 	refreshed int
+	bound     []uint64 // access generations of writes
 }
 
 func (*barred) Reserve(context.Context, *reservation.Request) (reservation.Status, error) {
@@ -631,6 +633,7 @@ func (b *barred) Refresh(context.Context, *Reservations) error {
 func (*barred) EndLegacy(*reservation.Request)     {}
 func (*barred) Reset(*reservation.Request, func()) {}
 func (b *barred) Write(ctx context.Context, p []byte, off int64) error {
+	b.bound = append(b.bound, reservation.AccessOf(ctx))
 	if reservation.AccessOf(ctx) != 7 {
 		return errors.New("not bound to the state of this logical unit")
 	}
@@ -673,6 +676,83 @@ func TestExtendedCopyReserved(t *testing.T) {
 	wantSense(t, r.copied(back), 0x0A0D01)
 	r.other.SetReservations(&Reservations{Access: 8, State: &reservation.State{Version: 300}})
 	wantSense(t, r.copied(there), 0x0A0D01) // not reserved, and bound to 8, which is not what this Backend looks for
+}
+
+// erased is a Backend of which a SANITIZE begins right after it was asked asks times whether there is one.
+type erased struct {
+	*barred
+	asks  int
+	begin func()
+}
+
+func (e *erased) Sanitizing() sanitize.Status {
+	if e.asks == 0 {
+		return sanitize.Status{State: sanitize.Running}
+	}
+	if e.asks--; e.asks == 0 {
+		e.begin()
+	}
+	return sanitize.Status{}
+}
+
+func (*erased) ExitSanitize(context.Context, reservation.Nexus) error { return nil }
+
+func (*erased) Sanitize(context.Context, reservation.Nexus, sanitize.Order, int64) (<-chan struct{}, error) {
+	return nil, ErrSanitizing
+}
+
+// What comes between two writes of a copy ends it: somebody sets SWP in the destination, or begins to sanitize it.
+func TestThirdPartyCopyStops(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		token    bool
+		sanitize bool
+		want     SenseCode
+	}{
+		{"EXTENDED COPY, SWP", false, false, 0x0A2702},
+		{"WRITE USING TOKEN, SWP", true, false, SoftwareWriteProtected},
+		{"EXTENDED COPY, SANITIZE", false, true, 0x0A0D01},
+		{"WRITE USING TOKEN, SANITIZE", true, true, SanitizeInProgress},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newCopyRig(t, 512, 512)
+			b := &barred{fenced: r.otherMem}
+			var next reservation.State
+			next.Version = 200
+			turn := func() { r.other.SetReservations(&Reservations{Access: 8, State: &next}) }
+			e := &erased{barred: b, asks: 1, begin: turn}
+			r.remap(true, func(m *Mapping) {
+				if m.Backend = b; c.sanitize {
+					m.Backend = e
+				}
+			})
+			r.other.SetReservations(&Reservations{Access: 7, State: &reservation.State{Version: 100}})
+			copy(r.mem.data, pattern(4096, 1))
+			r.mem.allocated[0] = true
+			r.run("00 00 00 00 00 00")
+			token := r.populate(1, odx.Range{LBA: 0, Blocks: 8})
+			if !c.sanitize {
+				next.Modes.Now = reservation.WriteProtect
+			}
+			r.otherMem.gate = func(context.Context) error { // as the copysets of another gateway's change do
+				if !c.sanitize {
+					turn()
+				}
+				return ErrAccessChanged
+			}
+			var got *Command
+			if c.token {
+				e.asks += 2 // by the command, when it is admitted and when it begins
+				got = use(t, r.nexus, 1, 0, 0, token, odx.Range{LBA: 0, Blocks: 8})
+			} else {
+				got = r.copied(r.list(1, blocksSegment(0, 1, 8, 0, 0)))
+			}
+			wantSense(t, got, c.want)
+			if !slices.Equal(b.bound, []uint64{7}) {
+				t.Errorf("writes bound to %v", b.bound)
+			}
+		})
+	}
 }
 
 // FuzzThirdPartyCopy throws parameter lists at the commands that copy. Whatever is in them, nothing is written to what the
