@@ -15,8 +15,8 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// digest returns the checksums of all files below dir.
-func digest(t *testing.T, dir string) map[string][32]byte {
+// contents returns the checksums of all files below dir.
+func contents(t *testing.T, dir string) map[string][32]byte {
 	t.Helper()
 	out := map[string][32]byte{}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -104,12 +104,12 @@ func TestFsck(t *testing.T) {
 		}
 		b.start(1)
 	}
-	before := digest(t, dir)
+	before := contents(t, dir)
 	r, err := check(true)
 	if err != nil || r.Total != 0 || r.Copysets != 3 || r.Chunkserver != 1 || r.Blocks != 33 || r.Sideloaded != 32 || r.Verified != 65 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	after := digest(t, dir)
+	after := contents(t, dir)
 	for name, sum := range before {
 		if after[name] != sum {
 			t.Errorf("%s was changed", name)

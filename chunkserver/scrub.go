@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/scrub"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -53,15 +54,25 @@ func (d scrubbed) Requests() uint64 {
 // scrubService serves the Scrub service of api/chunk/v1.
 type scrubService struct {
 	chunkv1.UnimplementedScrubServer
-	self  layout.ChunkserverID
-	scrub *scrub.Scrubber
-	ready func() error
+	self    layout.ChunkserverID
+	scrub   *scrub.Scrubber
+	digests *digest.Runner
+	compare func(ctx context.Context, id layout.CopysetID) error
+	ready   func() error
+}
+
+// meant tells whether a request is for this chunkserver.
+func (v *scrubService) meant(id uint64) error {
+	if id != uint64(v.self) {
+		return status.Errorf(codes.FailedPrecondition, "this is chunkserver %d, not %d", v.self, id)
+	}
+	return nil
 }
 
 // Scrub implements chunkv1.ScrubServer.
 func (v *scrubService) Scrub(_ context.Context, r *chunkv1.ScrubRequest) (*chunkv1.ScrubReply, error) {
-	if r.GetChunkserver() != uint64(v.self) {
-		return nil, status.Errorf(codes.FailedPrecondition, "this is chunkserver %d, not %d", v.self, r.GetChunkserver())
+	if err := v.meant(r.GetChunkserver()); err != nil {
+		return nil, err
 	}
 	if err := v.scrub.Err(); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())

@@ -17,6 +17,12 @@ import (
 // damage flips a bit in each copy of want in the data file of a chunkserver, and returns how many there were.
 func (b *testbed) damage(id layout.ChunkserverID, want []byte) (n int) {
 	b.t.Helper()
+	return b.copies(id, want, true)
+}
+
+// copies counts the copies of want in the data file of a chunkserver, and flips a bit in each if flip is set.
+func (b *testbed) copies(id layout.ChunkserverID, want []byte, flip bool) (n int) {
+	b.t.Helper()
 	f, err := os.OpenFile(b.nodes[id].dir+"/store/blocks", os.O_RDWR, 0)
 	if err != nil {
 		b.t.Fatal(err)
@@ -28,10 +34,12 @@ func (b *testbed) damage(id layout.ChunkserverID, want []byte) (n int) {
 			break
 		}
 		if bytes.Equal(buf, want) {
+			if n++; !flip {
+				continue
+			}
 			if _, err := f.WriteAt([]byte{want[99] ^ 8}, off+99); err != nil {
 				b.t.Fatal(err)
 			}
-			n++
 		}
 	}
 	if err := f.Sync(); err != nil {
@@ -106,12 +114,13 @@ func TestScrub(t *testing.T) {
 			t.Errorf("chunkserver %d, once more: %v", id, r)
 		}
 	}
-	for at, r := range b.nodes { // a repaired block is in memory until a checkpoint
-		for end := time.Now().Add(10 * time.Second); b.damage(at, special) != 1; time.Sleep(50 * time.Millisecond) {
+	for at, r := range b.nodes { // a repaired block has two places, of which one is in memory until a checkpoint
+		for end := time.Now().Add(10 * time.Second); b.copies(at, special, false) != 2; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("the repaired block is not in the file of chunkserver %d: %v", at, r.s.Ready())
 			}
 		}
+		b.damage(at, special)
 	}
 	if r := b.scrub(id); r.GetLast().GetUnrepairableBlocks() != 1 || len(r.GetUnrepairable()) != 1 || r.GetUnrepairable()[0].GetError() == "" {
 		t.Fatalf("damaged on all: %v", r)

@@ -16,6 +16,7 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/chunkrpc"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
@@ -97,9 +98,11 @@ type parts struct {
 	net   *peernet.Net
 	host  *multiraft.Host
 	scrub *scrub.Scrubber
-	rpc   *chunkrpc.Server
-	grpc  *grpc.Server
-	meta  *metaclient.Client
+	// digests of the replicas, computed when their copysets are compared.
+	digests *digest.Runner
+	rpc     *chunkrpc.Server
+	grpc    *grpc.Server
+	meta    *metaclient.Client
 }
 
 // Run serves until ctx ends, and returns nil then. Any other return is why it could not start or go on. A disk that
@@ -159,6 +162,10 @@ func (s *Server) beatConfig(p *parts) heartbeat.Config {
 		Disk:      func() heartbeat.Disk { return p.disk.report(p.host.Err()) },
 		Slow:      func(slow bool) { p.disk.slow.Store(slow) },
 		Addresses: func(a map[layout.ChunkserverID]string) { p.net.SetAddresses(a) },
+		Digest: func(id layout.CopysetID) *digest.Result {
+			last, _ := p.digests.Last(id)
+			return last
+		},
 	}
 }
 
@@ -186,6 +193,8 @@ func (s *Server) open(p *parts) (err error) {
 	if s.cfg.Capacity > 0 {
 		mcfg.SpaceMargin = min(mcfg.SpaceMargin, s.cfg.Capacity/16)
 	}
+	p.digests = digest.New(s.log)
+	mcfg.Digest = func(id layout.CopysetID, peer layout.PeerID, im *blockstore.Image) { p.digests.Take(id, peer, im) }
 	if p.host, err = multiraft.New(mcfg); err != nil {
 		return err
 	}
@@ -202,7 +211,10 @@ func (s *Server) open(p *parts) (err error) {
 	chunkv1.RegisterChunkServer(p.grpc, p.rpc)
 	raftv1.RegisterRaftServer(p.grpc, p.net.Service())
 	p.scrub = s.newScrubber(p)
-	chunkv1.RegisterScrubServer(p.grpc, &scrubService{self: id, scrub: p.scrub, ready: s.Ready})
+	chunkv1.RegisterScrubServer(p.grpc, &scrubService{
+		self: id, scrub: p.scrub, digests: p.digests, ready: s.Ready,
+		compare: func(ctx context.Context, id layout.CopysetID) error { return compare(ctx, p.host, id) },
+	})
 	return nil
 }
 
@@ -215,8 +227,9 @@ func (s *Server) open(p *parts) (err error) {
 //  5. the gRPC server: no more requests, messages or images come in; its streams end
 //  6. chunkrpc's readers: nobody waits for them any more
 //  7. multiraft: worker, log writer, appliers, checkpointer
-//  8. peernet: nobody sends any more
-//  9. store and log (parts.close)
+//  8. digests: they let go of the contents that multiraft gave them
+//  9. peernet: nobody sends any more
+//  10. store and log (parts.close)
 func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	addresses := p.id.Addresses()
 	if s.opts.Static != nil {
@@ -224,6 +237,8 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	}
 	p.net.SetAddresses(addresses)
 	beat, disk, scrubber, rpc, host, listener := newPart(), newPart(), newPart(), newPart(), newPart(), newPart()
+	digests := newPart()
+	digests.run(func(ctx context.Context) error { p.digests.Run(ctx); return nil })
 	host.run(p.host.Run)
 	disk.run(func(ctx context.Context) error { p.disk.Run(ctx); return nil })
 	rpc.run(func(ctx context.Context) error { p.rpc.Run(ctx); return nil })
@@ -256,6 +271,7 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	_ = listener.stop() // Serve returns an error when it is stopped before it began
 	_ = rpc.stop()
 	err = errors.Join(err, host.stop())
+	_ = digests.stop()
 	unregister()
 	return err
 }

@@ -1,6 +1,7 @@
 package heartbeat
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -43,6 +45,7 @@ type Host interface {
 	Found(ctx context.Context, id layout.CopysetID, peer layout.PeerID, members map[layout.PeerID]layout.ChunkserverID) error
 	Join(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error
 	Remove(ctx context.Context, id layout.CopysetID, peer layout.PeerID) error
+	Distrust(id layout.CopysetID, peer layout.PeerID) error
 }
 
 // Config says what a chunkserver reports of itself.
@@ -57,7 +60,9 @@ type Config struct {
 	Slow func(bool)
 	// Addresses is told where the chunkservers are.
 	Addresses func(map[layout.ChunkserverID]string)
-	Logger    *zap.Logger
+	// Digest returns the last digest of a copyset's replica, or nil.
+	Digest func(layout.CopysetID) *digest.Result
+	Logger *zap.Logger
 }
 
 // Disk is how a disk does.
@@ -345,6 +350,9 @@ func (b *Beat) order(ctx context.Context, o *metav1.Order) error {
 	if r := o.GetRemove(); r != nil {
 		return b.host.Remove(ctx, id, layout.PeerID(r.GetPeer()))
 	}
+	if d := o.GetDistrust(); d != nil {
+		return b.distrust(id, d)
+	}
 	g := b.host.Group(id)
 	if g == nil {
 		return multiraft.ErrNoGroup
@@ -356,6 +364,21 @@ func (b *Beat) order(ctx context.Context, o *metav1.Order) error {
 		return g.ChangeMembers(ctx, change(o.GetChange()))
 	}
 	return errors.New("chunkserver: an order of a kind that this release does not know")
+}
+
+// distrust ends a replica, unless the digest that the order holds against it is not its own.
+func (b *Beat) distrust(id layout.CopysetID, o *metav1.DistrustReplica) error {
+	peer, of := layout.PeerID(o.GetPeer()), o.GetDigest()
+	own := b.cfg.Digest(id)
+	if own != nil && own.Peer == peer && own.Index == of.GetIndex() && own.Format == of.GetFormat() && !bytes.Equal(own.Sum[:], of.GetSum()) {
+		return fmt.Errorf("chunkserver: peer %d of copyset %d had another digest at index %d", peer, id, own.Index)
+	}
+	if err := b.host.Distrust(id, peer); err != nil {
+		return err
+	}
+	b.cfg.Logger.Error("replica ended: it differs from a majority of the others", zap.Uint64("copyset", uint64(id)),
+		zap.Uint64("peer", uint64(peer)), zap.Uint64("index", of.GetIndex()))
+	return nil
 }
 
 func change(o *metav1.ChangeMembers) *copyset.Change {

@@ -16,6 +16,7 @@ import (
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -58,6 +59,8 @@ type fakeHost struct {
 	founded map[layout.PeerID]layout.ChunkserverID
 	joined  []layout.PeerID
 	removed []layout.PeerID
+	// distrusted are the peers that were ended.
+	distrusted []layout.PeerID
 }
 
 func (h *fakeHost) Reports() []multiraft.Report {
@@ -75,6 +78,13 @@ func (h *fakeHost) Found(_ context.Context, _ layout.CopysetID, _ layout.PeerID,
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.founded = m
+	return nil
+}
+
+func (h *fakeHost) Distrust(_ layout.CopysetID, p layout.PeerID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.distrusted = append(h.distrusted, p)
 	return nil
 }
 
@@ -99,6 +109,9 @@ func config() Config {
 			return Disk{Capacity: 100, Used: 40, Stalled: 3 * time.Second, Err: errors.New("disk gone")}
 		},
 		Addresses: func(map[layout.ChunkserverID]string) {},
+		Digest: func(id layout.CopysetID) *digest.Result {
+			return &digest.Result{Copyset: id, Peer: 51, Index: 8, Format: 257, Sum: digest.Sum{1}}
+		},
 	}
 }
 
@@ -204,6 +217,32 @@ func (b *Beat) beat() (time.Duration, error) {
 	default:
 	}
 	return pause, err
+}
+
+// TestDigest: a replica's digest is reported, and the replica ended by an order that names it, not by one that holds another's
+// against it.
+func TestDigest(t *testing.T) {
+	b, _, h, _ := newBeat(t)
+	d := b.report().GetCopysets()[0].GetDigest()
+	if d.GetIndex() != 8 || d.GetFormat() != 257 || len(d.GetSum()) != 16 || d.GetSum()[0] != 1 {
+		t.Errorf("reported %v", d)
+	}
+	order := func(peer uint64, of *metav1.ReplicaDigest) error {
+		return b.order(context.Background(), &metav1.Order{Copyset: 5, Do: &metav1.Order_Distrust{
+			Distrust: &metav1.DistrustReplica{Peer: peer, Digest: of},
+		}})
+	}
+	if err := order(51, &metav1.ReplicaDigest{Index: 8, Format: 257, Sum: make([]byte, 16)}); err == nil || len(h.distrusted) != 0 {
+		t.Errorf("ended by the digest of another: %v, %v", err, h.distrusted)
+	}
+	for _, of := range []*metav1.ReplicaDigest{d, {Index: 7, Format: 257, Sum: make([]byte, 16)}} {
+		if err := order(51, of); err != nil {
+			t.Errorf("%v: %v", of, err)
+		}
+	}
+	if len(h.distrusted) != 2 || h.distrusted[0] != 51 {
+		t.Errorf("ended: %v", h.distrusted)
+	}
 }
 
 func TestRevision(t *testing.T) {

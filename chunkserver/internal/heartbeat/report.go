@@ -23,7 +23,11 @@ func (b *Beat) report() *metav1.ChunkserverHeartbeatRequest {
 		r.DiskError = d.Err.Error()
 	}
 	for _, g := range b.host.Reports() {
-		r.Copysets = append(r.Copysets, copysetReport(&g))
+		c := copysetReport(&g)
+		if d := b.cfg.Digest(g.Copyset); d != nil && d.Peer == g.Peer {
+			c.Digest = &metav1.ReplicaDigest{Index: d.Index, Format: d.Format, Sum: d.Sum[:]}
+		}
+		r.Copysets = append(r.Copysets, c)
 	}
 	return r
 }

@@ -3,7 +3,8 @@
 //
 // A pass goes through the copysets, their chunks and the blocks of each in order, and compares each block with its checksum.
 // What is damaged is replaced by another peer's copy. What no peer could help with is told, and tried again each retryEvery
-// until it is good or gone. Passes begin every Config.Interval, and a pass is paced to end when paceNumerator/paceDenominator
+// until it is good or gone. Behind its last chunk the replicas of a copyset that is led here are compared with each other
+// (package digest). Passes begin every Config.Interval, and a pass is paced to end when paceNumerator/paceDenominator
 // of that are over:
 //
 //	rate  = what is left to read ÷ time left, between rateMin and Config.RateMax; a pass that was asked for: RateMax

@@ -48,6 +48,8 @@ type Disk interface {
 	Copyset(id layout.CopysetID) (Content, error)
 	// Repair replaces a damaged block by another peer's copy.
 	Repair(ctx context.Context, e *blockstore.ChecksumError) error
+	// Compare has the replicas of a copyset compared if it is led here.
+	Compare(ctx context.Context, id layout.CopysetID) error
 	// Used returns the bytes that all blocks occupy.
 	Used() int64
 	// Requests returns a number that rises with the requests that are served.
@@ -267,6 +269,12 @@ func (s *Scrubber) pass(ctx context.Context) {
 			if !s.chunk(ctx, content, from) {
 				return
 			}
+		}
+		if s.interrupted(ctx) {
+			return
+		}
+		if err := s.disk.Compare(ctx, id); err != nil {
+			s.log.Warn("replicas not compared", zap.Uint64("copyset", uint64(id)), zap.Error(err))
 		}
 	}
 	s.change(func(st *State) { st.end(time.Now()) })

@@ -37,6 +37,14 @@ type fakeDisk struct {
 	slow     time.Duration           // that a repair takes
 	torn     map[layout.ChunkID]bool // chunks whose extent map can not be read
 	reads    []Place
+	compared []layout.CopysetID
+}
+
+func (d *fakeDisk) Compare(_ context.Context, id layout.CopysetID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.compared = append(d.compared, id)
+	return errors.New("nobody leads") // which hinders nothing
 }
 
 func (d *fakeDisk) Err() error {
@@ -202,6 +210,34 @@ func TestWithinTheInterval(t *testing.T) {
 		if st := b.Status(); st.Pass != 2 || !st.Running {
 			t.Errorf("%+v", st)
 		}
+	})
+}
+
+// TestCompares: each pass has the replicas of each copyset compared once, behind its chunks; that it does not work hinders
+// nothing, and a pass that a restart interrupts compares what is left.
+func TestCompares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDisk{copysets: map[layout.CopysetID]int{2: 3, 7: 3, 9: 3}, blocks: 4096, took: 5 * time.Millisecond}
+		b := newBench(t, d, 1000*time.Second, 64*mib)
+		defer func() { b.stop() }()
+		compared := func(want ...layout.CopysetID) {
+			t.Helper()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if !slices.Equal(d.compared, want) {
+				t.Errorf("compared %v, want %v", d.compared, want)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		compared()
+		time.Sleep(50 * time.Second)
+		compared(2)
+		b.stop()
+		b.start()
+		time.Sleep(840 * time.Second)
+		compared(2, 7, 9)
+		time.Sleep(1000 * time.Second)
+		compared(2, 7, 9, 2, 7, 9)
 	})
 }
 
