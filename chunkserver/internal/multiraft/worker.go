@@ -256,6 +256,7 @@ func (w *worker) control(g *Group, ev *event) {
 			w.yield(g)
 		}
 	case evFail:
+		w.resign(g)
 		w.stop(g, ev.err)
 	case evDetach:
 		w.stop(g, ev.err)
@@ -394,11 +395,20 @@ func (w *worker) answers(n *node, p layout.PeerID) bool {
 	return n.acks[p] != 0 && w.now-time.Duration(n.acks[p]) <= answeredTicks*w.host.cfg.Tick
 }
 
-// yield hands leadership to the voter that has most of the log. A transfer that came to nothing is tried again until
-// the term ends, because without a lease this leader is of no use.
+// yield hands leadership to the successor. A transfer that came to nothing is tried again until the term ends, because
+// without a lease this leader is of no use.
 func (w *worker) yield(g *Group) {
+	if best := w.successor(g); best != 0 {
+		_ = w.transfer(g, best) // it is leader and best is a voter
+	}
+}
+
+// successor returns the voter that answers and has most of the log, 0 for none or when this peer does not lead.
+func (w *worker) successor(g *Group) (best layout.PeerID) {
 	n := &g.node
-	var best layout.PeerID
+	if n.state != raft.StateLeader {
+		return 0
+	}
 	var match uint64
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
 		p := layout.PeerID(id)
@@ -406,7 +416,16 @@ func (w *worker) yield(g *Group) {
 			best, match = p, pr.Match
 		}
 	})
-	if best != 0 {
-		_ = w.transfer(g, best) // it is leader and best is a voter
+	return best
+}
+
+// resign lets the successor of a leader that is about to stop campaign at once, so that nobody waits for an election timeout.
+// It is the message that ends a transfer, sent without waiting until the successor has the whole log: should it lack entries
+// that the others have, it is not elected, and they campaign in their time. The lease ends before the message leaves.
+func (w *worker) resign(g *Group) {
+	if best := w.successor(g); best != 0 {
+		w.send(g, &raftpb.Message{
+			Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(g.peer)), To: new(uint64(best)), Term: new(g.node.term),
+		})
 	}
 }
