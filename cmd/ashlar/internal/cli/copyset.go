@@ -31,6 +31,24 @@ type copysetOut struct {
 	AllocatedBytes uint64        `json:"allocated_bytes"`
 	Peers          []peerOut     `json:"peers"`
 	Operation      *operationOut `json:"operation"`
+	// Comparison is the last one of the replicas that the metaserver knows of; nil: none.
+	Comparison *comparisonOut `json:"comparison"`
+}
+
+type comparisonOut struct {
+	Index  uint64   `json:"index"`
+	Peers  []uint64 `json:"peers"`
+	Differ bool     `json:"differ"`
+	Odd    []uint64 `json:"odd"`
+}
+
+// text describes a comparison on one line.
+func (c *comparisonOut) text() string {
+	s := fmt.Sprintf("%d peers hold the same", len(c.Peers))
+	if c.Differ {
+		s = fmt.Sprintf("peers %v DIFFER, odd: %v", c.Peers, c.Odd)
+	}
+	return fmt.Sprintf("%s at index %d", s, c.Index)
 }
 
 type peerOut struct {
@@ -65,6 +83,9 @@ func newCopysetOut(c *metav1.Copyset) copysetOut {
 		}
 		out.Peers = append(out.Peers, peerOut{p.GetId(), p.GetChunkserver(), role, p.GetMatch(), p.GetUp()})
 	}
+	if v := c.GetComparison(); v != nil {
+		out.Comparison = &comparisonOut{v.GetIndex(), orEmpty(v.GetPeers()), v.GetDiffer(), orEmpty(v.GetOdd())}
+	}
 	if o := c.GetOperation(); o != nil {
 		out.Operation = &operationOut{
 			o.GetKind(), o.GetStep(), o.GetOldPeer(), o.GetNewPeer(), o.GetNewChunkserver(), o.GetStartedUnixMs(),
@@ -75,7 +96,7 @@ func newCopysetOut(c *metav1.Copyset) copysetOut {
 }
 
 func copysetCommand() *cobra.Command {
-	return group("copyset", "Show copysets and replace their peers", copysetList(), copysetShow(), copysetReplacePeer())
+	return group("copyset", "Show and compare copysets, and replace their peers", copysetList(), copysetShow(), copysetVerify(), copysetReplacePeer())
 }
 
 func copysetList() *cobra.Command {
@@ -148,6 +169,9 @@ func (s *session) copyset(c *metav1.Copyset) error {
 		field(w, "Allocated", sizeText(o.AllocatedBytes))
 		for _, p := range o.Peers {
 			field(w, fmt.Sprintf("Peer %d", p.ID), fmt.Sprintf("chunkserver %d, %s, up: %s, has %d", p.Chunkserver, p.Role, yes(p.Up), p.Match))
+		}
+		if o.Comparison != nil {
+			field(w, "Compared", o.Comparison.text())
 		}
 		if o.Operation != nil {
 			field(w, "Operation", o.Operation.text()+", started "+age(o.Operation.StartedUnixMs))
