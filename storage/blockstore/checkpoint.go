@@ -129,6 +129,19 @@ func (f *Frozen) addTo(b *pebble.Batch) error {
 			return err
 		}
 	}
+	for v, n := range f.Versions {
+		key = extent.AppendVersionsKey(key[:0], inc, v)
+		if n.Last == 0 {
+			if err := b.Delete(key, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		value = n.AppendTo(value[:0])
+		if err := b.Set(key, value, nil); err != nil {
+			return err
+		}
+	}
 	r := extent.Record{Incarnation: inc, Index: f.index, Term: f.term, State: f.state}
 	return b.Set(extent.AppendCopysetKey(key[:0], f.c.id), r.AppendTo(value[:0]), nil)
 }

@@ -79,15 +79,22 @@ func (c *Copyset) SetApplied(index, term uint64) {
 	c.mu.Unlock()
 }
 
-// Usage returns the allocated bytes of each volume that has any in this copyset.
+// Usage returns the allocated bytes of each volume that has any in this copyset. What only versions have does not count.
 func (c *Copyset) Usage() map[layout.VolumeID]int64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	u := make(map[layout.VolumeID]int64, len(c.mu.Usage))
-	for v, n := range c.mu.Usage {
+	u := make(map[layout.VolumeID]int64, len(c.mu.Map.Usage))
+	for v, n := range c.mu.Map.Usage {
 		u[v] = n * layout.BlockSize
 	}
 	return u
+}
+
+// AddSpace adds the space of each volume in this copyset.
+func (c *Copyset) AddSpace(to map[layout.VolumeID]VolumeSpace) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	c.mu.AddSpace(to)
 }
 
 func (c *Copyset) incarnation() uint64 {

@@ -74,7 +74,7 @@ func (c *Copyset) zeroPart(ch layout.ChunkID, sp extent.Span, i uint32) (extent.
 	zeroes := c.s.fullBlock()
 	defer c.s.putBlock(zeroes)
 	clear(zeroes[:])
-	var e edges
+	var e extent.Edges
 	defer c.s.putEdges(&e)
 	if err := c.merge(ch, part, zeroes[:to-from], &e); err != nil {
 		return extent.Entry{}, err
@@ -85,16 +85,16 @@ func (c *Copyset) zeroPart(ch layout.ChunkID, sp extent.Span, i uint32) (extent.
 		return extent.Entry{}, err
 	}
 	// A single block is deferred even if the bound is reached.
-	c.s.file.Defer(runs[0].Start, e.head[:], c.seq())
-	return extent.Entry{Addr: runs[0].Start, CRC: e.headCRC}, nil
+	c.s.file.Defer(runs[0].Start, e.Head[:], c.seq())
+	return extent.Entry{Addr: runs[0].Start, CRC: e.HeadCRC}, nil
 }
 
-// DeleteVolume gives back all blocks of the volume in this copyset. For the owner.
+// DeleteVolume gives back all blocks of the volume in this copyset, those of its versions too. For the owner.
 func (c *Copyset) DeleteVolume(v layout.VolumeID) error {
 	if err := c.s.ready(); err != nil {
 		return err
 	}
-	runs, err := c.collect(&v)
+	runs, old, err := c.collect(&v)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (c *Copyset) DeleteVolume(v layout.VolumeID) error {
 	if c.mu.removed {
 		return ErrRemoved
 	}
-	c.mu.DropVolume(v, runs)
+	c.mu.DropVolume(v, runs, old)
 	c.s.file.Retire(countBlocks(runs))
 	return nil
 }
@@ -116,12 +116,25 @@ func countBlocks(runs []extent.Run) (n uint64) {
 	return n
 }
 
-// collect returns the blocks of a volume, or of all (nil), that the content has now. For the owner.
-func (c *Copyset) collect(v *layout.VolumeID) ([]extent.Run, error) {
-	var runs []extent.Run
+// collect returns the blocks of a volume, or of all (nil), that the content and its versions have now, and the leaves that only
+// versions have. For the owner.
+func (c *Copyset) collect(v *layout.VolumeID) (runs []extent.Run, old []extent.LeafID, err error) {
 	done := make(map[extent.LeafID]struct{})
 	c.mu.RLock()
 	inc := c.mu.record.Incarnation
+	overlays := c.overlaysLocked()
+	for i := len(overlays) - 1; i >= 0; i-- { // the newest says what there is
+		for id, l := range overlays[i].Leaves {
+			if _, ok := done[id]; ok || id.Version == 0 || v != nil && id.Chunk.Volume != *v {
+				continue
+			}
+			done[id] = struct{}{}
+			if l.Allocated != 0 {
+				runs = l.AppendRuns(runs, l.Own())
+				old = append(old, id)
+			}
+		}
+	}
 	for _, ch := range c.mu.Cached {
 		if v != nil && ch.ID().Volume != *v {
 			continue
@@ -129,34 +142,35 @@ func (c *Copyset) collect(v *layout.VolumeID) ([]extent.Run, error) {
 		for i, l := range ch.Leaves() {
 			if l != nil {
 				done[extent.LeafID{Chunk: ch.ID(), Index: uint32(i)}] = struct{}{}
-				runs = l.AppendRuns(runs)
+				runs = l.AppendRuns(runs, l.Own())
 			}
 		}
 	}
 	c.mu.RUnlock()
 	// What was not in memory is durable, so the index has it; what the index has besides was deleted since.
-	from, to := extent.AppendIncarnationKey(nil, inc), extent.AppendIncarnationKey(nil, inc+1)
+	from, to := extent.AppendIncarnationKey(nil, extent.KeyLeaf, inc), extent.AppendIncarnationKey(nil, extent.KeyLeaf, inc+1)
 	if v != nil {
-		from = extent.AppendVolumeKey(nil, inc, *v)
-		if *v+1 != 0 {
-			to = extent.AppendVolumeKey(nil, inc, *v+1)
-		}
+		from, to = extent.VolumeRange(inc, *v)
 	}
-	err := c.s.index.EachLeaf(from, to, func(_ uint64, id extent.LeafID, l *extent.Leaf) error {
+	err = c.s.index.EachLeaf(from, to, func(_ uint64, id extent.LeafID, l *extent.Leaf) error {
 		if _, ok := done[id]; ok {
 			return nil
 		}
+		if id.Version != 0 {
+			old = append(old, id)
+			runs = l.AppendRuns(runs, l.Own())
+			return nil
+		}
 		c.mu.RLock()
-		ch := c.mu.Chunks[id.Chunk]
-		live := ch != nil && ch.Has(id.Index)
+		live := c.mu.Chunks[id.Chunk].Has(id.Index)
 		c.mu.RUnlock()
 		if live {
-			runs = l.AppendRuns(runs)
+			runs = l.AppendRuns(runs, l.Own())
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return runs, nil
+	return runs, old, nil
 }

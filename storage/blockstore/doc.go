@@ -34,44 +34,15 @@
 //	blocks    the data file
 //	index/    a Pebble store without a write-ahead log
 //
-// IDENTITY, written to IDENTITY.tmp, synced and renamed (integers are little endian):
+// The package comments of internal/disk and internal/extent draw the formats. IDENTITY has the version of the whole directory: one of
+// another version is refused.
 //
-//	 0  8  magic "ashlarbs"
-//	 8  2  format version, 1
-//	10  1  state: 1 formatting (the other files may be missing or half made), 2 formatted
-//	11  5  zero
-//	16 16  cluster
-//	32  8  chunkserver
-//	40 16  store: random, the same in the header of blocks and in the index
-//	56  4  CRC32C of bytes 0-55
+// # Versions
 //
-// blocks: block n is at byte n × 4096. Block 0 is a header, so that the address 0 means "not allocated":
-//
-//	 0  8  magic "ashlarbk"
-//	 8  2  format version, 1
-//	10  6  zero
-//	16 16  store
-//	32  4  CRC32C of bytes 0-31
-//
-// index: the keys are big endian, so that they sort by number:
-//
-//	0x01                                                 store record: version, store
-//	0x02 copyset:8                                       copyset record: version, flags, incarnation, index, term, state
-//	0x03 incarnation:8 volume:8 chunk:4 leaf:4           leaf: the map of 64 blocks (256 KiB) of a chunk
-//
-// An incarnation is one life of a copyset's content: installing an image writes the leaves of a new incarnation and
-// then moves the copyset record to it. Leaves whose incarnation no record names are leftovers of a crash and are
-// deleted at open. A copyset record is
-//
-//	version:1 (1)  flags:1 (0)  incarnation:8  index:8  term:8  state
-//
-// and a leaf is
-//
-//	version:1 (1)  flags:1 (0)  allocated:8 (bit i: block i)  runs…  crc:4 × allocated blocks
-//	run: flags uvarint (0)  address uvarint  blocks uvarint; the runs cover the allocated blocks in order
-//
-// A flag that is not known makes the reader refuse the value: the flags of leaf and run are where shared extents
-// (snapshots, clones) will be marked.
+// A volume has versions in each copyset: its content of earlier moments (Copyset.TakeVersion). A version and the content share
+// all blocks that did not change since. To take one is to note its number; the first change of a leaf that a version has sets
+// the leaf aside for the version, and the content goes on with a copy of the map. Which blocks a version alone has follows from
+// the leaves of the same place next to its own, so no reference is counted that a crash could make wrong (internal/extentmap).
 //
 // # Image stream
 //

@@ -15,6 +15,8 @@ var (
 	ErrNotFound = errors.New("blockstore: no such copyset")
 	// ErrRemoved means that the copyset was removed while it was in use.
 	ErrRemoved = errors.New("blockstore: copyset removed")
+	// ErrNoVersion means that the volume has no such version.
+	ErrNoVersion = errors.New("blockstore: no such version")
 	// ErrImageClosed means that the image was closed, or that its copyset was removed from the index.
 	ErrImageClosed = errors.New("blockstore: image closed")
 )

@@ -307,7 +307,7 @@ func TestReadersHoldBlocks(t *testing.T) {
 		}
 	}
 	var b [layout.BlockSize]byte
-	if err := c.readBlocks(chunk0, 0, ents, b[:]); err != nil || !bytes.Equal(b[:], pattern(1, 4096)) {
+	if err := s.file.ReadVerified(c.id, chunk0, 0, ents, b[:]); err != nil || !bytes.Equal(b[:], pattern(1, 4096)) {
 		t.Fatalf("the reader's block: %v", err)
 	}
 	c.unpin(slot)

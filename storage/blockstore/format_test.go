@@ -71,7 +71,7 @@ func TestRefusals(t *testing.T) {
 				return errors.As(err, &e) && e.Want == testID
 			case *VersionError:
 				var e *VersionError
-				return errors.As(err, &e) && e.Have == 2
+				return errors.As(err, &e) && e.Have != e.Knows
 			default:
 				var e *CorruptError
 				return errors.As(err, &e)
@@ -101,6 +101,11 @@ func TestRefusals(t *testing.T) {
 			b := readFile(t, fs, identity)
 			b[8]++
 			writeFile(t, fs, identity, append(b, 1, 2, 3))
+		}, &VersionError{}},
+		"earlier": {func(t *testing.T, fs *vfs.Mem) {
+			b := readFile(t, fs, identity)
+			b[8] = 1
+			writeFile(t, fs, identity, sum(b))
 		}, &VersionError{}},
 		"flipped": {func(t *testing.T, fs *vfs.Mem) {
 			b := readFile(t, fs, identity)

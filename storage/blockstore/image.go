@@ -29,8 +29,9 @@ type Image struct {
 	seq         uint64
 	index, term uint64
 	state       []byte
-	// changed holds the leaves that the index did not have, in order.
-	changed []imageLeaf
+	// changed holds the leaves that the index did not have, in order, versions the versions of the volumes.
+	changed  []imageLeaf
+	versions map[layout.VolumeID]extent.Versions
 
 	// mu is held while the image is read and while it is closed.
 	mu     sync.Mutex
@@ -60,6 +61,7 @@ type imageLeaf struct {
 const (
 	stageHeader = iota
 	stageState
+	stageVersions
 	stageBlocks
 	stageDone
 )
@@ -81,6 +83,7 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 	c.mu.Gen++
 	c.mu.imaged = c.mu.Seq
 	im.seq, im.index, im.term = c.mu.Seq, c.mu.index, c.mu.term
+	im.versions = maps.Clone(c.mu.Versions)
 	inc := c.mu.record.Incarnation
 	c.s.reclaimer.hold(im)
 	c.mu.Unlock()
@@ -92,7 +95,7 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 	}
 	im.snap = snap
 	it, err := snap.NewIter(&pebble.IterOptions{
-		LowerBound: extent.AppendIncarnationKey(nil, inc), UpperBound: extent.AppendIncarnationKey(nil, inc+1),
+		LowerBound: extent.AppendIncarnationKey(nil, extent.KeyLeaf, inc), UpperBound: extent.AppendIncarnationKey(nil, extent.KeyLeaf, inc+1),
 	})
 	if err != nil {
 		im.Close()
@@ -135,26 +138,30 @@ func (im *Image) Close() {
 	}
 }
 
-// NextRun returns the next blocks of the image, verified, at most 64 of one chunk, in the order of volume, chunk and
-// block; io.EOF after the last. On *ChecksumError the bad block is skipped: the next call goes on behind it.
+// NextRun returns the next blocks of the image's content, without that of versions, verified, at most 64 of one chunk, in the
+// order of volume, chunk and block; io.EOF after the last. On *ChecksumError the bad block is skipped: the next call goes on
+// behind it.
 func (im *Image) NextRun() (BlockRun, error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	return im.nextRunLocked()
-}
-
-func (im *Image) nextRunLocked() (BlockRun, error) {
 	if im.closed {
 		return BlockRun{}, ErrImageClosed
-	}
-	if im.data == nil {
-		im.data = make([]byte, extent.LeafBlocks*layout.BlockSize)
 	}
 	for im.todo == 0 {
 		if err := im.nextLeaf(); err != nil {
 			return BlockRun{}, err
 		}
-		im.todo = im.cur.Allocated
+		if im.curID.Version == 0 {
+			im.todo = im.cur.Allocated
+		}
+	}
+	return im.readNextLocked()
+}
+
+// readNextLocked reads the next of the blocks of the current leaf that are left.
+func (im *Image) readNextLocked() (BlockRun, error) {
+	if im.data == nil {
+		im.data = make([]byte, extent.LeafBlocks*layout.BlockSize)
 	}
 	i := bits.TrailingZeros64(im.todo)
 	n := bits.TrailingZeros64(^(im.todo >> i))
@@ -183,7 +190,7 @@ func (im *Image) readRun(r BlockRun, i, n int) (good int, err error) {
 			k++
 		}
 		p := im.data[j*layout.BlockSize : (j+k)*layout.BlockSize]
-		if err := im.c.readBlocks(r.Chunk, r.First+uint32(j), ents[j:j+k], p); err != nil {
+		if err := im.c.s.file.ReadVerified(im.c.id, r.Chunk, r.First+uint32(j), ents[j:j+k], p); err != nil {
 			var bad *ChecksumError
 			if errors.As(err, &bad) {
 				return int(bad.Block - r.First), err
@@ -252,13 +259,19 @@ func (im *Image) Next(buf []byte) ([]byte, error) {
 			im.stated += n
 			return frame.End(append(frame.Begin(buf, frame.KindState), rest[:n]...), 0), nil
 		}
+		im.stage = stageVersions
+		fallthrough
+	case stageVersions:
+		for v, n := range im.versions {
+			delete(im.versions, v)
+			return frame.AppendVersions(buf, v, n), nil
+		}
 		im.stage = stageBlocks
 		fallthrough
 	case stageBlocks:
-		r, err := im.nextRunLocked()
+		b, err := im.nextBlocksLocked(buf)
 		if err == nil {
-			im.blocks += uint64(len(r.CRCs))
-			return frame.AppendBlocks(buf, r), nil
+			return b, nil
 		}
 		im.stage = stageDone
 		if errors.Is(err, io.EOF) {
@@ -267,6 +280,28 @@ func (im *Image) Next(buf []byte) ([]byte, error) {
 		return nil, err
 	}
 	return nil, io.EOF
+}
+
+// nextBlocksLocked returns the next frame of a leaf.
+func (im *Image) nextBlocksLocked(buf []byte) ([]byte, error) {
+	if im.closed {
+		return nil, ErrImageClosed
+	}
+	for im.todo == 0 {
+		if err := im.nextLeaf(); err != nil {
+			return nil, err
+		}
+		im.todo = im.cur.Own()
+		if im.curID.Version != 0 || im.cur.Born != 0 || im.cur.Shared != 0 {
+			return frame.AppendLeaf(buf, im.curID, im.cur), nil
+		}
+	}
+	r, err := im.readNextLocked()
+	if err != nil {
+		return nil, err
+	}
+	im.blocks += uint64(len(r.CRCs))
+	return frame.AppendBlocks(buf, r), nil
 }
 
 // WriteTo writes the stream, frame by frame.

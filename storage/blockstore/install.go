@@ -23,20 +23,19 @@ type Installer struct {
 	// err is why only Abort is left, done that Finish or Abort was called.
 	err  error
 	done bool
-	// buf holds the part of a frame that came in.
-	buf []byte
+	cut  frame.Cutter
 
 	begun, ended bool
 	stateLen     uint64
 	blocks       uint64
-	// leaf is the leaf that is being filled, last the place of the last block.
-	leaf   *extent.Leaf
-	leafID extent.LeafID
-	batch  *pebble.Batch
-	taken  []extent.Run
-	key    []byte
-	value  []byte
-	crcs   [extent.LeafBlocks]uint32
+	// leaf is the leaf that is being filled, older the one before it; nil before the first.
+	leaf, older     *extent.Leaf
+	leafID, olderID extent.LeafID
+	batch           *pebble.Batch
+	taken           []extent.Run
+	key             []byte
+	value           []byte
+	crcs            [extent.LeafBlocks]uint32
 }
 
 // NewInstaller begins to replace the content of a copyset, which need not exist.
@@ -59,47 +58,13 @@ func (in *Installer) Write(p []byte) (int, error) {
 	if in.done {
 		return 0, &ImageError{What: "installer is done"}
 	}
-	for rest := p; len(rest) > 0 && in.err == nil; {
-		rest = in.take(rest)
-	}
 	if in.err != nil {
 		return 0, in.err
 	}
+	if in.err = in.cut.Write(p, in.handle); in.err != nil {
+		return 0, in.err
+	}
 	return len(p), nil
-}
-
-// take handles a frame that p completes, or keeps what there is of it. It returns the rest.
-func (in *Installer) take(p []byte) []byte {
-	whole := p
-	if len(in.buf) > 0 || len(p) < frame.Header {
-		n := min(len(p), max(0, frame.Header-len(in.buf)))
-		in.buf, p = append(in.buf, p[:n]...), p[n:]
-		whole = in.buf
-		if len(whole) < frame.Header {
-			return p
-		}
-	}
-	n, err := frame.Len(whole)
-	if err != nil {
-		in.err = err
-		return nil
-	}
-	if len(in.buf) > 0 {
-		k := min(len(p), n-len(in.buf))
-		in.buf, p = append(in.buf, p[:k]...), p[k:]
-		if len(in.buf) < n {
-			return p
-		}
-		in.err = in.handle(in.buf)
-		in.buf = in.buf[:0]
-		return p
-	}
-	if len(p) < n {
-		in.buf = append(in.buf, p...)
-		return nil
-	}
-	in.err = in.handle(p[:n])
-	return p[n:]
 }
 
 // handle takes one whole frame.
@@ -122,6 +87,10 @@ func (in *Installer) handle(b []byte) error {
 		return nil
 	case uint64(len(in.next.mu.record.State)) != in.stateLen:
 		return &ImageError{What: "state is shorter than announced"}
+	case kind == frame.KindVersions:
+		return in.versions(p)
+	case kind == frame.KindLeaf:
+		return in.begin(p)
 	case kind == frame.KindBlocks:
 		r, err := frame.ParseBlocks(p, in.crcs[:])
 		if err != nil {
@@ -155,23 +124,57 @@ func (in *Installer) header(kind byte, p []byte) error {
 	return nil
 }
 
+// versions takes those of a volume.
+func (in *Installer) versions(p []byte) error {
+	v, n, err := frame.ParseVersions(p)
+	if err != nil {
+		return err
+	}
+	if in.leaf != nil || in.older != nil || in.next.mu.Versions[v].Last != 0 || n.Last == 0 {
+		return &ImageError{What: fmt.Sprintf("versions of volume %d", v)}
+	}
+	in.next.mu.Versions[v] = n
+	in.key = extent.AppendVersionsKey(in.key[:0], in.next.mu.record.Incarnation, v)
+	if err := in.batch.Set(in.key, n.AppendTo(in.value[:0]), nil); err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	return nil
+}
+
+// begin begins a leaf.
+func (in *Installer) begin(p []byte) error {
+	if err := in.endLeaf(false); err != nil {
+		return err
+	}
+	id, l, err := frame.ParseLeaf(p, in.olderID, in.older)
+	if err != nil {
+		return err
+	}
+	n := in.next.mu.Versions[id.Chunk.Volume]
+	if in.older != nil && in.olderID.Compare(id) >= 0 || l.Born > n.Last || id.Version != 0 && (l.Born >= id.Version || !n.Has(id.Version)) {
+		return &ImageError{What: fmt.Sprintf("chunk %v leaf %d of version %d born after %d", id.Chunk, id.Index, id.Version, l.Born)}
+	}
+	in.leaf, in.leafID = l, id
+	return nil
+}
+
 // put writes a run of blocks, which lies in one leaf and behind all blocks before it.
 func (in *Installer) put(r BlockRun) error {
 	if err := in.s.ready(); err != nil {
 		return err
 	}
 	id := extent.LeafID{Chunk: r.Chunk, Index: r.First / extent.LeafBlocks}
-	if in.leaf == nil || in.leafID != id {
-		if in.leaf != nil && in.leafID.Compare(id) > 0 {
-			return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
-		}
+	if in.leaf == nil || in.leafID.Head() != id {
 		if err := in.endLeaf(false); err != nil {
 			return err
+		}
+		if in.older != nil && in.olderID.Compare(id) >= 0 {
+			return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
 		}
 		in.leaf, in.leafID = extent.NewLeaf(0, 0), id
 	}
 	at := r.First % extent.LeafBlocks
-	if in.leaf.Allocated>>at != 0 {
+	if in.leaf.Own()>>at != 0 || in.leaf.Shared>>at&(^uint64(0)>>(extent.LeafBlocks-len(r.CRCs))) != 0 {
 		return &ImageError{What: fmt.Sprintf("chunk %v block %d is out of order", r.Chunk, r.First)}
 	}
 	var few [fewRuns]extent.Run
@@ -182,6 +185,7 @@ func (in *Installer) put(r BlockRun) error {
 	for _, t := range runs {
 		in.taken = extent.AppendRun(in.taken, t.Start, t.N)
 	}
+	in.s.incoming.Add(int64(len(r.CRCs)))
 	data, k := r.Data, 0
 	for _, t := range runs {
 		n := int(t.N) * layout.BlockSize
@@ -207,8 +211,11 @@ func (in *Installer) endLeaf(flush bool) error {
 		if err := in.batch.Set(in.key, in.value, nil); err != nil {
 			return &IOError{Op: "index", Err: err}
 		}
-		in.next.mu.Note(in.leafID, in.leaf.Allocated)
-		in.leaf = nil
+		if in.leaf.Allocated == 0 {
+			return &ImageError{What: fmt.Sprintf("chunk %v leaf %d has no blocks", in.leafID.Chunk, in.leafID.Index)}
+		}
+		in.next.mu.Note(in.leafID, in.leaf)
+		in.older, in.olderID, in.leaf = in.leaf, in.leafID, nil
 	}
 	if in.batch.Len() < installBatch && !flush || in.batch.Empty() {
 		return nil
@@ -233,7 +240,7 @@ func (in *Installer) Finish() (*Copyset, error) {
 		return nil, in.err
 	case in.done:
 		return nil, &ImageError{What: "installer is done"}
-	case !in.ended || len(in.buf) > 0:
+	case !in.ended || in.cut.Inside():
 		return nil, &ImageError{What: "the stream did not end"}
 	}
 	s := in.s
@@ -246,7 +253,7 @@ func (in *Installer) Finish() (*Copyset, error) {
 	var runs []extent.Run
 	if old != nil {
 		var err error
-		if runs, err = old.collect(nil); err != nil {
+		if runs, _, err = old.collect(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -263,7 +270,7 @@ func (in *Installer) Finish() (*Copyset, error) {
 		s.mu.copysets[c.id] = c
 		s.mu.Unlock()
 	}
-	in.taken = nil
+	in.forget()
 	s.reclaim()
 	return c, in.batch.Close()
 }
@@ -302,5 +309,11 @@ func (in *Installer) Abort() {
 		return
 	}
 	in.s.file.TakeBack(in.taken)
+	in.forget()
+}
+
+// forget lets the blocks go that were taken.
+func (in *Installer) forget() {
+	in.s.incoming.Add(-int64(countBlocks(in.taken)))
 	in.taken = nil
 }

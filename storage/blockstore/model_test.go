@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
@@ -27,22 +28,41 @@ const (
 	modelCopysets = 3
 )
 
-// modelChunkData is a chunk of the model; it is never changed, so that copies of a model share it.
+// modelChunkData is a chunk of the model; it is never changed, so that copies of a model share it. wrote tells which write a
+// block is of, 0: it is not allocated. So two chunks share a block when that is the same.
 type modelChunkData struct {
 	data  []byte
-	alloc [modelBlocks]bool
+	wrote [modelBlocks]uint64
 }
+
+// modelWrites numbers the writes of blocks.
+var modelWrites atomic.Uint64
+
+// modelContent is what the chunks of a copyset hold.
+type modelContent map[layout.ChunkID]*modelChunkData
 
 // model is what a copyset must hold.
 type model struct {
 	index, term uint64
 	state       []byte
-	chunks      map[layout.ChunkID]*modelChunkData
+	chunks      modelContent
+	// versions are those of the volumes; last is the last number that was given to one.
+	versions map[modelVersion]modelContent
+	last     map[layout.VolumeID]uint64
+}
+
+type modelVersion struct {
+	volume layout.VolumeID
+	n      uint64
+}
+
+func newModel() *model {
+	return &model{chunks: modelContent{}, versions: map[modelVersion]modelContent{}, last: map[layout.VolumeID]uint64{}}
 }
 
 func (m *model) clone() *model {
 	c := *m
-	c.chunks = maps.Clone(m.chunks)
+	c.chunks, c.versions, c.last = maps.Clone(m.chunks), maps.Clone(m.versions), maps.Clone(m.last)
 	return &c
 }
 
@@ -51,7 +71,7 @@ func (m *model) change(ch layout.ChunkID, fn func(c *modelChunkData)) {
 	c := &modelChunkData{data: make([]byte, modelChunk)}
 	if old := m.chunks[ch]; old != nil {
 		copy(c.data, old.data)
-		c.alloc = old.alloc
+		c.wrote = old.wrote
 	}
 	fn(c)
 	m.chunks[ch] = c
@@ -61,7 +81,7 @@ func (m *model) write(ch layout.ChunkID, off int, p []byte) {
 	m.change(ch, func(c *modelChunkData) {
 		copy(c.data[off:], p)
 		for b := off / layout.BlockSize; b*layout.BlockSize < off+len(p); b++ {
-			c.alloc[b] = true
+			c.wrote[b] = modelWrites.Add(1)
 		}
 	})
 }
@@ -71,10 +91,15 @@ func (m *model) unmap(ch layout.ChunkID, off, n int, zero bool) {
 	m.change(ch, func(c *modelChunkData) {
 		for b := (off + layout.BlockSize - 1) / layout.BlockSize; (b+1)*layout.BlockSize <= off+n; b++ {
 			clear(c.data[b*layout.BlockSize : (b+1)*layout.BlockSize])
-			c.alloc[b] = false
+			c.wrote[b] = 0
 		}
 		if zero {
 			clear(c.data[off : off+n])
+			for _, b := range []int{off / layout.BlockSize, (off + n - 1) / layout.BlockSize} {
+				if c.wrote[b] != 0 && (b*layout.BlockSize < off || (b+1)*layout.BlockSize > off+n) {
+					c.wrote[b] = modelWrites.Add(1)
+				}
+			}
 		}
 	})
 }
@@ -87,43 +112,131 @@ func (m *model) check(c *Copyset) error {
 	usage := make(map[layout.VolumeID]int64)
 	for v := range layout.VolumeID(modelVolumes) {
 		for i := range uint32(modelChunks) {
-			ch := layout.ChunkID{Volume: v, Index: i}
-			want := m.chunks[ch]
-			if want == nil {
-				want = &modelChunkData{data: make([]byte, modelChunk)}
-			}
-			got := make([]byte, modelChunk)
-			if _, err := c.Read(ch, 0, got, nil); err != nil {
-				return err
-			}
-			if !bytes.Equal(got, want.data) {
-				return fmt.Errorf("copyset %d chunk %v: wrong bytes", c.ID(), ch)
-			}
-			runs, err := c.Allocated(ch, 0, modelChunk, nil)
+			n, err := m.chunks.check(c, layout.ChunkID{Volume: v, Index: i})
 			if err != nil {
-				return err
+				return fmt.Errorf("copyset %d: %w", c.ID(), err)
 			}
-			b := 0
-			for _, r := range runs {
-				for range r.Length / layout.BlockSize {
-					if want.alloc[b] != r.Allocated {
-						return fmt.Errorf("copyset %d chunk %v block %d: allocated %v", c.ID(), ch, b, r.Allocated)
-					}
-					if r.Allocated {
-						usage[v] += layout.BlockSize
-					}
-					b++
-				}
-			}
-			if b != modelBlocks {
-				return fmt.Errorf("copyset %d chunk %v: %d blocks in the map", c.ID(), ch, b)
+			if n > 0 {
+				usage[v] += n
 			}
 		}
 	}
 	if got := c.Usage(); !maps.Equal(got, usage) {
 		return fmt.Errorf("copyset %d: usage %v, want %v", c.ID(), got, usage)
 	}
+	return m.checkVersions(c)
+}
+
+// check compares a chunk of a copyset with the model, and returns its allocated bytes.
+func (m modelContent) check(c *Copyset, ch layout.ChunkID) (allocated int64, err error) {
+	want := m.of(ch)
+	got := make([]byte, modelChunk)
+	if _, err := c.Read(ch, 0, got, nil); err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(got, want.data) {
+		return 0, fmt.Errorf("chunk %v: wrong bytes", ch)
+	}
+	runs, err := c.Allocated(ch, 0, modelChunk, nil)
+	if err != nil {
+		return 0, err
+	}
+	b := 0
+	for _, r := range runs {
+		for range r.Length / layout.BlockSize {
+			if want.wrote[b] != 0 != r.Allocated {
+				return 0, fmt.Errorf("chunk %v block %d: allocated %v", ch, b, r.Allocated)
+			}
+			if r.Allocated {
+				allocated += layout.BlockSize
+			}
+			b++
+		}
+	}
+	if b != modelBlocks {
+		return 0, fmt.Errorf("chunk %v: %d blocks in the map", ch, b)
+	}
+	return allocated, nil
+}
+
+// of returns what a chunk must hold.
+func (m modelContent) of(ch layout.ChunkID) *modelChunkData {
+	if c := m[ch]; c != nil {
+		return c
+	}
+	return &modelChunkData{data: make([]byte, modelChunk)}
+}
+
+// checkVersions compares the versions of a copyset with the model, and the space that only they take.
+func (m *model) checkVersions(c *Copyset) error {
+	for v := range layout.VolumeID(modelVolumes) {
+		var want []uint64
+		for x, content := range m.versions {
+			if x.volume != v {
+				continue
+			}
+			want = append(want, x.n)
+			for i := range uint32(modelChunks) {
+				ch := layout.ChunkID{Volume: v, Index: i}
+				got := make([]byte, modelChunk)
+				crcs, err := c.ReadVersion(x.n, ch, 0, got, nil)
+				if err != nil {
+					return err
+				}
+				if !bytes.Equal(got, content.of(ch).data) || !slices.Equal(crcs, blockCRCs(got)) {
+					return fmt.Errorf("copyset %d chunk %v: wrong bytes in version %d", c.ID(), ch, x.n)
+				}
+			}
+		}
+		slices.Sort(want)
+		if got := c.Versions(v); !slices.Equal(got, want) {
+			return fmt.Errorf("copyset %d volume %d: versions %v, want %v", c.ID(), v, got, want)
+		}
+	}
+	space := map[layout.VolumeID]VolumeSpace{}
+	c.AddSpace(space)
+	got, want := map[layout.VolumeID]int64{}, m.versionUsage()
+	for v, u := range space {
+		if u.Versions != 0 {
+			got[v] = u.Versions
+		}
+	}
+	if !maps.Equal(got, want) {
+		return fmt.Errorf("copyset %d: only versions have %v, want %v", c.ID(), got, want)
+	}
 	return nil
+}
+
+// versionUsage returns the bytes of each volume that only versions have.
+func (m *model) versionUsage() map[layout.VolumeID]int64 {
+	type block struct {
+		ch layout.ChunkID
+		b  int
+		n  uint64
+	}
+	seen := map[block]bool{}
+	mark := func(content modelContent, kept map[layout.VolumeID]int64) {
+		for ch, c := range content {
+			for b, n := range c.wrote {
+				if k := (block{ch, b, n}); n != 0 && !seen[k] {
+					seen[k] = true
+					kept[ch.Volume] += layout.BlockSize
+				}
+			}
+		}
+	}
+	mark(m.chunks, map[layout.VolumeID]int64{})
+	kept := map[layout.VolumeID]int64{}
+	for x, content := range m.versions {
+		of := modelContent{}
+		for ch, c := range content {
+			if ch.Volume == x.volume {
+				of[ch] = c
+			}
+		}
+		mark(of, kept)
+	}
+	return kept
 }
 
 // heldImage is an image with what it must hold.
@@ -280,12 +393,28 @@ func (h *harness) randData(n int) []byte {
 	return p
 }
 
-// step does one random operation.
+// step does one random operation, and sees that the space balances after it.
 func (h *harness) step() {
+	h.operate()
+	u := h.s.Space()
+	sum := layout.BlockSize + u.Incoming + u.Logged + u.Reclaimable + u.Spare + u.Holes
+	for _, v := range u.Volumes {
+		sum += v.Content + v.Versions
+	}
+	logged := int64(0)
+	for _, x := range h.logged {
+		logged += int64(len(x.data))
+	}
+	if sum != u.File || u.Reclaimable < 0 || u.Logged > logged {
+		h.t.Fatalf("the space does not balance: %+v is %d, the log has %d", u, sum, logged)
+	}
+}
+
+func (h *harness) operate() {
 	id := layout.CopysetID(1 + h.rng.IntN(modelCopysets))
 	m := h.now[id]
 	if m == nil {
-		m = &model{chunks: map[layout.ChunkID]*modelChunkData{}}
+		m = newModel()
 		next := maps.Clone(h.durable)
 		next[id] = m.clone()
 		h.transition(next, func() error { _, err := h.s.Create(id); return err })
@@ -315,7 +444,9 @@ func (h *harness) step() {
 func (h *harness) mutate(id layout.CopysetID, m *model) {
 	c, ch := h.copyset(id), h.randChunk()
 	off, n := h.randRange()
-	switch k := h.rng.IntN(44); {
+	switch k := h.rng.IntN(50); {
+	case k >= 44:
+		h.version(c, ch.Volume, m)
 	case k >= 40:
 		h.sideload(c, ch, m)
 	case k < 28:
@@ -336,10 +467,31 @@ func (h *harness) mutate(id layout.CopysetID, m *model) {
 	default:
 		h.fail(c.DeleteVolume(ch.Volume))
 		maps.DeleteFunc(m.chunks, func(x layout.ChunkID, _ *modelChunkData) bool { return x.Volume == ch.Volume })
+		maps.DeleteFunc(m.versions, func(x modelVersion, _ modelContent) bool { return x.volume == ch.Volume })
+		delete(m.last, ch.Volume)
 	}
 	h.nextIndex++
 	m.index, m.term = h.nextIndex, 1+h.nextIndex/7
 	c.SetApplied(m.index, m.term)
+}
+
+// version takes a version of the volume, or deletes one.
+func (h *harness) version(c *Copyset, v layout.VolumeID, m *model) {
+	if have := c.Versions(v); len(have) > 0 && h.rng.IntN(5) < len(have) {
+		n := have[h.rng.IntN(len(have))]
+		h.fail(c.DeleteVersion(v, n))
+		delete(m.versions, modelVersion{v, n})
+		if err := c.DeleteVersion(v, n); !errors.Is(err, ErrNoVersion) {
+			h.t.Fatalf("a version was deleted twice: %v", err)
+		}
+		return
+	}
+	n := m.last[v] + 1 + h.rng.Uint64N(3)
+	h.fail(c.TakeVersion(v, n))
+	m.versions[modelVersion{v, n}], m.last[v] = maps.Clone(m.chunks), n
+	if err := c.TakeVersion(v, n); !errors.Is(err, ErrRange) {
+		h.t.Fatalf("a version was taken twice: %v", err)
+	}
 }
 
 // sideload stores the data of an entry, has the log hold it, and applies it, or not. It drops another entry now and then.
@@ -444,6 +596,9 @@ func (h *harness) endImage() {
 		if err != nil && !errors.Is(err, io.EOF) {
 			h.fail(err)
 		}
+		if u := h.s.Space(); u.Incoming != int64(countBlocks(in.taken))*layout.BlockSize {
+			h.t.Fatalf("an image brought %+v, not %d", in.taken, u.Incoming)
+		}
 		return
 	}
 	_, err = x.im.WriteTo(chopper{in, h.rng})
@@ -463,7 +618,7 @@ func (h *harness) endImage() {
 
 // compare reads an image and compares it with the model.
 func (h *harness) compare(x heldImage) {
-	got := &model{chunks: map[layout.ChunkID]*modelChunkData{}}
+	got := newModel()
 	for {
 		r, err := x.im.NextRun()
 		if errors.Is(err, io.EOF) {
@@ -476,11 +631,13 @@ func (h *harness) compare(x heldImage) {
 		}
 	}
 	for ch, want := range x.want.chunks {
-		have := got.chunks[ch]
-		if have == nil {
-			have = &modelChunkData{data: make([]byte, modelChunk)}
+		have := got.chunks.of(ch)
+		for b := range want.wrote {
+			if (have.wrote[b] != 0) != (want.wrote[b] != 0) {
+				h.t.Fatalf("an image has chunk %v block %d, or not", ch, b)
+			}
 		}
-		if !bytes.Equal(have.data, want.data) || have.alloc != want.alloc {
+		if !bytes.Equal(have.data, want.data) {
 			h.t.Fatalf("an image has wrong bytes in chunk %v", ch)
 		}
 	}
@@ -564,6 +721,9 @@ func (h *harness) checkAll(want map[layout.CopysetID]*model) error {
 		for _, n := range c.Usage() {
 			used += n
 		}
+		for _, n := range m.versionUsage() {
+			used += n
+		}
 	}
 	logged := int64(0)
 	for _, x := range h.logged {
@@ -571,6 +731,9 @@ func (h *harness) checkAll(want map[layout.CopysetID]*model) error {
 	}
 	if u := h.s.Usage(); u.Used != used || u.PendingFree > logged {
 		return fmt.Errorf("usage %+v, want %d used", u, used)
+	}
+	if u := h.s.Space(); u.Reclaimable != 0 || u.Incoming != 0 {
+		return fmt.Errorf("after an open something waits: %+v", u)
 	}
 	return nil
 }

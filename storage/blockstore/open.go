@@ -7,7 +7,6 @@ import (
 	"io"
 	"path"
 
-	"github.com/cockroachdb/pebble/v2"
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
@@ -190,51 +189,54 @@ func (s *Store) load() error {
 	if err := s.dropOrphans(live); err != nil {
 		return err
 	}
+	if err := s.loadVersions(live); err != nil {
+		return err
+	}
 	var runs []extent.Run
-	err = disk.EachLeaf(s.index.DB, []byte{extent.KeyLeaf}, []byte{extent.KeyLeaf + 1}, func(inc uint64, id extent.LeafID, l *extent.Leaf) error {
+	var places extent.Lineage
+	return disk.EachLeaf(s.index.DB, []byte{extent.KeyLeaf}, []byte{extent.KeyLeaf + 1}, func(inc uint64, id extent.LeafID, l *extent.Leaf) error {
 		c := live[inc]
-		runs = l.AppendRuns(runs[:0])
+		if err := places.Next(inc, id, l); err != nil {
+			return fmt.Errorf("copyset %d chunk %v: %w", c.id, id.Chunk, err)
+		}
+		runs = l.AppendRuns(runs[:0], l.Own())
 		for _, r := range runs {
 			if !s.file.ReserveRun(r) {
 				return &CorruptError{What: fmt.Sprintf("index: copyset %d chunk %v leaf %d: blocks %d+%d are in use twice or beyond the file",
 					c.id, id.Chunk, id.Index, r.Start, r.N)}
 			}
 		}
-		c.mu.Note(id, l.Allocated)
+		c.mu.Note(id, l)
 		return nil
 	})
-	return err
 }
 
-// dropOrphans deletes the leaves of incarnations that no copyset record names.
-func (s *Store) dropOrphans(live map[uint64]*Copyset) (err error) {
+// loadVersions reads the versions of all volumes.
+func (s *Store) loadVersions(live map[uint64]*Copyset) error {
+	return s.index.EachVersions(func(inc uint64, v layout.VolumeID, n extent.Versions) error {
+		live[inc].mu.Versions[v] = n
+		return nil
+	})
+}
+
+// dropOrphans deletes the leaves and versions of incarnations that no copyset record names.
+func (s *Store) dropOrphans(live map[uint64]*Copyset) error {
 	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	it, err := s.index.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{extent.KeyLeaf}, UpperBound: []byte{extent.KeyLeaf + 1}})
-	if err != nil {
-		return &IOError{Op: "index", Err: err}
-	}
-	defer func() {
-		if err == nil && !b.Empty() {
-			err = s.commitOrPoison(b)
-		}
-	}()
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.First(); ok; {
-		incarnation, _, err := extent.ParseLeafKey(it.Key())
+	for _, kind := range []byte{extent.KeyLeaf, extent.KeyVolume} {
+		err := s.index.EachIncarnation(kind, func(incarnation uint64) error {
+			s.mu.incarnation = max(s.mu.incarnation, incarnation)
+			if live[incarnation] != nil {
+				return nil
+			}
+			return deleteIncarnation(b, incarnation)
+		})
 		if err != nil {
 			return err
 		}
-		if live[incarnation] == nil {
-			if err := deleteIncarnation(b, incarnation); err != nil {
-				return &IOError{Op: "index", Err: err}
-			}
-		}
-		s.mu.incarnation = max(s.mu.incarnation, incarnation)
-		ok = it.SeekGE(extent.AppendIncarnationKey(nil, incarnation+1))
 	}
-	if err := it.Error(); err != nil {
-		return &IOError{Op: "index", Err: err}
+	if b.Empty() {
+		return nil
 	}
-	return nil
+	return s.commitOrPoison(b)
 }

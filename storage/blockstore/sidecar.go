@@ -98,11 +98,11 @@ func (c *Copyset) Adopt(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 		return c.Write(ch, off, data, crcs)
 	}
 	ents := make([]extent.Entry, 0, sp.N)
-	var none edges
+	var none extent.Edges
 	for _, r := range runs {
 		for k := range r.N {
 			i := uint32(len(ents))
-			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, 0, data, crcs, &none)})
+			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: sp.CRC(i, data, crcs, &none)})
 		}
 	}
 	if err := c.remap(ch, sp.First, sp.N, ents, false); err != nil {

@@ -26,6 +26,8 @@ type Store struct {
 	reclaimer reclaimer
 	cache     cache
 	leaves    extentmap.Counters
+	// incoming counts the blocks of installers.
+	incoming atomic.Int64
 	// pressure has a token when deferred writes want a checkpoint.
 	pressure chan struct{}
 	buffers  sync.Pool // of *[BlockSize]byte
@@ -165,7 +167,7 @@ func (s *Store) Remove(id layout.CopysetID) error {
 	if err != nil {
 		return err
 	}
-	runs, err := c.collect(nil)
+	runs, _, err := c.collect(nil)
 	if err != nil {
 		return err
 	}
@@ -185,9 +187,15 @@ func (s *Store) Remove(id layout.CopysetID) error {
 	return nil
 }
 
-// deleteIncarnation adds the deletion of all leaves of an incarnation to a batch.
+// deleteIncarnation adds the deletion of all leaves and versions of an incarnation to a batch.
 func deleteIncarnation(b *pebble.Batch, incarnation uint64) error {
-	return b.DeleteRange(extent.AppendIncarnationKey(nil, incarnation), extent.AppendIncarnationKey(nil, incarnation+1), nil)
+	for _, kind := range []byte{extent.KeyLeaf, extent.KeyVolume} {
+		from, to := extent.AppendIncarnationKey(nil, kind, incarnation), extent.AppendIncarnationKey(nil, kind, incarnation+1)
+		if err := b.DeleteRange(from, to, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // commitOrPoison makes a batch durable. A batch that may become durable later although it was reported as failed can not

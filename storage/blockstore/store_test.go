@@ -381,7 +381,7 @@ func TestLookupSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]byte, len(want))
-	if err := c.readSpan(chunk0, sp, ents, got); err != nil || !bytes.Equal(got, want) {
+	if err := s.file.ReadSpan(c.id, chunk0, sp, ents, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("wrong bytes or %v", err)
 	}
 }

@@ -12,12 +12,6 @@ import (
 // fewRuns is the number of runs up to which a write needs no memory from the heap.
 const fewRuns = 4
 
-// edges holds the new content of the partial blocks at the ends of a range; nil where there is none.
-type edges struct {
-	head, tail       *[layout.BlockSize]byte
-	headCRC, tailCRC uint32
-}
-
 // Write writes data at off, both multiples of 512 bytes. crcs holds the CRC32C of each block that lies wholly in the
 // range, in order, and is trusted: it was verified where the data came from the network. nil crcs are computed here.
 // A block that is only partly in the range is read, verified (*ChecksumError), merged and gets a new checksum. Readers
@@ -29,14 +23,14 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	if err != nil {
 		return err
 	}
-	from, whole := sp.WholeBlocks()
+	_, whole := sp.WholeBlocks()
 	if crcs != nil && len(crcs) != int(whole) {
 		return fmt.Errorf("%w: %d checksums of %d whole blocks", ErrRange, len(crcs), whole)
 	}
 	if err := c.s.ready(); err != nil {
 		return err
 	}
-	var e edges
+	var e extent.Edges
 	defer c.s.putEdges(&e)
 	if err := c.merge(ch, sp, data, &e); err != nil {
 		return err
@@ -66,7 +60,7 @@ func (c *Copyset) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint3
 	for _, r := range runs {
 		for k := range r.N {
 			i := uint32(len(ents))
-			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: blockCRC(sp, i, from, data, crcs, &e)})
+			ents = append(ents, extent.Entry{Addr: r.Start + extent.Addr(k), CRC: sp.CRC(i, data, crcs, &e)})
 		}
 	}
 	if err := c.remap(ch, sp.First, sp.N, ents, late); err != nil {
@@ -89,27 +83,15 @@ func (s *Store) defers() bool {
 }
 
 // deferSpan keeps the blocks of a span for the next checkpoint, which writes them to the runs.
-func (c *Copyset) deferSpan(sp extent.Span, runs []extent.Run, data []byte, e *edges) {
+func (c *Copyset) deferSpan(sp extent.Span, runs []extent.Run, data []byte, e *extent.Edges) {
 	seq := c.seq()
 	i := uint32(0)
 	for _, r := range runs {
 		for k := range extent.Addr(r.N) {
-			c.s.file.Defer(r.Start+k, blockData(sp, i, data, e), seq)
+			c.s.file.Defer(r.Start+k, sp.Block(i, data, e), seq)
 			i++
 		}
 	}
-}
-
-// blockData returns the new content of block i of a write.
-func blockData(sp extent.Span, i uint32, data []byte, e *edges) []byte {
-	switch {
-	case i == 0 && e.head != nil:
-		return e.head[:]
-	case i == sp.N-1 && e.tail != nil:
-		return e.tail[:]
-	}
-	at := sp.At(i)
-	return data[at : at+layout.BlockSize]
 }
 
 // seq returns the number of the checkpoint that will make changes of now durable. For the owner.
@@ -117,19 +99,6 @@ func (c *Copyset) seq() uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.mu.Seq
-}
-
-// blockCRC returns the checksum of block i of a write whose first whole block is from.
-func blockCRC(sp extent.Span, i, from uint32, data []byte, crcs []uint32, e *edges) uint32 {
-	switch {
-	case i == 0 && e.head != nil:
-		return e.headCRC
-	case i == sp.N-1 && e.tail != nil:
-		return e.tailCRC
-	case crcs != nil:
-		return crcs[i-from]
-	}
-	return extent.Checksum(blockData(sp, i, data, e))
 }
 
 // allocate takes n blocks, after freed ones that wait no longer were reclaimed if need be.
@@ -143,23 +112,23 @@ func (s *Store) allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 }
 
 // putEdges gives the buffers of e back.
-func (s *Store) putEdges(e *edges) {
-	if e.head != nil {
-		s.putBlock(e.head)
+func (s *Store) putEdges(e *extent.Edges) {
+	if e.Head != nil {
+		s.putBlock(e.Head)
 	}
-	if e.tail != nil {
-		s.putBlock(e.tail)
+	if e.Tail != nil {
+		s.putBlock(e.Tail)
 	}
 }
 
 // merge fills e with the partial blocks at the ends of the span: what they hold now, verified, with the part that is in
 // the range replaced by data.
-func (c *Copyset) merge(ch layout.ChunkID, sp extent.Span, data []byte, e *edges) (err error) {
+func (c *Copyset) merge(ch layout.ChunkID, sp extent.Span, data []byte, e *extent.Edges) (err error) {
 	if !sp.Whole(0) {
-		e.head, e.headCRC, err = c.mergeBlock(ch, sp, 0, data)
+		e.Head, e.HeadCRC, err = c.mergeBlock(ch, sp, 0, data)
 	}
 	if err == nil && sp.N > 1 && !sp.Whole(sp.N-1) {
-		e.tail, e.tailCRC, err = c.mergeBlock(ch, sp, sp.N-1, data)
+		e.Tail, e.TailCRC, err = c.mergeBlock(ch, sp, sp.N-1, data)
 	}
 	return err
 }
@@ -174,7 +143,7 @@ func (c *Copyset) mergeBlock(ch layout.ChunkID, sp extent.Span, i uint32, data [
 	b := c.s.fullBlock()
 	if ent[0].Addr == 0 {
 		clear(b[:])
-	} else if err := c.readBlocks(ch, sp.First+i, ent[:], b[:]); err != nil {
+	} else if err := c.s.file.ReadVerified(c.id, ch, sp.First+i, ent[:], b[:]); err != nil {
 		c.s.putBlock(b)
 		return nil, 0, err
 	}
@@ -186,17 +155,17 @@ func (c *Copyset) mergeBlock(ch layout.ChunkID, sp extent.Span, i uint32, data [
 
 // writeSpan writes the blocks of a span to the runs, in order: one write per run, and one more for each partial block
 // that shares a run with others.
-func (c *Copyset) writeSpan(sp extent.Span, runs []extent.Run, data []byte, e *edges) error {
+func (c *Copyset) writeSpan(sp extent.Span, runs []extent.Run, data []byte, e *extent.Edges) error {
 	i := uint32(0)
 	for _, r := range runs {
 		at, n := r.Start, r.N
-		if i == 0 && e.head != nil {
-			if err := c.s.file.Write(at, e.head[:]); err != nil {
+		if i == 0 && e.Head != nil {
+			if err := c.s.file.Write(at, e.Head[:]); err != nil {
 				return err
 			}
 			i, at, n = 1, at+1, n-1
 		}
-		last := i+n == sp.N && n > 0 && e.tail != nil
+		last := i+n == sp.N && n > 0 && e.Tail != nil
 		if last {
 			n--
 		}
@@ -208,7 +177,7 @@ func (c *Copyset) writeSpan(sp extent.Span, runs []extent.Run, data []byte, e *e
 			i, at = i+n, at+extent.Addr(n)
 		}
 		if last {
-			if err := c.s.file.Write(at, e.tail[:]); err != nil {
+			if err := c.s.file.Write(at, e.Tail[:]); err != nil {
 				return err
 			}
 			i++

@@ -3,8 +3,8 @@
 //	identity  CHUNKSERVER, PEERS and the store's IDENTITY can be read and name the same chunkserver
 //	log       every record of the raft log verifies, its batches and segments continue each other; each live peer has a log that
 //	          goes on where its data end
-//	index     every extent map can be read; no block is in use twice, outside the data file, or in an entry of another copyset or
-//	          of two entries
+//	index     every extent map can be read, those of versions too; what one shares with an older one that one has; no block is
+//	          in use twice, outside the data file, or in an entry of another copyset or of two entries
 //	data      every block, and every payload that the log keeps in the data file, fits its checksum
 //
 // What it finds does not say which replica is right: a chunkserver repairs damaged blocks by itself (package scrub), and what
@@ -159,6 +159,9 @@ func (c *checker) foundIndex(f inspect.Finding) {
 	out := Finding{Part: PartIndex, Copyset: f.Copyset, Text: f.Text}
 	if f.Data {
 		out.Part = PartData
+	}
+	if f.Version != 0 {
+		out.Text += fmt.Sprintf(" (of version %d of the volume)", f.Version)
 	}
 	if f.Located {
 		out.At = &Block{Volume: f.Chunk.Volume, Chunk: f.Chunk.Index, Block: f.Block, Address: f.Addr}

@@ -6,6 +6,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type Finding struct {
 	Chunk   layout.ChunkID
 	Block   uint32
 	Addr    uint64
+	// Version is the newest version of the volume that has the block, 0 for the content of now.
+	Version uint64
 	// Data says that a block's bytes are wrong, not the index.
 	Data bool
 	Text string
@@ -46,9 +49,10 @@ type Copyset struct {
 	// Index and Term are those of the last entry that is in the content, State is the opaque state of that moment.
 	Index, Term uint64
 	State       []byte
-	// Blocks is how many blocks it has.
-	Blocks      int64
-	incarnation uint64
+	// Blocks is how many blocks it has, of which Versions only versions of volumes have.
+	Blocks, Versions int64
+	incarnation      uint64
+	volumes          map[layout.VolumeID]extent.Versions
 }
 
 // Store is a store that is looked at.
@@ -126,12 +130,21 @@ func (s *Store) Blocks() int64 { return s.blocks }
 func (s *Store) Walk(ctx context.Context, held map[uint64]layout.CopysetID, found func(Finding)) error {
 	s.records(found)
 	twice := map[extent.Addr]bool{}
+	var places extent.Lineage
 	err := s.eachLeaf(ctx, found, func(c *Copyset, id extent.LeafID, l *extent.Leaf) {
-		n := int64(bits.OnesCount64(l.Allocated))
+		n := int64(bits.OnesCount64(l.Own()))
 		c.Blocks += n
 		s.blocks += n
+		if id.Version != 0 {
+			c.Versions += n
+		} else {
+			c.Versions -= int64(bits.OnesCount64(l.Shared))
+		}
+		if err := cmp.Or(places.Next(c.incarnation, id, l), c.lineage(id, l)); err != nil {
+			found(Finding{Copyset: c.ID, Text: fmt.Sprintf("chunk %v: %v", id.Chunk, err)})
+		}
 		eachBlock(id, l, func(block uint32, e extent.Entry) {
-			at := Finding{Copyset: c.ID, Located: true, Chunk: id.Chunk, Block: block, Addr: uint64(e.Addr)}
+			at := Finding{Copyset: c.ID, Located: true, Chunk: id.Chunk, Block: block, Addr: uint64(e.Addr), Version: id.Version}
 			if other := held[at.Addr]; other != 0 && other != c.ID {
 				at.Text = fmt.Sprintf("an entry of copyset %d in the raft log has this block", other)
 				found(at)
@@ -153,7 +166,7 @@ func (s *Store) Walk(ctx context.Context, held map[uint64]layout.CopysetID, foun
 		eachBlock(id, l, func(block uint32, e extent.Entry) {
 			if twice[e.Addr] {
 				found(Finding{
-					Copyset: c.ID, Located: true, Chunk: id.Chunk, Block: block, Addr: uint64(e.Addr), Text: "in use more than once",
+					Copyset: c.ID, Located: true, Chunk: id.Chunk, Block: block, Addr: uint64(e.Addr), Version: id.Version, Text: "in use more than once",
 				})
 			}
 		})
@@ -175,11 +188,29 @@ func (s *Store) records(found func(Finding)) {
 			return nil
 		}
 		s.live[r.Incarnation] = &Copyset{ID: id, Index: r.Index, Term: r.Term, State: r.State, incarnation: r.Incarnation}
+		s.live[r.Incarnation].volumes = map[layout.VolumeID]extent.Versions{}
 		return nil
 	})
 	if err != nil {
 		found(Finding{Text: err.Error()})
 	}
+	err = s.index.EachVersions(func(incarnation uint64, v layout.VolumeID, n extent.Versions) error {
+		if c := s.live[incarnation]; c != nil {
+			c.volumes[v] = n
+		}
+		return nil
+	})
+	if err != nil {
+		found(Finding{Text: err.Error()})
+	}
+}
+
+// lineage checks that there are the versions that a leaf speaks of.
+func (c *Copyset) lineage(id extent.LeafID, l *extent.Leaf) error {
+	if n := c.volumes[id.Chunk.Volume]; l.Born > n.Last || id.Version != 0 && !n.Has(id.Version) {
+		return &extent.CorruptError{What: fmt.Sprintf("leaf %d of version %d, born after %d, but the volume has %v", id.Index, id.Version, l.Born, n.Numbers)}
+	}
+	return nil
 }
 
 // eachLeaf calls fn for the leaves of all copysets, in the order of the index. What can not be read is found and left out; what a
@@ -217,8 +248,9 @@ func (s *Store) eachLeaf(ctx context.Context, found func(Finding), fn func(c *Co
 	return nil
 }
 
+// eachBlock calls fn for the blocks that the leaf owns, so for each block of a place once.
 func eachBlock(id extent.LeafID, l *extent.Leaf, fn func(block uint32, e extent.Entry)) {
-	for m := l.Allocated; m != 0; m &= m - 1 {
+	for m := l.Own(); m != 0; m &= m - 1 {
 		i := uint32(bits.TrailingZeros64(m))
 		fn(id.Index*extent.LeafBlocks+i, extent.Entry{Addr: l.Addr[i], CRC: l.CRC[i]})
 	}
@@ -237,6 +269,7 @@ func (s *Store) Load(start uint64, p []byte) error { return s.file.Read(extent.A
 func (s *Store) Verify(ctx context.Context, progress func(blocks int), found func(Finding)) error {
 	var of *Copyset
 	var chunk layout.ChunkID
+	var version uint64
 	batch := make([]disk.Placed, 0, disk.ScanMax)
 	flush := func() {
 		where := make(map[uint32]extent.Addr, len(batch))
@@ -245,7 +278,7 @@ func (s *Store) Verify(ctx context.Context, progress func(blocks int), found fun
 		}
 		if len(batch) > 0 {
 			for _, e := range s.file.Compare(of.ID, chunk, batch) {
-				f := Finding{Copyset: of.ID, Located: true, Chunk: chunk, Block: e.Block, Addr: uint64(where[e.Block]), Data: true, Text: "checksum mismatch"}
+				f := Finding{Copyset: of.ID, Located: true, Chunk: chunk, Block: e.Block, Addr: uint64(where[e.Block]), Version: version, Data: true, Text: "checksum mismatch"}
 				if e.Err != nil {
 					f.Text = e.Err.Error()
 				}
@@ -256,9 +289,9 @@ func (s *Store) Verify(ctx context.Context, progress func(blocks int), found fun
 		batch = batch[:0]
 	}
 	err := s.eachLeaf(ctx, func(Finding) {}, func(c *Copyset, id extent.LeafID, l *extent.Leaf) {
-		if c != of || id.Chunk != chunk || len(batch)+extent.LeafBlocks > disk.ScanMax {
+		if c != of || id.Chunk != chunk || id.Version != version || len(batch)+extent.LeafBlocks > disk.ScanMax {
 			flush()
-			of, chunk = c, id.Chunk
+			of, chunk, version = c, id.Chunk, id.Version
 		}
 		eachBlock(id, l, func(block uint32, e extent.Entry) {
 			if e.Addr < s.size { // else it was found before

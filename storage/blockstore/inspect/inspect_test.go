@@ -73,7 +73,11 @@ func (s *sample) check(held map[uint64]layout.CopysetID) (out []string, read int
 	note := func(f Finding) {
 		text := fmt.Sprintf("copyset %d: ", f.Copyset)
 		if f.Located {
-			text += fmt.Sprintf("%v block %d at %d: ", f.Chunk, f.Block, f.Addr)
+			text += fmt.Sprintf("%v block %d at %d", f.Chunk, f.Block, f.Addr)
+			if f.Version != 0 {
+				text += fmt.Sprintf(" of version %d", f.Version)
+			}
+			text += ": "
 		}
 		out = append(out, text+f.Text)
 	}
@@ -86,6 +90,12 @@ func (s *sample) check(held map[uint64]layout.CopysetID) (out []string, read int
 // leaf changes the leaf of the copyset in the index that holds a block, and returns that of before.
 func (s *sample) leaf(id layout.CopysetID, block uint32, change func(l *extent.Leaf)) (before *extent.Leaf) {
 	s.t.Helper()
+	return s.change(id, extent.LeafID{Chunk: chunk, Index: block / extent.LeafBlocks}, change)
+}
+
+// change is leaf by name.
+func (s *sample) change(id layout.CopysetID, leaf extent.LeafID, change func(l *extent.Leaf)) (before *extent.Leaf) {
+	s.t.Helper()
 	db, err := pebble.Open(dir+"/index", &pebble.Options{FS: s.index, DisableWAL: true})
 	if err != nil {
 		s.t.Fatal(err)
@@ -95,7 +105,7 @@ func (s *sample) leaf(id layout.CopysetID, block uint32, change func(l *extent.L
 			s.t.Fatal(err)
 		}
 	}()
-	key := extent.AppendLeafKey(nil, uint64(id), extent.LeafID{Chunk: chunk, Index: block / extent.LeafBlocks})
+	key := extent.AppendLeafKey(nil, uint64(id), leaf)
 	v, closer, err := db.Get(key)
 	if err != nil {
 		s.t.Fatal(err)
@@ -292,4 +302,48 @@ func TestNoStore(t *testing.T) {
 	if _, err := Open(s.fs, dir, pebblevfs.NewMem()); err == nil {
 		t.Error("a store without an index was opened")
 	}
+}
+
+// TestVersions: blocks that only a version has are checked as those of the content are.
+func TestVersions(t *testing.T) {
+	fs, index := vfs.NewMem(), pebblevfs.NewMem()
+	st, err := blockstore.Open(fs, dir, owner, blockstore.Options{GrowStep: blockstore.GrowStepMin, IndexFS: index})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := st.Create(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := bytes.Repeat([]byte("8 bytes "), 20*layout.BlockSize/8)
+	err = errors.Join(c.Write(chunk, 0, p, nil), c.TakeVersion(chunk.Volume, 4), c.Write(chunk, 0, p[:5*layout.BlockSize], nil))
+	if err = errors.Join(err, st.Commit([]*blockstore.Frozen{c.Freeze(nil)}), st.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := &sample{t: t, fs: fs, index: index}
+	out, read := s.check(nil)
+	s.expect(out)
+	if read != 25 {
+		t.Errorf("%d blocks were read", read)
+	}
+	old := s.change(1, extent.LeafID{Chunk: chunk, Version: 4}, nil)
+	f, err := fs.Open(dir+"/blocks", vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // a test's
+	if _, err := f.WriteAt([]byte{'x'}, int64(old.Addr[2])*layout.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	out, _ = s.check(nil)
+	s.expect(out, fmt.Sprintf("copyset 1: 3/8 block 2 at %d of version 4: checksum mismatch", old.Addr[2]))
+	// A leaf that shares a block which the older one has not, and one of a version that is not there.
+	head := s.change(1, extent.LeafID{Chunk: chunk}, func(l *extent.Leaf) { l.Shared |= 2 })
+	out, _ = s.check(nil)
+	s.expect(out, fmt.Sprintf("copyset 1: 3/8 block 2 at %d of version 4: checksum mismatch", old.Addr[2]),
+		"copyset 1: chunk 3/8: blockstore: damaged: leaf: no older one has its block 1")
+	s.change(1, extent.LeafID{Chunk: chunk}, func(l *extent.Leaf) { l.Shared, l.Born = head.Shared, 5 })
+	out, _ = s.check(nil)
+	s.expect(out, fmt.Sprintf("copyset 1: 3/8 block 2 at %d of version 4: checksum mismatch", old.Addr[2]),
+		"copyset 1: chunk 3/8: blockstore: damaged: leaf 0 of version 0, born after 5, but the volume has [4]")
 }

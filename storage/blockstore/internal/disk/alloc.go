@@ -17,8 +17,9 @@ type allocator struct {
 		sync.Mutex
 		free  []uint64
 		areas []uint16 // see areas.go
-		// logged and orphan are as long as free, see logged.go.
+		// logged and orphan are as long as free, see logged.go; orphans is the number of bits in orphan.
 		logged, orphan []uint64
+		orphans        uint64
 		// blocks is the size of the data file, in blocks.
 		blocks extent.Addr
 		// freeBlocks is the number of bits set, allocated the number of blocks in use or pending, the header included.
@@ -34,8 +35,14 @@ type allocator struct {
 	limit uint64
 }
 
-// Counts is what the allocator has, in blocks.
-type Counts struct{ free, holes, Used, Pending int64 }
+// Counts is what the allocator has, in blocks. The file is all but Logged together: that is a part of Pending.
+type Counts struct {
+	// Free have disk space behind them, Holes have not. Used are in use, the header too, Pending freed and waiting; Logged
+	// are those of them that only the raft log has.
+	Free, Holes, Used, Pending, Logged int64
+	// File is the length of the file.
+	File int64
+}
 
 // extend makes the file's size known: the blocks from the old size on are free. n counts from the file's start.
 func (a *allocator) extend(n extent.Addr) {
@@ -279,7 +286,7 @@ func (a *allocator) counts() Counts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return Counts{
-		free: int64(a.mu.freeBlocks), holes: int64(a.mu.holeBlocks),
-		Used: int64(a.mu.allocated - a.mu.pending), Pending: int64(a.mu.pending),
+		Free: int64(a.mu.freeBlocks), Holes: int64(a.mu.holeBlocks), File: int64(a.mu.blocks),
+		Used: int64(a.mu.allocated - a.mu.pending), Pending: int64(a.mu.pending), Logged: int64(a.mu.orphans),
 	}
 }

@@ -28,16 +28,17 @@ func (m *modelAlloc) set(t *testing.T, r extent.Run, from, to byte) {
 }
 
 func (m *modelAlloc) counts() (c Counts) {
+	c.File = int64(len(m.state))
 	for _, s := range m.state {
 		switch s {
 		case blockFree:
-			c.free++
+			c.Free++
 		case blockUsed:
 			c.Used++
 		case blockPending:
 			c.Pending++
 		case blockHole:
-			c.holes++
+			c.Holes++
 		}
 	}
 	return c
@@ -67,7 +68,7 @@ func TestAllocatorModel(t *testing.T) {
 				c := m.counts()
 				runs, res := a.take(n, true, nil)
 				if (res == allocLimit) != (uint64(c.Used+c.Pending)+uint64(n) > a.limit) ||
-					res != allocLimit && (res == allocGrow) != (c.free < int64(n)) {
+					res != allocLimit && (res == allocGrow) != (c.Free < int64(n)) {
 					t.Fatalf("take %d of %+v: %d", n, c, res)
 				}
 				var got uint32

@@ -205,11 +205,11 @@ func (b *File) spread(n uint32) {
 	b.growMu.Lock()
 	defer b.growMu.Unlock()
 	c, s := b.alloc.counts(), streamOf(n)
-	if c.free >= spareOf[s]*(c.Used+c.Pending) || !b.alloc.crowded(s) {
+	if c.Free >= spareOf[s]*(c.Used+c.Pending) || !b.alloc.crowded(s) {
 		return
 	}
 	space, err := b.fs.Space(b.dir)
-	if room := space.Free - b.reserve; err != nil || room < 2*b.growStep || room/spareShare < c.free*layout.BlockSize {
+	if room := space.Free - b.reserve; err != nil || room < 2*b.growStep || room/spareShare < c.Free*layout.BlockSize {
 		b.tight.Store(tightBlocks)
 		return
 	}
@@ -243,7 +243,7 @@ func (b *File) grow(n uint32) error {
 	b.growMu.Lock()
 	defer b.growMu.Unlock()
 	need := func() int64 {
-		return (int64(n) - b.alloc.counts().free) * layout.BlockSize
+		return (int64(n) - b.alloc.counts().Free) * layout.BlockSize
 	}
 	missing := need()
 	if missing <= 0 {
@@ -439,7 +439,7 @@ func (b *File) readFile(at extent.Addr, p []byte) error {
 func (b *File) Usage() (n Counts, room int64) {
 	b.settle.Do(b.digHoles)
 	n = b.alloc.counts()
-	room = n.free * layout.BlockSize
+	room = n.Free * layout.BlockSize
 	space, err := b.fs.Space(b.dir)
 	if err == nil {
 		room += space.Free
@@ -452,3 +452,6 @@ func (b *File) Usage() (n Counts, room int64) {
 	}
 	return n, room
 }
+
+// Counts returns the number of blocks in each state.
+func (b *File) Counts() Counts { return b.alloc.counts() }

@@ -22,7 +22,7 @@ const (
 	lostFound    = "lost+found" // in the root of an empty ext4 file system
 
 	identityMagic   = "ashlarbs"
-	identityVersion = 1
+	identityVersion = 2
 	identityLen     = 60
 
 	StateFormatting = 1

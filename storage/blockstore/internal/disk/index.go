@@ -259,3 +259,52 @@ func (x *Index) EachRecord(fn func(id layout.CopysetID, r extent.Record) error) 
 	}
 	return nil
 }
+
+// EachIncarnation calls fn for the incarnations that have keys of a kind, in order.
+func (x *Index) EachIncarnation(kind byte, fn func(incarnation uint64) error) (err error) {
+	it, err := x.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: []byte{kind + 1}})
+	if err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; {
+		incarnation, err := extent.KeyIncarnation(it.Key())
+		if err != nil {
+			return err
+		}
+		if err := fn(incarnation); err != nil {
+			return err
+		}
+		ok = it.SeekGE(extent.AppendIncarnationKey(nil, kind, incarnation+1))
+	}
+	if err := it.Error(); err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	return nil
+}
+
+// EachVersions calls fn for the versions of the volumes of all incarnations, in order.
+func (x *Index) EachVersions(fn func(incarnation uint64, v layout.VolumeID, n extent.Versions) error) (err error) {
+	it, err := x.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{extent.KeyVolume}, UpperBound: []byte{extent.KeyVolume + 1}})
+	if err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		incarnation, v, err := extent.ParseVersionsKey(it.Key())
+		if err != nil {
+			return err
+		}
+		n, err := extent.ParseVersions(it.Value())
+		if err != nil {
+			return err
+		}
+		if err := fn(incarnation, v, n); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return &IOError{Op: "index", Err: err}
+	}
+	return nil
+}

@@ -39,12 +39,17 @@ type lateBlock struct {
 	dead bool
 }
 
+// block returns the memory of a block, to be given back to free.
+func (l *late) block() *[layout.BlockSize]byte {
+	if b, ok := l.free.Get().(*[layout.BlockSize]byte); ok {
+		return b
+	}
+	return new([layout.BlockSize]byte)
+}
+
 // put takes a block; p is borrowed.
 func (l *late) put(at extent.Addr, p []byte, seq uint64) {
-	b, _ := l.free.Get().(*[layout.BlockSize]byte)
-	if b == nil {
-		b = new([layout.BlockSize]byte)
-	}
+	b := l.block()
 	copy(b[:], p)
 	l.mu.Lock()
 	if l.mu.blocks == nil {

@@ -11,6 +11,18 @@ import (
 //	log: Log ─► logged, orphan ──index: Adopt──► logged ──index: Release──► logged, orphan ──log: Unlog──► free
 //	                 └──────────log: Unlog──► free    └─────log: Unlog──► in use (index)
 
+// orphanLocked makes a block one that only the log has.
+func (a *allocator) orphanLocked(b extent.Addr) {
+	set(a.mu.orphan, b)
+	a.mu.orphans++
+}
+
+// unorphanLocked takes that back.
+func (a *allocator) unorphanLocked(b extent.Addr) {
+	unset(a.mu.orphan, b)
+	a.mu.orphans--
+}
+
 func bit(m []uint64, b extent.Addr) bool { return m[b/wordBlocks]&(1<<(b%wordBlocks)) != 0 }
 func set(m []uint64, b extent.Addr)      { m[b/wordBlocks] |= 1 << (b % wordBlocks) }
 func unset(m []uint64, b extent.Addr)    { m[b/wordBlocks] &^= 1 << (b % wordBlocks) }
@@ -33,7 +45,7 @@ func (a *allocator) log(runs []extent.Run) {
 	defer a.mu.Unlock()
 	eachBlock(runs, func(b extent.Addr) bool {
 		set(a.mu.logged, b)
-		set(a.mu.orphan, b)
+		a.orphanLocked(b)
 		a.mu.pending++
 		return true
 	})
@@ -54,7 +66,7 @@ func (a *allocator) hold(runs []extent.Run) bool {
 			a.mu.freeBlocks--
 			a.mu.allocated++
 			a.mu.pending++
-			set(a.mu.orphan, b)
+			a.orphanLocked(b)
 		}
 		return true
 	})
@@ -69,7 +81,7 @@ func (a *allocator) adopt(runs []extent.Run) bool {
 		return false
 	}
 	eachBlock(runs, func(b extent.Addr) bool {
-		unset(a.mu.orphan, b)
+		a.unorphanLocked(b)
 		a.mu.pending--
 		return true
 	})
@@ -81,7 +93,7 @@ func (a *allocator) disown(runs []extent.Run) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	eachBlock(runs, func(b extent.Addr) bool {
-		set(a.mu.orphan, b)
+		a.orphanLocked(b)
 		a.mu.pending++
 		return true
 	})
@@ -97,7 +109,7 @@ func (a *allocator) leave(runs []extent.Run) []extent.Run {
 	var rest []extent.Run
 	eachBlock(runs, func(b extent.Addr) bool {
 		if bit(a.mu.logged, b) {
-			set(a.mu.orphan, b)
+			a.orphanLocked(b)
 		} else {
 			rest = extent.AppendRun(rest, b, 1)
 		}
@@ -116,7 +128,7 @@ func (a *allocator) unlog(runs []extent.Run) {
 		}
 		unset(a.mu.logged, b)
 		if bit(a.mu.orphan, b) {
-			unset(a.mu.orphan, b)
+			a.unorphanLocked(b)
 			a.setLocked(b, 1)
 			a.mu.freeBlocks++
 			a.uncountLocked(1, true)

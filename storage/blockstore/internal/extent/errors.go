@@ -10,8 +10,8 @@ import (
 // ErrRange means an offset, a length or a number of checksums that the call does not allow.
 var ErrRange = errors.New("blockstore: range not allowed")
 
-// VersionError means that the directory, or a value in it, has a format that this program does not know: it was
-// written by a newer one. Nothing was touched.
+// VersionError means that the directory, or a value in it, has a format that this program does not read: it was written by
+// a newer one, or by one so old that its format was given up. Nothing was touched.
 type VersionError struct {
 	// What names the file or value.
 	What        string
@@ -19,6 +19,9 @@ type VersionError struct {
 }
 
 func (e *VersionError) Error() string {
+	if e.Have < e.Knows {
+		return fmt.Sprintf("blockstore: %s has format %d of an earlier release, this program reads format %d only", e.What, e.Have, e.Knows)
+	}
 	return fmt.Sprintf("blockstore: %s has format %d, this program knows up to %d", e.What, e.Have, e.Knows)
 }
 

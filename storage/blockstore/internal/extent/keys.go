@@ -12,13 +12,14 @@ const (
 	KeyStore   = 0x01
 	KeyCopyset = 0x02
 	KeyLeaf    = 0x03
+	KeyVolume  = 0x04
 )
 
 const (
 	// CopysetKeyLen is the length of a copyset's key, in bytes.
 	CopysetKeyLen = 1 + 8
 	// LeafKeyLen is the length of a leaf's key, in bytes.
-	LeafKeyLen    = 1 + 8 + 8 + 4 + 4
+	LeafKeyLen    = 1 + 8 + 8 + 4 + 4 + 8
 	recordVersion = 1
 	recordHeader  = 2 + 8 + 8 + 8
 
@@ -34,21 +35,52 @@ func AppendCopysetKey(b []byte, id layout.CopysetID) []byte {
 	return binary.BigEndian.AppendUint64(append(b, KeyCopyset), uint64(id))
 }
 
-// AppendIncarnationKey appends the prefix of the leaves of an incarnation; that of the next one is the end of their range.
-func AppendIncarnationKey(b []byte, incarnation uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(b, KeyLeaf), incarnation)
+// AppendIncarnationKey appends the prefix of the keys of a kind (KeyLeaf, KeyVolume) of an incarnation; that of the next one is
+// the end of their range.
+func AppendIncarnationKey(b []byte, kind byte, incarnation uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, kind), incarnation)
 }
 
 // AppendVolumeKey appends the prefix of the leaves of a volume; that of the next volume is the end of their range.
 func AppendVolumeKey(b []byte, incarnation uint64, v layout.VolumeID) []byte {
-	return binary.BigEndian.AppendUint64(AppendIncarnationKey(b, incarnation), uint64(v))
+	return binary.BigEndian.AppendUint64(AppendIncarnationKey(b, KeyLeaf, incarnation), uint64(v))
+}
+
+// AppendVersionsKey appends the key of a volume's versions.
+func AppendVersionsKey(b []byte, incarnation uint64, v layout.VolumeID) []byte {
+	return binary.BigEndian.AppendUint64(AppendIncarnationKey(b, KeyVolume, incarnation), uint64(v))
+}
+
+// ParseVersionsKey takes the key of a volume's versions apart.
+func ParseVersionsKey(k []byte) (incarnation uint64, v layout.VolumeID, err error) {
+	if len(k) != 1+8+8 || k[0] != KeyVolume {
+		return 0, 0, &CorruptError{What: fmt.Sprintf("index: key %x", k)}
+	}
+	return binary.BigEndian.Uint64(k[1:]), layout.VolumeID(binary.BigEndian.Uint64(k[9:])), nil
+}
+
+// KeyIncarnation returns the incarnation of a key of the kinds KeyLeaf and KeyVolume.
+func KeyIncarnation(k []byte) (uint64, error) {
+	if len(k) < 1+8 {
+		return 0, &CorruptError{What: fmt.Sprintf("index: key %x", k)}
+	}
+	return binary.BigEndian.Uint64(k[1:]), nil
+}
+
+// VolumeRange returns the range of the keys of a volume's leaves.
+func VolumeRange(incarnation uint64, v layout.VolumeID) (from, to []byte) {
+	if v+1 == 0 {
+		return AppendVolumeKey(nil, incarnation, v), AppendIncarnationKey(nil, KeyLeaf, incarnation+1)
+	}
+	return AppendVolumeKey(nil, incarnation, v), AppendVolumeKey(nil, incarnation, v+1)
 }
 
 // AppendLeafKey appends the key of a leaf.
 func AppendLeafKey(b []byte, incarnation uint64, id LeafID) []byte {
 	b = AppendVolumeKey(b, incarnation, id.Chunk.Volume)
 	b = binary.BigEndian.AppendUint32(b, id.Chunk.Index)
-	return binary.BigEndian.AppendUint32(b, id.Index)
+	b = binary.BigEndian.AppendUint32(b, id.Index)
+	return binary.BigEndian.AppendUint64(b, id.Version-1) // so that the head, 0, comes last
 }
 
 // ParseLeafKey takes a leaf's key apart.
@@ -59,6 +91,7 @@ func ParseLeafKey(k []byte) (incarnation uint64, id LeafID, err error) {
 	id.Chunk.Volume = layout.VolumeID(binary.BigEndian.Uint64(k[9:]))
 	id.Chunk.Index = binary.BigEndian.Uint32(k[17:])
 	id.Index = binary.BigEndian.Uint32(k[21:])
+	id.Version = binary.BigEndian.Uint64(k[25:]) + 1
 	return binary.BigEndian.Uint64(k[1:]), id, nil
 }
 

@@ -17,9 +17,12 @@ const (
 	// LeafBlocks is the number of blocks that a leaf maps: 256 KiB of a chunk.
 	LeafBlocks = 64
 	// leafVersion is the version of a leaf's encoding.
-	leafVersion = 1
-	// leafHeader is the length of a leaf's fixed part.
-	leafHeader = 10
+	leafVersion = 2
+	// leafHeader is the length of a leaf's fixed part, leafHistory that of what follows it with flagHistory.
+	leafHeader  = 10
+	leafHistory = 16
+	// flagHistory says that born and shared follow.
+	flagHistory = 1
 	// LeafMemory is what a leaf costs in memory, with its entry in the cache's ring or in the overlay's map, rounded.
 	LeafMemory = int64(unsafe.Sizeof(Leaf{})) + 96
 )
@@ -77,8 +80,11 @@ type Leaf struct {
 	// Addr and CRC are the blocks' entries.
 	Addr [LeafBlocks]Addr
 	CRC  [LeafBlocks]uint32
-	// Allocated has bit i set when Addr[i] is not 0.
-	Allocated uint64
+	// Allocated has bit i set when Addr[i] is not 0, Shared when the next older leaf of the same place has the block too. So of
+	// all leaves that have a block the oldest owns it.
+	Allocated, Shared uint64
+	// Born is the last version of the volume that had been taken when the leaf was made: that and older ones do not have it.
+	Born uint64
 	// Gen is the copyset's generation in which the leaf was made; 0 for one that was read from the index.
 	Gen uint64
 	// Seq is the checkpoint that makes the leaf durable; 0 for one that was read from the index.
@@ -87,17 +93,21 @@ type Leaf struct {
 	Used atomic.Bool
 }
 
-// Set changes block i and returns what was there.
-func (l *Leaf) Set(i uint32, e Entry) Addr {
-	old := l.Addr[i]
+// Set changes block i and returns what was there, and whether an older leaf has that too.
+func (l *Leaf) Set(i uint32, e Entry) (old Addr, shared bool) {
+	old, shared = l.Addr[i], l.Shared&(1<<i) != 0
 	l.Addr[i], l.CRC[i] = e.Addr, e.CRC
+	l.Shared &^= 1 << i
 	if e.Addr == 0 {
 		l.Allocated &^= 1 << i
 	} else {
 		l.Allocated |= 1 << i
 	}
-	return old
+	return old, shared
 }
+
+// Own returns the blocks that the leaf owns: no older leaf has them.
+func (l *Leaf) Own() uint64 { return l.Allocated &^ l.Shared }
 
 // NewLeaf returns a leaf without blocks that the owner may change in generation gen, and that checkpoint seq makes durable.
 func NewLeaf(gen, seq uint64) *Leaf {
@@ -109,13 +119,13 @@ func NewLeaf(gen, seq uint64) *Leaf {
 // Clone returns a copy that the owner may change in generation gen, and that checkpoint seq makes durable.
 func (l *Leaf) Clone(gen, seq uint64) *Leaf {
 	c := NewLeaf(gen, seq)
-	c.Addr, c.CRC, c.Allocated = l.Addr, l.CRC, l.Allocated
+	c.Addr, c.CRC, c.Allocated, c.Shared, c.Born = l.Addr, l.CRC, l.Allocated, l.Shared, l.Born
 	return c
 }
 
-// AppendRuns appends the addresses of the leaf's blocks to runs.
-func (l *Leaf) AppendRuns(runs []Run) []Run {
-	for m := l.Allocated; m != 0; m &= m - 1 {
+// AppendRuns appends the addresses of those of the leaf's blocks that are in the mask to runs.
+func (l *Leaf) AppendRuns(runs []Run, mask uint64) []Run {
+	for m := mask; m != 0; m &= m - 1 {
 		runs = AppendRun(runs, l.Addr[bits.TrailingZeros64(m)], 1)
 	}
 	return runs
@@ -123,8 +133,16 @@ func (l *Leaf) AppendRuns(runs []Run) []Run {
 
 // AppendTo appends the leaf's encoding to b; see the package comment of blockstore.
 func (l *Leaf) AppendTo(b []byte) []byte {
-	b = append(b, leafVersion, 0)
+	flags := byte(0)
+	if l.Born != 0 || l.Shared != 0 {
+		flags = flagHistory
+	}
+	b = append(b, leafVersion, flags)
 	b = binary.LittleEndian.AppendUint64(b, l.Allocated)
+	if flags != 0 {
+		b = binary.LittleEndian.AppendUint64(b, l.Born)
+		b = binary.LittleEndian.AppendUint64(b, l.Shared)
+	}
 	for m := l.Allocated; m != 0; {
 		i := bits.TrailingZeros64(m)
 		start, n := l.Addr[i], 0
@@ -147,42 +165,13 @@ func (l *Leaf) AppendTo(b []byte) []byte {
 
 // Parse fills l from the encoding b.
 func (l *Leaf) Parse(b []byte) error {
-	l.Addr, l.CRC, l.Allocated = [LeafBlocks]Addr{}, [LeafBlocks]uint32{}, 0
-	if len(b) < leafHeader {
-		return &CorruptError{What: "leaf: short"}
+	l.Addr, l.CRC = [LeafBlocks]Addr{}, [LeafBlocks]uint32{}
+	b, err := l.parseHeader(b)
+	if err != nil {
+		return err
 	}
-	if b[0] != leafVersion || b[1] != 0 {
-		return &VersionError{What: "leaf", Have: uint32(b[0]) | uint32(b[1])<<8, Knows: leafVersion}
-	}
-	m := binary.LittleEndian.Uint64(b[2:])
-	l.Allocated = m
-	b = b[leafHeader:]
-	for m != 0 {
-		flags, k := binary.Uvarint(b)
-		if k <= 0 {
-			return &CorruptError{What: "leaf: run"}
-		}
-		if flags != 0 {
-			return &VersionError{What: "leaf run", Have: uint32(flags), Knows: 0}
-		}
-		start, k1 := binary.Uvarint(b[k:])
-		if k1 <= 0 {
-			return &CorruptError{What: "leaf: run"}
-		}
-		n, k2 := binary.Uvarint(b[k+k1:])
-		if k2 <= 0 || n == 0 || n > LeafBlocks || start == 0 || start > 1<<51 {
-			return &CorruptError{What: "leaf: run"}
-		}
-		b = b[k+k1+k2:]
-		first := bits.TrailingZeros64(m)
-		for j := range n {
-			i := bits.TrailingZeros64(m)
-			if m == 0 || uint64(i) != uint64(first)+j {
-				return &CorruptError{What: "leaf: run beyond the allocated blocks"}
-			}
-			l.Addr[i] = Addr(start + j)
-			m &= m - 1
-		}
+	if b, err = l.parseRuns(b); err != nil {
+		return err
 	}
 	if len(b) != 4*bits.OnesCount64(l.Allocated) {
 		return &CorruptError{What: fmt.Sprintf("leaf: %d bytes of checksums", len(b))}
@@ -194,28 +183,79 @@ func (l *Leaf) Parse(b []byte) error {
 	return nil
 }
 
+// parseHeader decodes what is before the runs, and returns the rest.
+func (l *Leaf) parseHeader(b []byte) ([]byte, error) {
+	l.Allocated, l.Shared, l.Born = 0, 0, 0
+	if len(b) < leafHeader {
+		return nil, &CorruptError{What: "leaf: short"}
+	}
+	if b[0] != leafVersion || b[1]&^flagHistory != 0 {
+		return nil, &VersionError{What: "leaf", Have: uint32(b[0]) | uint32(b[1])<<8, Knows: leafVersion}
+	}
+	flags := b[1]
+	l.Allocated = binary.LittleEndian.Uint64(b[2:])
+	if b = b[leafHeader:]; flags&flagHistory == 0 {
+		return b, nil
+	}
+	if len(b) < leafHistory {
+		return nil, &CorruptError{What: "leaf: short"}
+	}
+	l.Born, l.Shared = binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	if l.Shared&^l.Allocated != 0 {
+		return nil, &CorruptError{What: "leaf: it shares blocks that it does not have"}
+	}
+	return b[leafHistory:], nil
+}
+
+// parseRuns decodes the runs, and returns the rest.
+func (l *Leaf) parseRuns(b []byte) ([]byte, error) {
+	m := l.Allocated
+	for m != 0 {
+		flags, k := binary.Uvarint(b)
+		if k <= 0 {
+			return nil, &CorruptError{What: "leaf: run"}
+		}
+		if flags != 0 {
+			return nil, &VersionError{What: "leaf run", Have: uint32(flags), Knows: 0}
+		}
+		start, k1 := binary.Uvarint(b[k:])
+		if k1 <= 0 {
+			return nil, &CorruptError{What: "leaf: run"}
+		}
+		n, k2 := binary.Uvarint(b[k+k1:])
+		if k2 <= 0 || n == 0 || n > LeafBlocks || start == 0 || start > 1<<51 {
+			return nil, &CorruptError{What: "leaf: run"}
+		}
+		b = b[k+k1+k2:]
+		first := bits.TrailingZeros64(m)
+		for j := range n {
+			i := bits.TrailingZeros64(m)
+			if m == 0 || uint64(i) != uint64(first)+j {
+				return nil, &CorruptError{What: "leaf: run beyond the allocated blocks"}
+			}
+			l.Addr[i] = Addr(start + j)
+			m &= m - 1
+		}
+	}
+	return b, nil
+}
+
 // LeafID names a leaf of a copyset.
 type LeafID struct {
 	// Chunk is the chunk, Index the leaf's number within it.
 	Chunk layout.ChunkID
 	Index uint32
+	// Version is the newest version that has the leaf; 0: the head, the content of now.
+	Version uint64
 }
 
-// Compare orders leaves as the index does.
+// Head returns the name of the head's leaf of the same place.
+func (a LeafID) Head() LeafID { return LeafID{Chunk: a.Chunk, Index: a.Index} }
+
+// Compare orders leaves as the index does: those of one place oldest first, the head's last.
 func (a LeafID) Compare(b LeafID) int {
-	switch {
-	case a == b:
-		return 0
-	case a.Chunk.Volume != b.Chunk.Volume:
-		if a.Chunk.Volume < b.Chunk.Volume {
-			return -1
-		}
-	case a.Chunk.Index != b.Chunk.Index:
-		if a.Chunk.Index < b.Chunk.Index {
-			return -1
-		}
-	case a.Index < b.Index:
-		return -1
-	}
-	return 1
+	return cmp.Or(
+		cmp.Compare(a.Chunk.Volume, b.Chunk.Volume), cmp.Compare(a.Chunk.Index, b.Chunk.Index), cmp.Compare(a.Index, b.Index),
+		cmp.Compare(a.Version-1, b.Version-1), // 0 is the last
+	)
 }

@@ -22,6 +22,9 @@ func randLeaf(rng *rand.Rand) *Leaf {
 		l.Set(i, Entry{Addr: at, CRC: rng.Uint32()})
 		at++
 	}
+	if rng.IntN(2) == 0 {
+		l.Born, l.Shared = rng.Uint64(), rng.Uint64()&l.Allocated
+	}
 	return l
 }
 
@@ -41,7 +44,7 @@ func TestLeafRoundTrip(t *testing.T) {
 		if err := got.Parse(b); err != nil {
 			t.Fatal(err)
 		}
-		if got.Addr != l.Addr || got.CRC != l.CRC || got.Allocated != l.Allocated {
+		if got.Addr != l.Addr || got.CRC != l.CRC || got.Allocated != l.Allocated || got.Born != l.Born || got.Shared != l.Shared {
 			t.Fatalf("%v came back as %v", l.Addr, got.Addr)
 		}
 	}
@@ -70,7 +73,7 @@ func TestLeafOfNewerFormat(t *testing.T) {
 	var newer *VersionError
 	for _, i := range []int{0, 1, leafHeader} { // version, flags, the run's flags
 		b := l.AppendTo(nil)
-		b[i] = 2
+		b[i] = 9
 		if err := new(Leaf).Parse(b); !errors.As(err, &newer) || newer.Have == newer.Knows {
 			t.Errorf("byte %d: %v", i, err)
 		}
@@ -87,7 +90,7 @@ func FuzzLeaf(f *testing.F) {
 		if l.Parse(b) != nil {
 			return
 		}
-		if err := again.Parse(l.AppendTo(nil)); err != nil || again.Addr != l.Addr || again.CRC != l.CRC {
+		if err := again.Parse(l.AppendTo(nil)); err != nil || again.Addr != l.Addr || again.CRC != l.CRC || again.Shared != l.Shared || again.Born != l.Born {
 			t.Fatalf("not the same again: %v", err)
 		}
 	})
@@ -121,7 +124,7 @@ func TestKeysSort(t *testing.T) {
 	id := func() LeafID {
 		return LeafID{
 			Chunk: layout.ChunkID{Volume: layout.VolumeID(rng.Uint64N(3) << (8 * rng.IntN(8))), Index: rng.Uint32N(3) << 8},
-			Index: rng.Uint32N(3) << (8 * rng.IntN(4)),
+			Index: rng.Uint32N(3) << (8 * rng.IntN(4)), Version: rng.Uint64N(3),
 		}
 	}
 	for range 1000 {

@@ -71,3 +71,36 @@ func (sp Span) At(i uint32) int {
 	}
 	return int(i)*layout.BlockSize - int(sp.Head)
 }
+
+// Edges holds the new content of the partial blocks at the ends of a span that is written; nil where there is none.
+type Edges struct {
+	Head, Tail       *[layout.BlockSize]byte
+	HeadCRC, TailCRC uint32
+}
+
+// Block returns the new content of block i of a span to which data is written.
+func (sp Span) Block(i uint32, data []byte, e *Edges) []byte {
+	switch {
+	case i == 0 && e.Head != nil:
+		return e.Head[:]
+	case i == sp.N-1 && e.Tail != nil:
+		return e.Tail[:]
+	}
+	at := sp.At(i)
+	return data[at : at+layout.BlockSize]
+}
+
+// CRC returns the checksum of block i of a span to which data is written. crcs are those of the whole blocks; nil: they are
+// computed.
+func (sp Span) CRC(i uint32, data []byte, crcs []uint32, e *Edges) uint32 {
+	switch {
+	case i == 0 && e.Head != nil:
+		return e.HeadCRC
+	case i == sp.N-1 && e.Tail != nil:
+		return e.TailCRC
+	case crcs != nil:
+		from, _ := sp.WholeBlocks()
+		return crcs[i-from]
+	}
+	return Checksum(sp.Block(i, data, e))
+}

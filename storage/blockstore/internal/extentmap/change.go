@@ -22,6 +22,8 @@ func eachPart(first, n uint32, fn func(i, from, to, k uint32) bool) {
 // leaf and false: it is to be read from the index, given to Load, and Prepare called again.
 func (m *Map) Prepare(id layout.ChunkID, first, n uint32, ents []extent.Entry) (missing uint32, ok bool) {
 	ok = true
+	versions := m.Versions[id.Volume]
+	newest := versions.Newest()
 	eachPart(first, n, func(i, from, to, k uint32) bool {
 		ch := m.Chunks[id]
 		if !ch.Has(i) {
@@ -30,7 +32,9 @@ func (m *Map) Prepare(id layout.ChunkID, first, n uint32, ents []extent.Entry) (
 			}
 			ch = m.chunk(id)
 			ch.setPresent(i)
-			m.setDirty(ch, i, extent.NewLeaf(m.Gen, m.Seq))
+			l := extent.NewLeaf(m.Gen, m.Seq)
+			l.Born = versions.Last
+			m.setDirty(ch, i, l)
 			return true
 		}
 		l := ch.Leaf(i)
@@ -38,7 +42,14 @@ func (m *Map) Prepare(id layout.ChunkID, first, n uint32, ents []extent.Entry) (
 			missing, ok = i, false
 			return false
 		}
-		if l.Gen != m.Gen {
+		switch {
+		case l.Born < newest:
+			// The versions since Born have it too: it is set aside for them, and the head goes on with a copy.
+			m.addDirty(extent.LeafID{Chunk: id, Index: i, Version: newest}, l)
+			l = l.Clone(m.Gen, m.Seq)
+			l.Born, l.Shared = versions.Last, l.Allocated
+			m.setDirty(ch, i, l)
+		case l.Gen != m.Gen:
 			m.setDirty(ch, i, l.Clone(m.Gen, m.Seq))
 		}
 		return true
@@ -81,7 +92,7 @@ type Change struct {
 
 // Switch does what Prepare prepared, and returns how many blocks it freed.
 func (m *Map) Switch(c Change) (freed uint64) {
-	var grown int64
+	var grown, kept int64
 	o := &m.Active
 	eachPart(c.First, c.N, func(i, from, to, k uint32) bool {
 		ch := m.Chunks[c.Chunk]
@@ -94,7 +105,7 @@ func (m *Map) Switch(c Change) (freed uint64) {
 			if c.Entries != nil {
 				e = c.Entries[k+b-from]
 			}
-			old := l.Set(b, e)
+			old, shared := l.Set(b, e)
 			if e.Addr != 0 {
 				grown++
 				if c.Late {
@@ -102,6 +113,11 @@ func (m *Map) Switch(c Change) (freed uint64) {
 				}
 			}
 			if old == 0 {
+				continue
+			}
+			grown--
+			if shared {
+				kept++
 				continue
 			}
 			if c.Superseded != nil {
@@ -112,7 +128,6 @@ func (m *Map) Switch(c Change) (freed uint64) {
 			} else {
 				o.Overwritten = extent.AppendRun(o.Overwritten, old, 1)
 			}
-			grown--
 			freed++
 		}
 		if l.Allocated == 0 {
@@ -120,14 +135,14 @@ func (m *Map) Switch(c Change) (freed uint64) {
 		}
 		return true
 	})
-	if grown != 0 {
-		m.addUsage(c.Chunk.Volume, grown)
-	}
+	count(m.Usage, c.Chunk.Volume, grown)
+	count(m.Kept, c.Chunk.Volume, kept)
 	return freed
 }
 
-// DropVolume makes the volume one without blocks. runs are its blocks.
-func (m *Map) DropVolume(v layout.VolumeID, runs []extent.Run) {
+// DropVolume makes the volume one without blocks and versions. runs are all blocks that it has, old the leaves that are not the
+// head's.
+func (m *Map) DropVolume(v layout.VolumeID, runs []extent.Run, old []extent.LeafID) {
 	gone := new(extent.Leaf)
 	for id, ch := range m.Chunks {
 		if id.Volume != v {
@@ -138,6 +153,14 @@ func (m *Map) DropVolume(v layout.VolumeID, runs []extent.Run) {
 			m.drop(ch, i)
 		}
 	}
+	for _, id := range old {
+		m.addDirty(id, gone)
+	}
+	if m.Versions[v].Last != 0 {
+		delete(m.Versions, v)
+		m.Active.Versions[v] = extent.Versions{}
+	}
 	delete(m.Usage, v)
+	delete(m.Kept, v)
 	m.Active.Discarded = append(m.Active.Discarded, runs...)
 }

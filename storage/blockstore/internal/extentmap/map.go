@@ -19,8 +19,10 @@ type Map struct {
 	// Chunks holds the chunks that have a block; Cached lists those that have a leaf in memory.
 	Chunks map[layout.ChunkID]*Chunk
 	Cached []*Chunk
-	// Usage is the number of allocated blocks of each volume that has any.
-	Usage map[layout.VolumeID]int64
+	// Usage is the number of allocated blocks of each volume that has any, Kept that of those that only its versions have.
+	Usage, Kept map[layout.VolumeID]int64
+	// Versions are those of each volume that has or had any.
+	Versions map[layout.VolumeID]extent.Versions
 	// Gen numbers the times at which all leaves became immutable, Seq the checkpoints: Active is what checkpoint Seq will
 	// make durable.
 	Gen, Seq uint64
@@ -30,21 +32,28 @@ type Map struct {
 
 // Overlay is what changed since the last Freeze.
 type Overlay struct {
-	// Leaves holds every leaf that was changed; one without blocks is to be deleted.
+	// Leaves holds every leaf that was changed; one without blocks is to be deleted. old is how many of them are not the head's.
 	Leaves map[extent.LeafID]*extent.Leaf
+	old    int64
+	// Versions holds the volumes whose versions changed; one whose Last is 0 is to be deleted.
+	Versions map[layout.VolumeID]extent.Versions
 	// Overwritten and Discarded are the blocks that the changes freed, the latter to be given back to the file system.
 	Overwritten, Discarded []extent.Run
 	// Late are the blocks whose content is to be written to the data file.
 	Late []extent.Run
 }
 
-func newOverlay() Overlay { return Overlay{Leaves: make(map[extent.LeafID]*extent.Leaf)} }
+func newOverlay() Overlay {
+	return Overlay{Leaves: make(map[extent.LeafID]*extent.Leaf), Versions: make(map[layout.VolumeID]extent.Versions)}
+}
 
 // New returns an empty map that counts its leaves in c.
 func New(c *Counters) Map {
 	return Map{
-		Chunks: make(map[layout.ChunkID]*Chunk), Usage: make(map[layout.VolumeID]int64),
-		Gen: 1, Seq: 1, Active: newOverlay(), counters: c,
+		Chunks: make(map[layout.ChunkID]*Chunk),
+		Usage:  make(map[layout.VolumeID]int64), Kept: make(map[layout.VolumeID]int64),
+		Versions: make(map[layout.VolumeID]extent.Versions),
+		Gen:      1, Seq: 1, Active: newOverlay(), counters: c,
 	}
 }
 
@@ -60,6 +69,7 @@ func (m *Map) Freeze() Overlay {
 // Forget counts an overlay out that is durable or obsolete.
 func (m *Map) Forget(o *Overlay) {
 	m.counters.Overlay.Add(-int64(len(o.Leaves)))
+	m.counters.Resident.Add(-o.old)
 	*o = Overlay{}
 }
 
@@ -71,24 +81,50 @@ func (m *Map) Replace(n *Map) {
 	}
 	m.Cached = nil
 	_ = m.Freeze()
-	m.Chunks, m.Usage = nil, nil
+	m.Chunks, m.Usage, m.Kept, m.Versions = nil, nil, nil, nil
 	if n != nil {
-		m.Chunks, m.Usage = n.Chunks, n.Usage
+		m.Chunks, m.Usage, m.Kept, m.Versions = n.Chunks, n.Usage, n.Kept, n.Versions
 	}
 }
 
 // Note makes a leaf known that is in the index.
-func (m *Map) Note(id extent.LeafID, allocated uint64) {
+func (m *Map) Note(id extent.LeafID, l *extent.Leaf) {
+	v := id.Chunk.Volume
+	if id.Version != 0 {
+		count(m.Kept, v, int64(bits.OnesCount64(l.Own())))
+		return
+	}
 	m.chunk(id.Chunk).setPresent(id.Index)
-	m.addUsage(id.Chunk.Volume, int64(bits.OnesCount64(allocated)))
+	count(m.Usage, v, int64(bits.OnesCount64(l.Allocated)))
+	count(m.Kept, v, -int64(bits.OnesCount64(l.Shared)))
 }
 
-// addUsage changes a volume's number of blocks.
-func (m *Map) addUsage(v layout.VolumeID, blocks int64) {
-	if n := m.Usage[v] + blocks; n != 0 {
-		m.Usage[v] = n
+// count changes a volume's number of blocks.
+func count(m map[layout.VolumeID]int64, v layout.VolumeID, blocks int64) {
+	if n := m[v] + blocks; n != 0 {
+		m[v] = n
 	} else {
-		delete(m.Usage, v)
+		delete(m, v)
+	}
+}
+
+// VolumeSpace is the space of a volume, in bytes.
+type VolumeSpace struct {
+	// Content is what the volume has allocated now, Versions what only its versions have.
+	Content, Versions int64
+}
+
+// AddSpace adds the space of each volume.
+func (m *Map) AddSpace(to map[layout.VolumeID]VolumeSpace) {
+	for v, n := range m.Usage {
+		s := to[v]
+		s.Content += n * layout.BlockSize
+		to[v] = s
+	}
+	for v, n := range m.Kept {
+		s := to[v]
+		s.Versions += n * layout.BlockSize
+		to[v] = s
 	}
 }
 
@@ -165,7 +201,12 @@ func (m *Map) setDirty(ch *Chunk, i uint32, l *extent.Leaf) {
 func (m *Map) addDirty(id extent.LeafID, l *extent.Leaf) {
 	n := len(m.Active.Leaves)
 	m.Active.Leaves[id] = l
-	m.counters.Overlay.Add(int64(len(m.Active.Leaves) - n))
+	more := int64(len(m.Active.Leaves) - n)
+	m.counters.Overlay.Add(more)
+	if id.Version != 0 { // it is in no chunk
+		m.Active.old += more
+		m.counters.Resident.Add(more)
+	}
 }
 
 // drop makes leaf i of ch one without blocks; a chunk without leaves goes.

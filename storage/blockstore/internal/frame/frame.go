@@ -9,16 +9,21 @@
 //	8  4  CRC32C of bytes 0-7 and of the payload, without the bytes of blocks, which have their own
 //	12    payload
 //
-//	kind 1, header, the first:  magic "ashlarim"  version:2 (1)  zero:6  copyset:8  index:8  term:8  length of state:8
+//	kind 1, header, the first:  magic "ashlarim"  version:2 (2)  zero:6  copyset:8  index:8  term:8  length of state:8
 //	kind 2, state, as often as needed for the whole state: its next bytes
-//	kind 3, blocks, in the order of volume, chunk, block: volume:8  chunk:4  first block:4  count:4  zero:4
-//	        crc:4 × count  4096 bytes × count
+//	kind 5, versions, of each volume that has or had any: volume:8  and what the index has of them
+//	kind 6, leaf, before the blocks of a leaf that is not the head's, or that shares blocks with the leaf before it:
+//	        volume:8  chunk:4  leaf:4  version:8 (0: the head's)  born:8  shared:8
+//	kind 3, blocks, in the order of volume, chunk, leaf, version, block; those that are shared are left out:
+//	        volume:8  chunk:4  first block:4  count:4  zero:4  crc:4 × count  4096 bytes × count
 //	kind 4, end, the last: number of blocks in the stream:8
 package frame
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -61,11 +66,16 @@ const (
 	KindBlocks = 3
 	// KindEnd is the kind of the last frame.
 	KindEnd = 4
+	// KindVersions is the kind of a frame with a volume's versions.
+	KindVersions = 5
+	// KindLeaf is the kind of a frame that begins a leaf.
+	KindLeaf = 6
 
 	imageMagic    = "ashlarim"
-	imageVersion  = 1
+	imageVersion  = 2
 	imageHeader   = 48
 	blocksPayload = 24 // before the checksums
+	leafPayload   = 40
 
 	// EndPayload is the length of the payload of the last frame, in bytes.
 	EndPayload = 8
@@ -120,6 +130,56 @@ func AppendBlocks(b []byte, r Run) []byte {
 		b = binary.LittleEndian.AppendUint32(b, c)
 	}
 	return End(append(b, r.Data...), len(r.Data))
+}
+
+// AppendVersions appends the versions of a volume to b, which is empty.
+func AppendVersions(b []byte, v layout.VolumeID, n extent.Versions) []byte {
+	b = binary.LittleEndian.AppendUint64(Begin(b, KindVersions), uint64(v))
+	return End(n.AppendTo(b), 0)
+}
+
+// ParseVersions decodes the payload of a frame of versions.
+func ParseVersions(p []byte) (layout.VolumeID, extent.Versions, error) {
+	if len(p) < 8 {
+		return 0, extent.Versions{}, &Error{What: "short frame of versions"}
+	}
+	n, err := extent.ParseVersions(p[8:])
+	var damaged *extent.CorruptError
+	if errors.As(err, &damaged) {
+		err = &Error{What: damaged.What}
+	}
+	return layout.VolumeID(binary.LittleEndian.Uint64(p)), n, err
+}
+
+// AppendLeaf appends the begin of a leaf to b, which is empty.
+func AppendLeaf(b []byte, id extent.LeafID, l *extent.Leaf) []byte {
+	b = binary.LittleEndian.AppendUint64(Begin(b, KindLeaf), uint64(id.Chunk.Volume))
+	b = binary.LittleEndian.AppendUint32(b, id.Chunk.Index)
+	b = binary.LittleEndian.AppendUint32(b, id.Index)
+	b = binary.LittleEndian.AppendUint64(b, id.Version)
+	b = binary.LittleEndian.AppendUint64(b, l.Born)
+	return End(binary.LittleEndian.AppendUint64(b, l.Shared), 0)
+}
+
+// ParseLeaf decodes the payload of a frame that begins a leaf. shared are the blocks that it has of older, the leaf of before.
+func ParseLeaf(p []byte, before extent.LeafID, older *extent.Leaf) (id extent.LeafID, l *extent.Leaf, err error) {
+	if len(p) != leafPayload {
+		return id, nil, &Error{What: "frame of a leaf"}
+	}
+	id.Chunk = layout.ChunkID{Volume: layout.VolumeID(binary.LittleEndian.Uint64(p)), Index: binary.LittleEndian.Uint32(p[8:])}
+	id.Index, id.Version = binary.LittleEndian.Uint32(p[12:]), binary.LittleEndian.Uint64(p[16:])
+	l = extent.NewLeaf(0, 0)
+	l.Born = binary.LittleEndian.Uint64(p[24:])
+	shared := binary.LittleEndian.Uint64(p[32:])
+	if id.Index >= chunkBlocksMax/extent.LeafBlocks || shared != 0 && (older == nil || before.Head() != id.Head() || shared&^older.Allocated != 0) {
+		return id, nil, &Error{What: fmt.Sprintf("chunk %v leaf %d shares blocks that nobody has", id.Chunk, id.Index)}
+	}
+	for m := shared; m != 0; m &= m - 1 {
+		i := uint32(bits.TrailingZeros64(m))
+		l.Set(i, extent.Entry{Addr: older.Addr[i], CRC: older.CRC[i]})
+	}
+	l.Shared = shared
+	return id, l, nil
 }
 
 // Len returns the length of the frame that begins with b, of which at least Header bytes are there.
