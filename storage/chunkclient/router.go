@@ -167,7 +167,11 @@ type Attempt struct {
 	hints   int
 	backoff time.Duration
 	err     error
+	open    bool
 }
+
+// Open tells whether a request that was repeated may have taken effect, or may yet: it got no answer, or one that leaves it open.
+func (a *Attempt) Open() bool { return a.open }
 
 // Begin sends req for the first time. dst takes the data of a read. End must follow.
 func (r *Router) Begin(a *Attempt, req *Request, dst []byte) {
@@ -232,7 +236,7 @@ func (a *Attempt) wait(ctx context.Context, stop <-chan struct{}) (resp Response
 	if errors.Is(c.Err, ErrClosed) && a.router.isClosed() {
 		return Response{}, false, ErrClosed
 	}
-	a.err = c.Err
+	a.err, a.open = c.Err, true
 	a.router.setLeader(c.Request.Copyset, a.cs, 0)
 	a.turn++
 	return Response{}, false, nil
@@ -264,7 +268,7 @@ func (a *Attempt) await(ctx context.Context, stop <-chan struct{}) (over bool, e
 	// The forgotten call may still be in the link's hands: go on with a copy.
 	a.call = &Call{Request: c.Request, Dst: c.Dst, done: make(chan struct{}, 1)}
 	if err == nil {
-		a.err = fmt.Errorf("chunkserver %d did not answer within %v", a.cs, a.router.opts.Attempt)
+		a.err, a.open = fmt.Errorf("chunkserver %d did not answer within %v", a.cs, a.router.opts.Attempt), true
 		a.router.setLeader(c.Request.Copyset, a.cs, 0)
 		a.turn++
 	}
@@ -296,9 +300,11 @@ func (a *Attempt) judge(c *Call) (Response, bool, error) {
 		a.turn++
 		return Response{}, false, nil
 	case Busy, NotReady:
+		a.open = a.open || c.Response.Status == NotReady
 		a.err = fmt.Errorf("chunkserver %d: copyset %d: %s", a.cs, id, c.Response.Message)
 		return Response{}, false, nil
 	case IO:
+		a.open = true
 		a.err = fmt.Errorf("chunkserver %d: copyset %d: disk: %s", a.cs, id, c.Response.Message)
 		a.router.setLeader(id, a.cs, 0)
 		a.turn++

@@ -110,7 +110,7 @@ type Status int32
 const (
 	Status_STATUS_UNSPECIFIED Status = 0
 	Status_STATUS_OK          Status = 1
-	// STATUS_NOT_LEADER: ask leader (a chunkserver id, 0 if not known).
+	// STATUS_NOT_LEADER: ask leader (a chunkserver id, 0 if not known). This request had no effect and will have none.
 	Status_STATUS_NOT_LEADER Status = 2
 	// STATUS_NO_SUCH_COPYSET: this chunkserver has no peer of it.
 	Status_STATUS_NO_SUCH_COPYSET Status = 3
@@ -124,13 +124,14 @@ const (
 	Status_STATUS_NO_SPACE Status = 7
 	// STATUS_CHECKSUM: a block is damaged and no peer has a good copy.
 	Status_STATUS_CHECKSUM Status = 8
-	// STATUS_BUSY: a limit of the server is reached; try again later.
+	// STATUS_BUSY: a limit of the server is reached, and this request has no effect; try again later.
 	Status_STATUS_BUSY Status = 9
 	// STATUS_FORGOTTEN: the sequence number is below the low-water mark.
 	Status_STATUS_FORGOTTEN Status = 10
 	// STATUS_INVALID: the request breaks the protocol; message says how.
 	Status_STATUS_INVALID Status = 11
-	// STATUS_NOT_READY: the leader can not serve yet (no lease, nothing applied in its term); try again soon.
+	// STATUS_NOT_READY: the leader can not serve yet (no lease, nothing applied in its term), or has lost its leadership
+	// meanwhile and does not know whether the request will take effect; try again soon.
 	Status_STATUS_NOT_READY Status = 12
 	// STATUS_VERSION: the server does not speak this version.
 	Status_STATUS_VERSION Status = 13

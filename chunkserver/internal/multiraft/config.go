@@ -138,13 +138,14 @@ type Status uint8
 const (
 	// Done: the replicated state decided; Reply.Outcome says what.
 	Done Status = iota
-	// NotLeader: another chunkserver leads, or a proposal's fate is open because leadership was lost: ask again.
+	// NotLeader: another chunkserver leads; nothing was proposed.
 	NotLeader
-	// NotReady: this leader has no lease, or has not applied an entry of its term.
+	// NotReady: this leader has no lease, or has not applied an entry of its term; or a proposal's fate is open because
+	// leadership was lost: ask again.
 	NotReady
 	// Behind: the request's fence or access generation is newer than the copyset's and has to be raised first.
 	Behind
-	// Busy: a limit is reached.
+	// Busy: a limit is reached, or leadership is being handed over; nothing was proposed.
 	Busy
 	// NoSpace: the disk is full.
 	NoSpace

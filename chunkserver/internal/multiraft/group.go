@@ -71,8 +71,9 @@ func (g *Group) ID() layout.CopysetID { return g.id }
 // Peer returns the id of this chunkserver's peer.
 func (g *Group) Peer() layout.PeerID { return g.peer }
 
-// Propose proposes the command, which it encodes before it returns; the reply goes to w, in any case. Leadership lost
-// on the way is NotLeader, and the command may still take effect: to ask again, with the same seq, is safe.
+// Propose proposes the command, which it encodes before it returns; the reply goes to w, in any case. NotLeader
+// and Busy say that it was not proposed and never takes effect. Leadership lost on the way is NotReady, and the command may still
+// take effect: to ask again, with the same seq, is safe.
 func (g *Group) Propose(c *copyset.Command, w Waiter) {
 	if r, ok := g.admit(c); !ok {
 		w.Done(r)
@@ -148,8 +149,12 @@ func (g *Group) take(id uint64) *proposal {
 	return p
 }
 
-// abandon answers everything that is expected; closed, if not nil, is why nothing will be expected any more.
+// abandon answers everything that is expected; closed, if not nil, is why nothing will be expected any more. What was proposed may
+// still be committed elsewhere, which NotLeader would deny.
 func (g *Group) abandon(r Reply, closed error) {
+	if r.Status == NotLeader {
+		r = Reply{Status: NotReady}
+	}
 	g.waiters.Lock()
 	m := g.waiters.m
 	g.waiters.m = map[uint64]*proposal{}

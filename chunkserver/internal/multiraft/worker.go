@@ -337,7 +337,7 @@ func (w *worker) propose(g *Group) {
 	expected := n.props[:0]
 	for _, p := range n.props {
 		if n.transferTicks > 0 || !g.expect(p) {
-			g.finish(p, Reply{Status: NotReady}) // soon somebody else leads
+			g.finish(p, Reply{Status: Busy}) // soon somebody else leads
 			continue
 		}
 		expected = append(expected, p)
