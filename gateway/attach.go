@@ -19,12 +19,22 @@ type attacher struct {
 	gateway func() uint64
 }
 
-// attachAttempt bounds one question; the command that waits for the answer asks again as long as it lives.
-const attachAttempt = 10 * time.Second
+const (
+	// attachAttempt bounds one question; the command that waits for the answer asks again as long as it lives.
+	attachAttempt = 10 * time.Second
+	// confirmTimeout bounds how long a host that comes back waits for the metaserver's word on the epoch that it had. Without
+	// it that epoch is used: if the path has moved the copysets refuse it.
+	confirmTimeout = time.Second
+)
 
 // Attach implements volume.Attacher. What the metaserver refuses to the initiator (its entry is gone, or too many names have
 // used the volume) is a volume.ErrAccessRevoked.
 func (a *attacher) Attach(ctx context.Context, id layout.VolumeID, initiator string, had layout.Epoch) (volume.Attachment, error) {
+	if had != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, confirmTimeout)
+		defer cancel()
+	}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attachAttempt)
 		reply, err := a.node.Attach(attempt, &metav1.AttachRequest{

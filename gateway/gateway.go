@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +46,6 @@ type Gateway struct {
 	mediums  *mediums
 	registry *target.Registry
 	reserver *reserver
-	evicting sync.WaitGroup
 	portal   atomic.Pointer[portal.Portal]
 	// id is what the metaserver registered the gateway under.
 	id atomic.Uint64
@@ -118,7 +116,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	router := chunkclient.NewRouter(chunkclient.Options{Cluster: reg.GetClusterId()})
 	defer router.Close()
 	g.mediums = newMediums(router, &attacher{node: meta.Node(), gateway: g.id.Load}, g.cfg.InFlight)
-	g.mediums.lost = g.evict
+	g.mediums.moves.log = g.log
 	g.reserver = newReserver(meta.Node(), g.id.Load, g.log)
 	g.mediums.reserver = g.reserver
 	g.relativePort.Store(reg.GetRelativePort())
@@ -150,7 +148,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return g.serve(gctx, meta.Node(), reg)
 	})
 	err = group.Wait()
-	g.evicting.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -282,18 +279,6 @@ func (g *Gateway) serve(ctx context.Context, node metav1.NodeClient, reg *metav1
 		return err
 	}
 	return <-running
-}
-
-// evict closes the sessions by which an initiator reaches a volume whose path moved, and calls closed when nothing of
-// them can reach the medium any more.
-func (g *Gateway) evict(id layout.VolumeID, initiator string, closed func()) {
-	g.log.Info("an initiator's path moved to another gateway", zap.Uint64("volume", uint64(id)), zap.String("initiator", initiator))
-	g.evicting.Go(func() {
-		for _, s := range g.registry.Evict(uint64(id), initiator) {
-			<-s.Done()
-		}
-		closed()
-	})
 }
 
 func (g *Gateway) stats() portal.Stats {

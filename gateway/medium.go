@@ -12,20 +12,11 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
-// medium is a volume as one initiator reaches it: the backend of a logical unit for all sessions of that initiator.
-// It lives through tenancies. When another gateway took the initiator's path, the present one is over: every command
-// fails until the sessions that sent them are closed, because what those sessions still have in their sockets is as old
-// as the tenancy. Only then does the next command begin a new one.
-//
-//	tenancy (volume.Handle) ── stale epoch ──► lost ── sessions closed ──► no tenancy ── command ──► tenancy …
-//	   ▲  └── last session ends ──► in doubt ── command: metaserver asked ──► this tenancy, or the next one
-//	   └────────────────────────────────────────────────────────────────────────┘
+// medium is a volume as one initiator reaches it: the backend of a logical unit for all sessions of that initiator. It has one
+// volume.Handle, which has the initiator's path through tenancies: see package volume.
 //
 // No command is served under an epoch before its initiator has shown that it still wanted it when that epoch was there
 // (session.Proof): one that waited in a socket while this gateway hung, and was given up, does not take the path back.
-//
-// A tenancy that no session uses may be overtaken without anything here that notices. So the first command after that
-// has the metaserver asked before it is served.
 type medium struct {
 	owner *mediums
 	mediumKey
@@ -37,9 +28,7 @@ type medium struct {
 	uses  int
 	place *list.Element
 
-	// asking is a token: whoever holds it may have the tenancy confirmed.
-	asking chan struct{}
-	// refreshing is one for having the reservations read anew.
+	// refreshing is a token: whoever holds it may have the reservations read anew.
 	refreshing chan struct{}
 
 	mu struct {
@@ -50,17 +39,8 @@ type medium struct {
 		known *scsi.Reservations
 		// refreshes counts how often they were begun to be read anew.
 		refreshes uint64
-		// handle is the present tenancy, nil when there is none, and proof what its commands have to show.
+		// handle is nil before the first command and once the medium is not in the table any more.
 		handle *volume.Handle
-		proof  proof
-		// lost: the tenancy is over and its sessions are not closed yet.
-		lost bool
-		// ended counts how often the last session ended, and sure is the count at which handle was known to be the
-		// initiator's path. When they differ the tenancy is in doubt: see confirm.
-		ended, sure uint64
-		// granted is what the metaserver issued last, issued the same while no handle has it yet.
-		granted volume.Attachment
-		issued  *volume.Attachment
 		// over is what every command gets once the medium is not in the table any more, nil before.
 		over error
 	}
@@ -72,77 +52,34 @@ var (
 	_ scsi.Reserver = (*medium)(nil)
 )
 
-// proof lets a command go on once its initiator has shown that it still wants it; see session.Proof.
-type proof interface {
-	Await(ctx context.Context) error
-}
-
-// tenancy returns the handle for a command of ctx, which has an epoch, after it was confirmed if it is in doubt, and after
-// the initiator has shown that it wants the command in this tenancy.
-func (m *medium) tenancy(ctx context.Context) (*volume.Handle, error) {
-	for {
-		h, proof, doubt, err := m.present(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if doubt {
-			if err := m.confirm(ctx); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err := h.Attach(ctx); err != nil {
-			return nil, m.outcome(h, err, 0)
-		}
-		if err := proof.Await(ctx); err != nil { // not before: what is proven has to be later than the epoch
-			return nil, err
-		}
-		return h, nil
-	}
-}
-
-// present returns the handle of the present tenancy, which it begins if there is none, with its proof, and whether it is in
-// doubt. The context is looked at after the handle was taken: a command of a session that was closed for a lost tenancy must
-// not run in the next one.
-func (m *medium) present(ctx context.Context) (h *volume.Handle, p proof, doubt bool, err error) {
+// open returns the handle.
+func (m *medium) open() (*volume.Handle, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.mu.over != nil:
-		return nil, nil, false, m.mu.over
-	case m.mu.lost:
-		return nil, nil, false, scsi.ErrStaleEpoch
-	case ctx.Err() != nil:
-		return nil, nil, false, context.Cause(ctx)
+	if m.mu.over != nil {
+		return nil, m.mu.over
 	}
 	if m.mu.handle == nil {
-		m.openLocked()
+		m.mu.handle = m.owner.client.Open(m.mu.placement, m.initiator, m.mu.access, m.owner.newProof)
 	}
-	return m.mu.handle, m.mu.proof, m.mu.sure != m.mu.ended, nil
-}
-
-// openLocked begins a tenancy.
-func (m *medium) openLocked() {
-	m.mu.handle = m.owner.client.Open(m.mu.placement, m.initiator, m.mu.access)
-	m.mu.proof = m.owner.newProof()
-	m.mu.sure, m.mu.issued = m.mu.ended, nil
+	return m.mu.handle, nil
 }
 
 // Read implements scsi.Backend.
 func (m *medium) Read(ctx context.Context, p []byte, off int64) error {
-	h, err := m.tenancy(ctx)
+	h, err := m.open()
 	if err != nil {
 		return err
 	}
 	whole := len(p) &^ (sector - 1)
 	if err := h.ReadAt(ctx, p[:whole], off); err != nil || whole == len(p) {
-		return m.outcome(h, err, off)
+		return outcome(err, off)
 	}
 	// The initiator takes less than a sector of the rest.
 	var last [sector]byte
 	off += int64(whole)
 	if err := h.ReadAt(ctx, last[:], off); err != nil {
-		return m.outcome(h, err, off)
+		return outcome(err, off)
 	}
 	copy(p[whole:], last[:])
 	return nil
@@ -153,25 +90,25 @@ const sector = 512
 
 // Write implements scsi.Backend.
 func (m *medium) Write(ctx context.Context, p []byte, off int64) error {
-	h, err := m.tenancy(ctx)
+	h, err := m.open()
 	if err != nil {
 		return err
 	}
-	return m.outcome(h, h.WriteAt(ctx, p, off), off)
+	return outcome(h.WriteAt(ctx, p, off), off)
 }
 
 // Unmap implements scsi.Backend.
 func (m *medium) Unmap(ctx context.Context, off, length int64) error {
-	h, err := m.tenancy(ctx)
+	h, err := m.open()
 	if err != nil {
 		return err
 	}
-	return m.outcome(h, h.Discard(ctx, off, length), off)
+	return outcome(h.Discard(ctx, off, length), off)
 }
 
 // CompareAndWrite implements scsi.Backend.
 func (m *medium) CompareAndWrite(ctx context.Context, off int64, compare, write []byte) (int, error) {
-	h, err := m.tenancy(ctx)
+	h, err := m.open()
 	if err != nil {
 		return 0, err
 	}
@@ -180,7 +117,7 @@ func (m *medium) CompareAndWrite(ctx context.Context, off int64, compare, write 
 	if errors.As(err, &mis) {
 		return mis.Offset, nil
 	}
-	return -1, m.outcome(h, err, off)
+	return -1, outcome(err, off)
 }
 
 // allocationStep is how much Allocated asks for first, in bytes: one chunk of the default size. Each next question is twice
@@ -192,7 +129,7 @@ const (
 
 // Allocated implements scsi.Backend.
 func (m *medium) Allocated(ctx context.Context, off, length int64) (bool, int64, error) {
-	h, err := m.tenancy(ctx)
+	h, err := m.open()
 	if err != nil {
 		return false, 0, err
 	}
@@ -202,7 +139,7 @@ func (m *medium) Allocated(ctx context.Context, off, length int64) (bool, int64,
 		n := min(step, length-run)
 		runs, err := h.Allocation(ctx, off+run, n)
 		if err != nil {
-			return false, 0, m.outcome(h, err, off+run)
+			return false, 0, outcome(err, off+run)
 		}
 		if len(runs) == 0 {
 			return false, 0, fmt.Errorf("gateway: no allocation of %d bytes at %d", n, off+run)
@@ -221,12 +158,11 @@ func (m *medium) Allocated(ctx context.Context, off, length int64) (bool, int64,
 }
 
 // outcome turns an error of the store into the one that SCSI has sense data for.
-func (m *medium) outcome(h *volume.Handle, err error, off int64) error {
+func outcome(err error, off int64) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, volume.ErrStaleEpoch):
-		m.lose(h)
 		return scsi.ErrStaleEpoch
 	case errors.Is(err, volume.ErrAccessChanged):
 		return scsi.ErrAccessChanged
@@ -238,29 +174,6 @@ func (m *medium) outcome(h *volume.Handle, err error, off int64) error {
 		return &scsi.MediumError{Offset: off, Err: err}
 	}
 	return err
-}
-
-// lose ends the tenancy of h and has the initiator's sessions closed. In a tenancy that is in doubt the command was of a
-// session that has ended, and no other one has been served: the next command begins a new tenancy.
-func (m *medium) lose(h *volume.Handle) {
-	m.mu.Lock()
-	first := m.mu.handle == h && !m.mu.lost
-	switch {
-	case first && m.mu.sure != m.mu.ended:
-		m.mu.handle = nil
-		first = false
-	case first:
-		m.mu.lost = true
-	}
-	m.mu.Unlock()
-	if !first {
-		return
-	}
-	m.owner.lost(m.volume, m.initiator, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.mu.handle, m.mu.lost = nil, false
-	})
 }
 
 // Fence implements scsi.Fencer.
@@ -286,17 +199,12 @@ func (m *medium) update(v volumeState) {
 	m.judged(v.reservations)
 }
 
-// rest is called when the last session has ended. It tells whether there is a tenancy for the initiator to come back to,
-// which is in doubt from now on.
+// rest is called when the last session has ended. It tells whether there is an epoch for the initiator to come back to,
+// which is in doubt from now on: nobody here would notice that another gateway took the path.
 func (m *medium) rest() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.mu.ended++
-	if m.mu.handle == nil || m.mu.lost || m.mu.handle.Err() != nil {
-		return false
-	}
-	_, attached := m.mu.handle.Attached()
-	return attached
+	return m.mu.handle != nil && m.mu.handle.Doubt()
 }
 
 // end has all commands fail from now on, those under way too: with cause, as far as the handle tells them, which SCSI

@@ -126,7 +126,7 @@ const testVolume layout.VolumeID = 5
 // wanted is the proof of initiators that are there.
 type wanted struct{}
 
-// Await implements proof.
+// Await implements volume.Proof.
 func (wanted) Await(context.Context) error { return nil }
 
 // testMediums are the media of the first gateway before f.
@@ -142,7 +142,7 @@ func mediumsOf(t *testing.T, f *fakeStore, node volume.Attacher) *mediums {
 		Addresses: map[layout.ChunkserverID]string{1: "x"},
 	})
 	ms := newMediums(r, node, 1<<20)
-	ms.newProof = func() proof { return wanted{} }
+	ms.newProof = func() volume.Proof { return wanted{} }
 	ms.update(testVolumes(0), func(layout.VolumeID, string) bool { return true })
 	return ms
 }
@@ -154,42 +154,32 @@ func testVolumes(access layout.AccessGeneration) map[layout.VolumeID]volumeState
 	}}}
 }
 
-// TestLostTenancy: when another gateway took the path, commands fail until the sessions are closed, a command of a closed
-// session never runs in the next tenancy, and a new session's does.
-func TestLostTenancy(t *testing.T) {
+// TestPathMoves: the path goes to and fro between the media of two gateways. No command fails, one that has ended by then is not
+// served, and the moves are counted.
+func TestPathMoves(t *testing.T) {
 	f := newFakeStore()
 	ms := testMediums(t, f)
-	var closed func()
-	losses := 0
-	ms.lost = func(id layout.VolumeID, initiator string, c func()) {
-		if id != testVolume || initiator != "iqn.a" {
-			t.Errorf("lost %d of %s", id, initiator)
-		}
-		losses++
-		closed = c
-	}
-	m := ms.Open(testVolume, "iqn.a")
+	m, other := ms.Open(testVolume, "iqn.a"), mediumsOf(t, f, fakeNode{f, 2}).Open(testVolume, "iqn.a")
 	block := make([]byte, 4096)
-	oldSession, closeOld := context.WithCancel(context.Background())
-	must(t, m.Write(oldSession, block, 0))
-	other := mediumsOf(t, f, fakeNode{f, 2}).Open(testVolume, "iqn.a")
-	must(t, other.Write(context.Background(), block, 0))
-	for range 3 {
-		if err := m.Write(oldSession, block, 0); !errors.Is(err, scsi.ErrStaleEpoch) {
-			t.Fatalf("got %v, want ErrStaleEpoch", err)
+	must(t, m.Write(t.Context(), block, 0))
+	for i := range 3 {
+		must(t, other.Write(t.Context(), block, 0))
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := m.Write(ended, block, 0); !errors.Is(err, context.Canceled) {
+			t.Fatalf("a command that has ended: %v", err)
+		}
+		if epoch := f.last().Fence.Epoch; epoch != layout.Epoch(2+2*i) {
+			t.Fatalf("move %d: epoch %d", i, epoch)
+		}
+		must(t, m.Write(t.Context(), block, 0))
+		must(t, m.Read(t.Context(), block, 0))
+		if epoch := f.last().Fence.Epoch; epoch != layout.Epoch(3+2*i) {
+			t.Fatalf("move %d: epoch %d", i, epoch)
 		}
 	}
-	if losses != 1 {
-		t.Fatalf("told %d times", losses)
-	}
-	closeOld()
-	closed()
-	if err := m.Write(oldSession, block, 0); !errors.Is(err, context.Canceled) {
-		t.Fatalf("a command of a closed session: %v", err)
-	}
-	must(t, m.Write(context.Background(), block, 0))
-	if last := f.last(); last.Fence.Epoch != 3 || last.Seq != 1 {
-		t.Fatalf("the new tenancy sent %+v", last)
+	if n := ms.moves.total.Load(); n != 3 {
+		t.Errorf("%d moves", n)
 	}
 }
 

@@ -4,7 +4,8 @@ import (
 	"container/list"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi"
 	"github.com/ashlar-storage/ashlar/gateway/internal/session"
@@ -28,18 +29,15 @@ type mediumKey struct {
 //
 // Lock order: mediums.mu, medium.mu, then that of a volume.Handle.
 type mediums struct {
-	client   *volume.Client
-	attacher volume.Attacher
+	client *volume.Client
 	// reserver changes and reads reservations.
 	reserver *reserver
 	// unusedMax bounds the media that no session uses.
 	unusedMax int
-	// confirmTimeout bounds how long a resumed tenancy waits for the metaserver; see the constant.
-	confirmTimeout time.Duration
-	// lost has the sessions closed that an initiator uses a volume by, and calls closed when they are.
-	lost func(id layout.VolumeID, initiator string, closed func())
+	// moves counts how often paths have come back from other gateways.
+	moves moves
 	// newProof makes the proof of a tenancy.
-	newProof func() proof
+	newProof func() volume.Proof
 	// erasures runs what SANITIZE asks for.
 	erasures *erasures
 	// space is what the metaserver said last of the volumes; nil before.
@@ -65,9 +63,10 @@ type volumeState struct {
 
 // newMediums makes an empty table: nothing is exported. inFlight bounds the bytes of data on their way, at least 1.
 func newMediums(doer volume.Doer, attacher volume.Attacher, inFlight int64) *mediums {
-	m := &mediums{attacher: attacher, unusedMax: unusedMax, confirmTimeout: confirmTimeout, erasures: newErasures()}
-	m.client = volume.New(doer, issuer{m}, inFlight)
-	m.newProof = func() proof { return new(session.Proof) }
+	m := &mediums{unusedMax: unusedMax, erasures: newErasures()}
+	m.moves.log = zap.NewNop()
+	m.client = volume.New(doer, attacher, inFlight, m.moves.note)
+	m.newProof = func() volume.Proof { return new(session.Proof) }
 	m.mu.volumes = map[layout.VolumeID]volumeState{}
 	m.erasures.open = m.openForAll
 	m.mu.open = map[mediumKey]*medium{}
@@ -86,7 +85,7 @@ func (ms *mediums) Open(id layout.VolumeID, initiator string) *medium {
 		if !ok {
 			return nil
 		}
-		m = &medium{owner: ms, mediumKey: key, erasure: ms.erasures.of(id), asking: make(chan struct{}, 1), refreshing: make(chan struct{}, 1)}
+		m = &medium{owner: ms, mediumKey: key, erasure: ms.erasures.of(id), refreshing: make(chan struct{}, 1)}
 		m.mu.placement = v.placement
 		m.judged(v.reservations)
 		ms.mu.open[key] = m
@@ -107,7 +106,7 @@ func (ms *mediums) openForAll(id layout.VolumeID, access layout.AccessGeneration
 	if !ok {
 		return nil
 	}
-	return ms.client.Open(v.placement, reservation.SanitizeInitiator, access)
+	return ms.client.Open(v.placement, reservation.SanitizeInitiator, access, nil)
 }
 
 // Release gives one use of m back. After the last one the commands of all sessions that used m are cancelled.

@@ -180,23 +180,15 @@ func TestUnused(t *testing.T) {
 	}
 }
 
-// hasty is a target.Control of a session that ends as soon as it is told.
-type hasty struct {
-	deaf
-	context.CancelFunc
-}
-
-func (h hasty) Close(error) { h.CancelFunc() }
-
-// TestComingAndGoing has a few hosts log in and out at two gateways at random, several sessions at a time. Commands may be
-// refused because the path moved, but none is served twice, none is under the epoch of another one, and nothing is left.
+// TestComingAndGoing has a few hosts log in and out at two gateways at random, several sessions at a time. No command fails, none
+// is served twice, none is under the epoch of another one, and nothing is left.
 func TestComingAndGoing(t *testing.T) {
-	const workers, rounds, hosts = 8, 300, 3
+	const workers, rounds, hosts = 8, 40, 3
 	f := newFakeStore()
 	var gateways [2]*Gateway
 	for i := range gateways {
 		g := &Gateway{log: zap.NewNop(), mediums: mediumsOf(t, f, fakeNode{f, uint64(i + 1)})}
-		g.mediums.lost, g.mediums.unusedMax = g.evict, 1+i*hosts
+		g.mediums.unusedMax = 1 + i*hosts
 		g.registry = visitors(t, g.mediums)
 		gateways[i] = g
 	}
@@ -206,8 +198,7 @@ func TestComingAndGoing(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(w), 1))
 			for range rounds {
 				g := gateways[rnd.IntN(len(gateways))]
-				err := comeAndGo(g, fmt.Sprintf("iqn.2026-11.dev.host:%d", rnd.IntN(hosts)), byte(w), rnd.IntN(4))
-				if err != nil && !errors.Is(err, scsi.ErrStaleEpoch) && !errors.Is(err, target.ErrMoved) && !errors.Is(err, context.Canceled) {
+				if err := comeAndGo(g, fmt.Sprintf("iqn.2026-11.dev.host:%d", rnd.IntN(hosts)), byte(w), rnd.IntN(4)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -216,7 +207,6 @@ func TestComingAndGoing(t *testing.T) {
 	}
 	wg.Wait()
 	for _, g := range gateways {
-		g.evicting.Wait()
 		must(t, comeAndGo(g, "iqn.2026-11.dev.host:0", 0, 1))
 		if all, unused := g.mediums.tally(); all != unused || all > g.mediums.unusedMax {
 			t.Errorf("%d media are left, %d of them unused", all, unused)
@@ -233,7 +223,7 @@ func TestComingAndGoing(t *testing.T) {
 // comeAndGo is a session with some writes, and perhaps an abort.
 func comeAndGo(g *Gateway, initiator string, isid byte, writes int) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	v, err := logIn(g.registry, initiator, isid, hasty{CancelFunc: cancel})
+	v, err := logIn(g.registry, initiator, isid, deaf{})
 	if err != nil {
 		cancel()
 		return err

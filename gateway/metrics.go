@@ -18,6 +18,7 @@ var (
 	descPanics   = prometheus.NewDesc("ashlar_gateway_panics_total", "Connections closed because of a defect; the log has the place.", nil, nil)
 	descFailed   = prometheus.NewDesc("ashlar_gateway_failed_commands_total", "Commands that ended with another status than GOOD.", nil, nil)
 	descRejected = prometheus.NewDesc("ashlar_gateway_rejected_requests_total", "Requests that were answered with an iSCSI Reject.", nil, nil)
+	descMoves    = prometheus.NewDesc("ashlar_gateway_moves_total", "Times that an initiator's path to a volume came back from another gateway.", nil, nil)
 	descAborted  = prometheus.NewDesc("ashlar_gateway_aborted_commands_total", "Commands that were aborted.", nil, nil)
 )
 
@@ -44,6 +45,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(descRefused, s.Refused)
 	count(descErrors, s.ProtocolErrors)
 	count(descPanics, s.Panics)
+	if c.g.portal.Load() != nil { // there are mediums
+		count(descMoves, c.g.mediums.moves.total.Load())
+	}
 	count(descAborted, s.Session.Aborted)
 	count(descFailed, s.Session.Failed)
 	count(descRejected, s.Session.Rejected)

@@ -188,10 +188,14 @@ func (m *medium) ExitSanitize(ctx context.Context, by reservation.Nexus) error {
 	return err
 }
 
-// Sanitize implements scsi.Sanitizer. The command is proven in its tenancy before anything is begun.
+// Sanitize implements scsi.Sanitizer. The command is proven before anything is begun.
 func (m *medium) Sanitize(ctx context.Context, by reservation.Nexus, o sanitize.Order, size int64) (<-chan struct{}, error) {
-	if _, err := m.tenancy(ctx); err != nil {
+	h, err := m.open()
+	if err != nil {
 		return nil, err
+	}
+	if err := h.Prove(ctx); err != nil {
+		return nil, outcome(err, 0)
 	}
 	e, s := m.erasure, m.owner.erasures
 	if s.ctx.Err() != nil || !e.enter() {

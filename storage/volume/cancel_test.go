@@ -39,7 +39,7 @@ func TestFenceReachesAllPieces(t *testing.T) {
 			h.Fence()
 		}
 	}
-	h = volume.New(&tappedDoer{r, tap}, f, 1<<20).Open(placement(true), "iqn.2026-11.test:host", 0)
+	h = volume.New(&tappedDoer{r, tap}, f, 1<<20, nil).Open(placement(true), "iqn.2026-11.test:host", 0, alwaysWanted)
 	defer func() {
 		r.Close()
 		f.wg.Wait()

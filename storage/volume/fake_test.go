@@ -94,12 +94,21 @@ func (f *fakeCluster) router() *chunkclient.Router {
 }
 
 // Attach implements volume.Attacher.
-func (f *fakeCluster) Attach(context.Context, layout.VolumeID, string, layout.Epoch) (volume.Attachment, error) {
+func (f *fakeCluster) Attach(_ context.Context, _ layout.VolumeID, _ string, had layout.Epoch) (volume.Attachment, error) {
 	f.Lock()
 	defer f.Unlock()
-	f.epoch++
+	if had == 0 || had != f.epoch {
+		f.epoch++
+	}
 	return volume.Attachment{Initiator: 7, Epoch: f.epoch}, nil
 }
+
+// wanted is the proof of an initiator that wants everything.
+type wanted struct{}
+
+func (wanted) Await(context.Context) error { return nil }
+
+func alwaysWanted() volume.Proof { return wanted{} }
 
 type fakeLink struct {
 	f  *fakeCluster

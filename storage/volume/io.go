@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -20,6 +21,8 @@ type Run struct {
 type piece struct {
 	attempt chunkclient.Attempt
 	request chunkclient.Request
+	// tenancy is the one that it was sent in last, 0 while it has to be sent: for the first time, or because it was refused.
+	tenancy tenancy
 	crcs    []uint32
 	// cut is how much of a widened read precedes what was asked for, in bytes; buf is the widened read.
 	cut uint32
@@ -29,6 +32,8 @@ type piece struct {
 
 // operation is one call of a Handle's method; it is reused.
 type operation struct {
+	// tenancy is the last one that it was proven for.
+	tenancy tenancy
 	extents []layout.Extent
 	pieces  []piece
 }
@@ -82,7 +87,10 @@ func (h *Handle) run(ctx context.Context, op chunkclient.Op, data []byte, off, l
 	if off%sectorSize != 0 || length%sectorSize != 0 {
 		return nil, fmt.Errorf("%w: %d bytes at %d are not whole sectors", ErrOutOfRange, length, off)
 	}
-	if err := h.Attach(ctx); err != nil {
+	o := operations.Get().(*operation)
+	defer o.release()
+	var err error
+	if o.tenancy, err = h.enter(ctx); err != nil {
 		return nil, err
 	}
 	charge := min(int64(len(data)), h.client.most)
@@ -90,8 +98,6 @@ func (h *Handle) run(ctx context.Context, op chunkclient.Op, data []byte, off, l
 		return nil, context.Cause(ctx)
 	}
 	defer h.client.bytes.Release(charge)
-	o := operations.Get().(*operation)
-	defer o.release()
 	h.mu.Lock()
 	placement := h.mu.placement
 	h.mu.Unlock()
@@ -102,7 +108,11 @@ func (h *Handle) run(ctx context.Context, op chunkclient.Op, data []byte, off, l
 	if op == chunkclient.CompareAndWrite && len(o.extents) != 1 {
 		return nil, fmt.Errorf("%w: a compare and write goes across chunks", ErrOutOfRange)
 	}
-	return h.runPieces(ctx, o, op, data, off)
+	runs, err := h.runPieces(ctx, o, op, data, off)
+	if err == nil {
+		h.progress(o.tenancy)
+	}
+	return runs, err
 }
 
 // piecesAtOnce bounds how many pieces of one operation are on their way; a large discard has many.
@@ -126,13 +136,13 @@ func (h *Handle) runPieces(ctx context.Context, o *operation, op chunkclient.Op,
 			case data != nil:
 				part, data = data[:e.Length], data[e.Length:]
 			}
-			if firstErr = h.begin(ctx, &pieces[i], op, e, part); firstErr != nil {
+			if firstErr = h.begin(ctx, o, &pieces[i], op, e, part); firstErr != nil {
 				break
 			}
 			started++
 		}
 		for i := range pieces[:started] {
-			resp, err := h.finish(ctx, &pieces[i])
+			resp, err := h.finish(ctx, o, &pieces[i])
 			if err != nil && firstErr == nil {
 				firstErr = err
 			}
@@ -143,9 +153,9 @@ func (h *Handle) runPieces(ctx context.Context, o *operation, op chunkclient.Op,
 	return runs, firstErr
 }
 
-// begin sends one piece.
-func (h *Handle) begin(ctx context.Context, p *piece, op chunkclient.Op, e layout.Extent, part []byte) error {
-	p.dst, p.buf, p.cut = nil, nil, 0
+// begin sends one piece, unless the tenancy that the operation was proven for is over; then finish does.
+func (h *Handle) begin(ctx context.Context, o *operation, p *piece, op chunkclient.Op, e layout.Extent, part []byte) error {
+	p.dst, p.buf, p.cut, p.tenancy = nil, nil, 0, 0
 	p.request = chunkclient.Request{Op: op, Copyset: e.Copyset, Chunk: e.Chunk, Offset: e.Offset, Length: e.Length}
 	switch op {
 	case chunkclient.Read:
@@ -172,28 +182,67 @@ func (h *Handle) begin(ctx context.Context, p *piece, op chunkclient.Op, e layou
 		}
 		p.request.Seq = seq
 	}
-	if err := h.stamp(ctx, &p.request); err != nil {
+	if err := h.send(ctx, o, p); err != nil && !errors.Is(err, errNotProven) {
 		h.settlePiece(p)
 		return err
 	}
+	return nil
+}
+
+// send sends a piece of which no request is on its way, in the tenancy that the operation was proven for.
+func (h *Handle) send(ctx context.Context, o *operation, p *piece) error {
+	if err := h.stamp(ctx, o.tenancy, &p.request); err != nil {
+		return err
+	}
+	p.tenancy = o.tenancy
 	h.client.doer.Begin(&p.attempt, &p.request, p.buf)
 	return nil
 }
 
-// stamp puts the handle's present fencing numbers into a request; it is done anew before each repetition. An operation
-// that was cancelled before Fence was called gets none, so Fence reaches all of it.
-func (h *Handle) stamp(ctx context.Context, r *chunkclient.Request) error {
+// stamp puts the handle's present fencing numbers into a request. An operation that was cancelled before Fence was called
+// gets none, so Fence reaches all of it. One that was not proven in the present tenancy gets errNotProven.
+func (h *Handle) stamp(ctx context.Context, t tenancy, r *chunkclient.Request) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ctx.Err() != nil && h.mu.dead == nil {
+	switch {
+	case h.mu.dead != nil:
+		return h.mu.dead
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case t != h.mu.tenancy || !h.usableLocked():
+		return errNotProven
 	}
-	r.Initiator, r.Fence, r.AccessGeneration = h.mu.id, h.mu.fence, h.mu.access
+	r.Initiator, r.Fence = h.mu.id, h.mu.fence
+	h.stampAccessLocked(ctx, r)
+	h.mu.pace.send()
+	return nil
+}
+
+func (h *Handle) stampAccessLocked(ctx context.Context, r *chunkclient.Request) {
+	r.AccessGeneration, r.LowWater = h.mu.access, h.mu.window.low
 	if bound := layout.AccessGeneration(reservation.AccessOf(ctx)); bound != 0 && bound < r.AccessGeneration {
 		r.AccessGeneration = bound
 	}
-	r.LowWater = h.mu.window.low
-	return h.mu.dead
+}
+
+// repeat prepares a request that has to be sent again. One that changes something stays in its tenancy, also
+// when that is over: only there its number tells whether it was done. What reads is sent anew in the next one.
+func (h *Handle) repeat(ctx context.Context, p *piece, r *chunkclient.Request) error {
+	if r.Seq == 0 {
+		return h.stamp(ctx, p.tenancy, r)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.mu.dead != nil:
+		return h.mu.dead
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case p.tenancy == h.mu.tenancy:
+		r.Fence = h.mu.fence
+	}
+	h.stampAccessLocked(ctx, r)
+	return nil
 }
 
 func (h *Handle) settlePiece(p *piece) {
@@ -202,23 +251,42 @@ func (h *Handle) settlePiece(p *piece) {
 	}
 }
 
-// finish waits for one piece and judges its answer, repeating it under newer fencing numbers where that is right.
-func (h *Handle) finish(ctx context.Context, p *piece) (chunkclient.Response, error) {
+// progress notes that something was done in a tenancy, for pace.
+func (h *Handle) progress(t tenancy) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t == h.mu.tenancy {
+		h.mu.pace.done = true
+	}
+}
+
+// finish waits for one piece and judges its answer. It sends the piece again where that is right: under newer fencing
+// numbers, or in another tenancy, after the operation was proven in it.
+func (h *Handle) finish(ctx context.Context, o *operation, p *piece) (chunkclient.Response, error) {
 	defer h.settlePiece(p)
-	again := func(r *chunkclient.Request) error { return h.stamp(ctx, r) }
+	again := func(r *chunkclient.Request) error { return h.repeat(ctx, p, r) }
 	for {
+		if p.tenancy == 0 {
+			err := h.send(ctx, o, p)
+			if errors.Is(err, errNotProven) {
+				o.tenancy, err = h.enter(ctx)
+			}
+			if err != nil {
+				return chunkclient.Response{}, err
+			}
+			continue
+		}
 		resp, err := p.attempt.End(ctx, h.lost, again)
-		if err != nil {
+		switch {
+		case errors.Is(err, errNotProven):
+		case err != nil:
 			return resp, h.cause(err)
+		default:
+			if repeat, err := h.judge(ctx, p, &resp); !repeat {
+				return resp, err
+			}
 		}
-		repeat, err := h.judge(ctx, p, &resp)
-		if !repeat {
-			return resp, err
-		}
-		if err := h.stamp(ctx, &p.request); err != nil {
-			return resp, err
-		}
-		h.client.doer.Begin(&p.attempt, &p.request, p.buf)
+		p.tenancy = 0
 	}
 }
 
@@ -239,7 +307,7 @@ func (h *Handle) judge(ctx context.Context, p *piece, resp *chunkclient.Response
 		}
 		return false, nil
 	case chunkclient.StaleFence:
-		return h.outrun(ctx, resp.Fence)
+		return h.outrun(ctx, p, resp.Fence)
 	case chunkclient.StaleAccess:
 		return h.awaitAccess(ctx, resp.AccessGeneration)
 	case chunkclient.Miscompare:
@@ -252,19 +320,20 @@ func (h *Handle) judge(ctx context.Context, p *piece, resp *chunkclient.Response
 	return false, fmt.Errorf("volume: copyset %d refused (status %d): %s", p.request.Copyset, resp.Status, resp.Message)
 }
 
-// outrun handles a refusal for a stale fence: a newer epoch ends the handle; a newer generation of our own epoch was
-// raised after the request had been stamped, so the request is repeated under it.
-func (h *Handle) outrun(ctx context.Context, seen layout.Fence) (again bool, err error) {
+// outrun handles a refusal for a stale fence. One for a newer generation of the same epoch, which was raised after the
+// request had been stamped, is for all requests of the piece: the copyset knows the outcome of what was done in its epoch.
+// With a newer epoch the copyset has forgotten the outcomes of ours, so a piece that was sent before and got no answer to
+// that may have been done.
+func (h *Handle) outrun(ctx context.Context, p *piece, seen layout.Fence) (again bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.mu.dead != nil {
+	h.overtakeLocked(&p.request, seen.Epoch)
+	switch {
+	case h.mu.dead != nil:
 		return false, h.mu.dead
-	}
-	if seen.Epoch > h.mu.fence.Epoch {
-		h.dieLocked(ErrStaleEpoch)
+	case seen.Epoch > p.request.Fence.Epoch && p.request.Seq != 0 && p.attempt.Open():
 		return false, ErrStaleEpoch
-	}
-	if seen.Compare(h.mu.fence) > 0 {
+	case p.tenancy == h.mu.tenancy && seen.Epoch == h.mu.fence.Epoch && seen.Generation > h.mu.fence.Generation:
 		return false, fmt.Errorf("volume: a copyset has seen fence %v, ours is %v: two users of one epoch", seen, h.mu.fence)
 	}
 	return ctx.Err() == nil, context.Cause(ctx)

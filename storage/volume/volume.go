@@ -4,19 +4,28 @@
 //	Handle.WriteAt ─ split ─► extent ─ number (Seq), fence, CRC32C ─► chunkclient ─► copyset leader
 //	                    └───► extent ─ …
 //
-// Fencing. A Handle is one tenancy: it belongs to one (volume, initiator, epoch). The first command that reaches the
-// medium asks the Attacher for the epoch. When a copyset answers that it has seen a newer epoch, another gateway owns
-// the initiator's path: the Handle is lost, for ever, all its commands end with ErrStaleEpoch, and whoever uses it must
-// end its sessions. A new Handle gets a new epoch. Below the epoch the Handle raises its generation itself (Fence):
-// commands that are still wanted are repeated under the new one, under their old sequence numbers, so they take effect
-// once; those that were cancelled are refused by every copyset that has seen the new generation.
+// Fencing. A Handle lives through tenancies, each of which is one epoch of its (volume, initiator). The first operation
+// asks the Attacher for an epoch. When a copyset answers that it has seen a newer one, another gateway has the initiator's
+// path, and an operation that is still wanted takes it back:
+//
+//	no epoch ──first──► tenancy ──a copyset has seen a newer epoch──► overtaken ──pause, Attach──► next tenancy …
+//	                     ▲  └──nobody uses the handle──► in doubt ──Attach: still the last one, or not──┐
+//	                     └────────────────────────────────────────────────────────────────────────────┘
+//
+// An operation is sent in a tenancy only after its initiator has shown that it wanted it when that epoch was there (Proof).
+// Of an operation that meets the end of a tenancy only those pieces are sent in the next one that provably had no effect
+// in the one before: those that were not sent, and those of which every request was refused. What was answered is done, and a
+// piece that may have been done ends its operation with ErrStaleEpoch. What reads may be repeated in any case.
+//
+// Below the epoch the Handle raises its generation itself (Fence): operations that are still wanted are repeated under the
+// new one, under their old sequence numbers, so they take effect once; those that were cancelled are refused by every
+// copyset that has seen the new generation.
 //
 // Exactness. Each mutation has a number of its own; a copyset remembers the outcomes of those above the low-water mark,
-// the lowest number that is not settled here. At most windowSize numbers are unsettled.
+// the lowest number that is not settled here. At most windowSize numbers are unsettled. Numbers go on over the tenancies.
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -28,7 +37,8 @@ import (
 )
 
 var (
-	// ErrStaleEpoch ends every command of a handle whose initiator moved to another gateway.
+	// ErrStaleEpoch ends an operation of which a part was on its way when the initiator's path moved to another gateway, and
+	// may have been done before; and each one of a handle without a proof from then on.
 	ErrStaleEpoch = errors.New("volume: the initiator's path moved to another gateway")
 	// ErrAccessRevoked ends every command of a handle after Revoke.
 	ErrAccessRevoked = errors.New("volume: access was taken away")
@@ -53,18 +63,6 @@ func (e *MiscompareError) Error() string {
 	return fmt.Sprintf("volume: miscompare at byte %d", e.Offset)
 }
 
-// Attacher asks the metaserver for the initiator's next epoch on a volume.
-type Attacher interface {
-	Attach(ctx context.Context, volume layout.VolumeID, initiator string, had layout.Epoch) (Attachment, error)
-}
-
-// Attachment is what the metaserver issued.
-type Attachment struct {
-	Initiator layout.InitiatorID
-	Epoch     layout.Epoch
-	Access    layout.AccessGeneration
-}
-
 // Doer is the part of chunkclient.Router that a handle uses.
 type Doer interface {
 	Begin(a *chunkclient.Attempt, req *chunkclient.Request, dst []byte)
@@ -77,29 +75,44 @@ const sectorSize = 512
 type Client struct {
 	doer     Doer
 	attacher Attacher
+	moved    func(Move)
 	bytes    *semaphore.Weighted
 	most     int64
 }
 
-// New returns a client; inFlight bounds the bytes of data on their way, at least 1.
-func New(doer Doer, attacher Attacher, inFlight int64) *Client {
-	return &Client{doer: doer, attacher: attacher, bytes: semaphore.NewWeighted(inFlight), most: inFlight}
+// New returns a client; inFlight bounds the bytes of data on their way, at least 1. moved, if it is not nil, is told of each
+// move; it must not block, and not call into a handle.
+func New(doer Doer, attacher Attacher, inFlight int64, moved func(Move)) *Client {
+	if moved == nil {
+		moved = func(Move) {}
+	}
+	return &Client{doer: doer, attacher: attacher, moved: moved, bytes: semaphore.NewWeighted(inFlight), most: inFlight}
 }
 
-// Handle is the use of one volume by one initiator in one epoch. Its methods may be called concurrently.
+// Handle is the use of one volume by one initiator. Its methods may be called concurrently.
 type Handle struct {
 	client    *Client
 	initiator string
-	attach    chan struct{} // a token: whoever holds it may ask the attacher
-	lost      chan struct{}
+	newProof  func() Proof
+	asking    chan struct{} // a token: whoever holds it may ask the attacher
+	lost      chan struct{} // closed when no operation can succeed any more
 
 	mu struct {
 		sync.Mutex
 		placement *layout.Map
-		attached  bool
-		id        layout.InitiatorID
-		fence     layout.Fence
-		access    layout.AccessGeneration
+
+		// tenancy is the present one, with its fence and its proof.
+		tenancy tenancy
+		id      layout.InitiatorID
+		fence   layout.Fence
+		proof   Proof
+		// overtaken: a copyset has seen a newer epoch.
+		overtaken bool
+		// doubts counts the calls of Doubt, and sure is the count at which the epoch was known to be the last one.
+		doubts, sure uint64
+		pace         pace
+
+		access layout.AccessGeneration
 		// accessChanged is closed, and made anew, when access rises.
 		accessChanged chan struct{}
 		// dead is why every command ends, nil while the handle is of use.
@@ -109,9 +122,12 @@ type Handle struct {
 }
 
 // Open returns a handle; it does no I/O. initiator is the initiator's name, access the volume's access generation as
-// far as the caller knows it.
-func (c *Client) Open(placement *layout.Map, initiator string, access layout.AccessGeneration) *Handle {
-	h := &Handle{client: c, initiator: initiator, attach: make(chan struct{}, 1), lost: make(chan struct{})}
+// far as the caller knows it. newProof makes the proof of each tenancy; without one there is nobody who could be asked
+// whether an operation is still wanted, and the handle ends with its first epoch.
+func (c *Client) Open(placement *layout.Map, initiator string, access layout.AccessGeneration, newProof func() Proof) *Handle {
+	h := &Handle{
+		client: c, initiator: initiator, newProof: newProof, asking: make(chan struct{}, 1), lost: make(chan struct{}),
+	}
 	h.mu.placement = placement
 	h.mu.access = access
 	h.mu.accessChanged = make(chan struct{})
@@ -119,10 +135,8 @@ func (c *Client) Open(placement *layout.Map, initiator string, access layout.Acc
 	return h
 }
 
-// Lost is closed when no command of the handle can succeed any more; Err says why.
-func (h *Handle) Lost() <-chan struct{} { return h.lost }
-
-// Err returns ErrStaleEpoch or the error given to Revoke once Lost is closed, nil before.
+// Err returns why no operation of the handle can succeed any more, nil while they can: ErrStaleEpoch or the error given to
+// Revoke.
 func (h *Handle) Err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -156,6 +170,10 @@ func (h *Handle) SetMap(m *layout.Map) {
 func (h *Handle) SetAccess(a layout.AccessGeneration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.raiseAccessLocked(a)
+}
+
+func (h *Handle) raiseAccessLocked(a layout.AccessGeneration) {
 	if a > h.mu.access {
 		h.mu.access = a
 		close(h.mu.accessChanged)
@@ -169,50 +187,4 @@ func (h *Handle) Fence() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.fence.Generation++
-}
-
-// Attached returns the handle's fence, and false while it has none.
-func (h *Handle) Attached() (layout.Fence, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.mu.fence, h.mu.attached
-}
-
-// Attach makes sure that the handle has an epoch, which it asks the Attacher for if it has none. Each command does so by
-// itself; it is for a caller that has something to do in between.
-func (h *Handle) Attach(ctx context.Context) error {
-	h.mu.Lock()
-	attached, dead := h.mu.attached, h.mu.dead
-	h.mu.Unlock()
-	if dead != nil || attached {
-		return dead
-	}
-	select {
-	case h.attach <- struct{}{}:
-		defer func() { <-h.attach }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-h.lost:
-		return h.Err()
-	}
-	h.mu.Lock()
-	attached = h.mu.attached
-	volume := h.mu.placement.Volume
-	h.mu.Unlock()
-	if attached {
-		return nil
-	}
-	a, err := h.client.attacher.Attach(ctx, volume, h.initiator, 0)
-	if err != nil {
-		return fmt.Errorf("volume: attach %d for %s: %w", volume, h.initiator, err)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.mu.attached = true
-	h.mu.id = a.Initiator
-	h.mu.fence.Epoch = a.Epoch
-	if a.Access > h.mu.access {
-		h.mu.access = a.Access
-	}
-	return h.mu.dead
 }

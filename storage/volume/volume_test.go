@@ -36,7 +36,7 @@ func placement(striped bool) *layout.Map {
 
 func open(f *fakeCluster, striped bool) (*volume.Handle, func()) {
 	r := f.router()
-	h := volume.New(r, f, 1<<20).Open(placement(striped), "iqn.2026-11.test:host", 0)
+	h := volume.New(r, f, 1<<20, nil).Open(placement(striped), "iqn.2026-11.test:host", 0, alwaysWanted)
 	return h, func() {
 		r.Close()
 		f.wg.Wait()
@@ -128,14 +128,15 @@ func TestCompareAndWriteTakesEffectOnce(t *testing.T) {
 	}
 }
 
-func TestNewerEpochEndsTheHandle(t *testing.T) {
+// TestNewerEpochEndsAHandleWithoutProof: nobody can be asked whether its operations are still wanted.
+func TestNewerEpochEndsAHandleWithoutProof(t *testing.T) {
 	f := newFakeCluster(1, 3, 3)
 	r := f.router()
 	defer r.Close()
-	c := volume.New(r, f, 1<<20)
+	c := volume.New(r, f, 1<<20, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	first, second := c.Open(placement(false), "iqn.a", 0), c.Open(placement(false), "iqn.a", 0)
+	first, second := c.Open(placement(false), "iqn.a", 0, nil), c.Open(placement(false), "iqn.a", 0, nil)
 	block := make([]byte, 4096)
 	must(t, first.WriteAt(ctx, block, 0))
 	block[0] = 2
@@ -144,10 +145,8 @@ func TestNewerEpochEndsTheHandle(t *testing.T) {
 	if err := first.WriteAt(ctx, block, 0); !errors.Is(err, volume.ErrStaleEpoch) {
 		t.Fatalf("got %v, want ErrStaleEpoch", err)
 	}
-	select {
-	case <-first.Lost():
-	default:
-		t.Fatal("the handle is not lost")
+	if err := first.Err(); !errors.Is(err, volume.ErrStaleEpoch) {
+		t.Fatalf("the handle goes on: %v", err)
 	}
 	// A copyset that the second has not touched would still take the first's epoch: the handle itself must refuse.
 	if err := first.WriteAt(ctx, block, chunkSize); !errors.Is(err, volume.ErrStaleEpoch) {

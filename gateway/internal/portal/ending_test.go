@@ -121,7 +121,9 @@ func TestPanicInTheEnd(t *testing.T) {
 			i.rw(0x2a, 0, 512, random(512))
 			eventually(t, "write", func() bool { return m.disks[testVolume].calls.Load() == 1 })
 			if end(i); name == "dropped" {
-				r.Evict(testVolume, testInitiator)
+				for _, s := range r.Sessions() {
+					s.Close(target.ErrRemoved)
+				}
 			}
 			i.closed()
 			eventually(t, "the session ends", func() bool { return p.Stats().Conns == 0 && len(r.Sessions()) == 0 })

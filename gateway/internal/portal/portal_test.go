@@ -320,20 +320,18 @@ func TestUnmapInFlight(t *testing.T) {
 	i.logout()
 }
 
-// TestEvict closes the sessions of an initiator on a volume.
-func TestEvict(t *testing.T) {
+// TestClose closes a session that is idle.
+func TestClose(t *testing.T) {
 	p, r, _ := testServer(t, nil)
 	i := dial(t, p)
 	if err := i.login(testInitiator, 1); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.Evict(testVolume+1, testInitiator); len(got) != 0 {
-		t.Errorf("%d sessions of another volume", len(got))
-	}
-	got := r.Evict(testVolume, testInitiator)
+	got := r.Sessions()
 	if len(got) != 1 {
 		t.Fatalf("%d sessions", len(got))
 	}
+	got[0].Close(target.ErrRemoved)
 	<-got[0].Done()
 	i.closed()
 }

@@ -93,7 +93,6 @@ var (
 	ErrDenied     = errors.New("target: the initiator may not use the target any more")
 	ErrRemoved    = errors.New("target: the target was removed")
 	ErrReset      = errors.New("target: the target was reset")
-	ErrMoved      = errors.New("target: the initiator's medium went to another gateway")
 )
 
 // Apply takes c over. Logins see it from now on; live sessions are told what changed: new and lost LUNs (unit attention
@@ -266,28 +265,4 @@ func (r *Registry) Sessions() []*Session {
 		out = append(out, s)
 	}
 	return out
-}
-
-// Evict closes the sessions by which an initiator reaches a volume, because its medium went to another gateway. It
-// returns when they were told; each one's Done says when it is over.
-func (r *Registry) Evict(volume uint64, initiator string) []*Session {
-	var out []*Session
-	r.mu.Lock()
-	now := r.now.Load()
-	for _, s := range r.mu.sessions {
-		if s.initiator == initiator && now.maps(s.target, volume) {
-			out = append(out, s)
-		}
-	}
-	r.mu.Unlock()
-	for _, s := range out {
-		s.Close(ErrMoved)
-	}
-	return out
-}
-
-// maps tells whether a target has a volume.
-func (s *snapshot) maps(name string, volume uint64) bool {
-	t := s.targets[name]
-	return t != nil && slices.ContainsFunc(t.luns, func(l LUN) bool { return l.Volume == volume })
 }

@@ -320,7 +320,7 @@ func (p *picture) pathProblems(out *problems, n *namespace.Namespace) {
 			name = v.Name
 		}
 		out.add("The path of initiator %s to volume %s moved between gateways %d times in ten minutes: see whether two hosts use the same "+
-			"initiator name (a cloned host), or whether a path keeps failing.", a.Initiator, name, a.Moves(now))
+			"initiator name (a cloned host), whether a path keeps failing, or whether the host uses several gateways by turns.", a.Initiator, name, a.Moves(now))
 	}
 	crowded := n.Crowded()
 	for _, v := range crowded[:min(len(crowded), listMax)] {

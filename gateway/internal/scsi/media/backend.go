@@ -43,11 +43,11 @@ type Backend interface {
 
 // Errors of a Backend and the sense data that they become.
 var (
-	// ErrStaleEpoch: the nexus lost the ownership of the volume; the operation changed and read nothing. It becomes
-	// ABORTED COMMAND, COMMANDS CLEARED BY DEVICE SERVER (0B/2F/02): the command is over, the medium is fine, and an
-	// initiator that still wants it sends it again, on whichever path it now prefers. NOT READY or ILLEGAL REQUEST
-	// would fail the path or the device instead.
-	ErrStaleEpoch = errors.New("scsi: nexus no longer owns the volume")
+	// ErrStaleEpoch: the initiator's path moved to another gateway, and the operation may have been done before, as a whole or
+	// in part; it will not be done later. It becomes ABORTED COMMAND, COMMANDS CLEARED BY DEVICE SERVER (0B/2F/02): the command
+	// is over, the medium is fine, and an initiator that still wants it sends it again, on whichever path it now prefers. NOT
+	// READY or ILLEGAL REQUEST would fail the path or the device instead.
+	ErrStaleEpoch = errors.New("scsi: the path moved to another gateway")
 
 	// ErrNoSpace: no space is left to allocate. DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT (07/27/07).
 	ErrNoSpace = errors.New("scsi: no space left for the volume")
