@@ -39,7 +39,8 @@ func newFsck() *cobra.Command {
 		Short: "Check the data directory of a chunkserver that is stopped; nothing is changed",
 		Long: "Checks who the directory is, every record of the raft log, whether the index and the data file agree about the blocks in use,\n" +
 			"and every block's checksum. The exit status is 0 when all is well, 1 when something was found, 2 when it could not check:\n" +
-			"the directory is in use, is none of a chunkserver, or was written by a newer release. Nothing is repaired: a chunkserver\n" +
+			"the directory is in use, is none of a chunkserver, may not be read, or was written by a newer release. It may lie on a file\n" +
+			"system that is mounted to be read only. Nothing is repaired: a chunkserver\n" +
 			"repairs damaged blocks from other replicas (ashlar chunkserver scrub), and peers with other damage are to be replaced\n" +
 			"(ashlar copyset replace-peer).",
 		Args: func(c *cobra.Command, args []string) error {

@@ -16,8 +16,6 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
-const storeRecordVersion = 1
-
 // Open opens the store in dir, and makes one there when dir does not exist or is empty. It refuses, without touching
 // anything, a directory of another cluster or chunkserver (*ForeignError), of a newer format (*VersionError), one that
 // is in use (*LockedError) and one that is damaged (*CorruptError). It reads the whole index once. fs holds all files
@@ -129,7 +127,7 @@ func (s *Store) format(fs vfs.FS, dir string, id Identity) (disk.Header, error) 
 	s.index = x
 	b := x.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	if err := b.Set(extent.StoreKey(), append([]byte{storeRecordVersion}, i.Store[:]...), nil); err != nil {
+	if err := b.Set(extent.StoreKey(), append([]byte{extent.StoreRecordVersion}, i.Store[:]...), nil); err != nil {
 		return i, &IOError{Op: "index", Err: err}
 	}
 	if err := s.commitOrPoison(b); err != nil {
@@ -161,8 +159,8 @@ func (s *Store) openFiles(dir string, store [16]byte) error {
 		return err
 	case len(v) == 0:
 		return &CorruptError{What: "index: no store record"}
-	case v[0] != storeRecordVersion:
-		return &VersionError{What: "index", Have: uint32(v[0]), Knows: storeRecordVersion}
+	case v[0] != extent.StoreRecordVersion:
+		return &VersionError{What: "index", Have: uint32(v[0]), Knows: extent.StoreRecordVersion}
 	case len(v) != extent.StoreRecordLen || [16]byte(v[1:]) != store:
 		return &CorruptError{What: "index: it is of another store"}
 	}

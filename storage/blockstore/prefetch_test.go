@@ -34,7 +34,8 @@ func (f *hintFile) Prefetch(off, length int64) {
 	f.fs.hints = append(f.fs.hints, extent.Run{Start: extent.Addr(off / layout.BlockSize), N: uint32(length / layout.BlockSize)})
 }
 
-// TestPrefetch: the disk is told of all the runs of a long read that lies in several, and of no other read.
+// TestPrefetch: the disk is told of all the runs of a long read that lies in several, and of no other read; and not of blocks that
+// are in memory only.
 func TestPrefetch(t *testing.T) {
 	d := newDisk(t)
 	fs := &hintFS{FS: d.fs}
@@ -57,15 +58,17 @@ func TestPrefetch(t *testing.T) {
 		copy(p, pattern(uint64(i), layout.BlockSize))
 		mustWrite(t, c, chunk0, uint32(i*layout.BlockSize), p)
 	}
-	mustCommit(t, s, c.Freeze(nil))
-	fs.hints = nil
-	mustRead(t, c, chunk0, 0, want)
-	var n []uint32
-	for _, h := range fs.hints {
-		n = append(n, h.N)
-	}
-	if !slices.Equal(n, []uint32{5, 1, 14, 1, 11}) {
-		t.Errorf("prefetched %v", fs.hints)
+	for _, expect := range [][]uint32{{5, 14, 11}, {5, 1, 14, 1, 11}} {
+		fs.hints = nil
+		mustRead(t, c, chunk0, 0, want)
+		var n []uint32
+		for _, h := range fs.hints {
+			n = append(n, h.N)
+		}
+		if !slices.Equal(n, expect) {
+			t.Errorf("prefetched %v, want %v blocks", fs.hints, expect)
+		}
+		mustCommit(t, s, c.Freeze(nil))
 	}
 	fs.hints = nil
 	mustRead(t, c, chunk0, 4*layout.BlockSize, want[4*layout.BlockSize:8*layout.BlockSize])

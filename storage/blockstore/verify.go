@@ -11,8 +11,8 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// VerifyMax is the most that one Verify reads, in bytes.
-const VerifyMax = disk.ScanMax * layout.BlockSize
+// verifyMax is the most that one Verify reads, in bytes.
+const verifyMax = disk.ScanMax * layout.BlockSize
 
 // Verified is what Verify found.
 type Verified struct {
@@ -38,7 +38,7 @@ func (c *Copyset) Chunks() []layout.ChunkID {
 	return ids
 }
 
-// Verify reads the allocated blocks of a chunk from block first on, at most VerifyMax bytes of them, and compares them with
+// Verify reads the allocated blocks of a chunk from block first on, at most verifyMax bytes of them, and compares them with
 // their checksums. It reads the disk, not the page cache, in the order of the file, and leaves both that cache and the one of
 // extent maps as they are. Damage is no error. A chunk that is not there (any more) has no blocks.
 func (c *Copyset) Verify(id layout.ChunkID, first uint32) (Verified, error) {

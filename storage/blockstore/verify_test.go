@@ -60,7 +60,7 @@ func verifyAll(t *testing.T, c *Copyset) (blocks int, bad []ChecksumError) {
 			if v.Next == 0 {
 				break
 			}
-			if v.Next <= next || v.Blocks*layout.BlockSize > VerifyMax {
+			if v.Next <= next || v.Blocks*layout.BlockSize > verifyMax {
 				t.Fatalf("from block %d: %+v", next, v)
 			}
 			next = v.Next

@@ -29,8 +29,8 @@ type InspectedGroup struct {
 
 // InspectedSide is where the tail of a sideloaded entry is.
 type InspectedSide struct {
-	Index, Term uint64
-	Extents     []Extent
+	Index   uint64
+	Extents []Extent
 	// Bytes is the length of the tail, CRC its CRC32C.
 	Bytes int
 	CRC   uint32
@@ -59,7 +59,7 @@ func Inspect(fs vfs.FS, dir string, identity [16]byte) (in *Inspected, err error
 		for i := range g.mu.slots {
 			if s := &g.mu.slots[i]; s.side != nil {
 				x.Side = append(x.Side, InspectedSide{
-					Index: g.mu.trunc + 1 + uint64(i), Term: s.term, Extents: s.side.extents, Bytes: s.side.tail, CRC: s.side.crc,
+					Index: g.mu.trunc + 1 + uint64(i), Extents: s.side.extents, Bytes: s.side.tail, CRC: s.side.crc,
 				})
 			}
 		}

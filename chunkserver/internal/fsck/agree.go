@@ -60,10 +60,10 @@ func (c *checker) hold() {
 	})
 }
 
-// agree checks that peers, data and log fit together.
-func (c *checker) agree() {
+// agree checks that peers, data and log fit together. The error is one that prevents.
+func (c *checker) agree() error {
 	if c.store == nil {
-		return
+		return nil
 	}
 	all := c.store.Copysets()
 	c.report.Copysets = len(all)
@@ -71,13 +71,15 @@ func (c *checker) agree() {
 	data := map[layout.CopysetID]*inspect.Copyset{}
 	for _, s := range all {
 		data[s.ID] = s
-		c.state(s)
+		if err := c.state(s); err != nil {
+			return err
+		}
 		if c.peers != nil && (c.peers.Peer(s.ID).State == 0 || c.peers.Peer(s.ID).State == peerlist.Removed) {
 			c.found(Finding{Part: PartIndex, Copyset: s.ID, Text: "there is data of it, but no peer"})
 		}
 	}
 	if c.peers == nil {
-		return
+		return nil
 	}
 	logs := map[layout.CopysetID]*raftlog.InspectedGroup{}
 	if c.log != nil {
@@ -109,17 +111,21 @@ func (c *checker) agree() {
 			wrong(PartLog, "its log ends at %d, %d was committed", g.Last, g.Commit)
 		}
 	}
+	return nil
 }
 
-// state checks the replicated state that is kept with the data.
-func (c *checker) state(s *inspect.Copyset) {
+// state checks the replicated state that is kept with the data. The error is one that prevents.
+func (c *checker) state(s *inspect.Copyset) error {
 	if len(s.State) == 0 {
-		return
+		return nil
 	}
 	st, err := copyset.Unmarshal(s.State)
-	if err != nil {
+	switch {
+	case prevents(err):
+		return fmt.Errorf("copyset %d: %w", s.ID, err)
+	case err != nil:
 		c.found(Finding{Part: PartIndex, Copyset: s.ID, Text: fmt.Sprintf("its state can not be read: %v", err)})
-		return
+		return nil
 	}
 	if index, term := st.Applied(); index != s.Index || term != s.Term {
 		c.found(Finding{
@@ -127,6 +133,7 @@ func (c *checker) state(s *inspect.Copyset) {
 			Text: fmt.Sprintf("its state is of entry %d of term %d, its data of %d of term %d", index, term, s.Index, s.Term),
 		})
 	}
+	return nil
 }
 
 // data reads all blocks, of the content and of the log's entries.

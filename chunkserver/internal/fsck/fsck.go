@@ -19,8 +19,10 @@ import (
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/smallfile"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/inspect"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -111,7 +113,7 @@ type checker struct {
 }
 
 // Run checks the directory. An error means that it could not: it is in use, is no data directory, was written by a newer
-// release, or ctx ended.
+// release, this process may not read it or has too many files open, or ctx ended.
 func Run(ctx context.Context, dir string, opts Options) (*Report, error) {
 	c := &checker{opts: opts, fs: readOnly{opts.FS}, report: &Report{Dir: dir, Findings: []Finding{}}}
 	if _, err := opts.FS.Stat(dir + "/CHUNKSERVER"); err != nil {
@@ -125,7 +127,9 @@ func Run(ctx context.Context, dir string, opts Options) (*Report, error) {
 		return nil, err
 	}
 	defer unlock()
-	c.identity()
+	if err := c.identity(); err != nil {
+		return nil, err
+	}
 	if err := c.readLog(); err != nil {
 		return nil, err
 	}
@@ -140,7 +144,9 @@ func Run(ctx context.Context, dir string, opts Options) (*Report, error) {
 		c.report.Blocks = c.store.Blocks()
 		c.hold()
 	}
-	c.agree()
+	if err := c.agree(); err != nil {
+		return nil, err
+	}
 	if c.store != nil && opts.Data {
 		if err := c.data(ctx); err != nil {
 			return nil, err
@@ -169,23 +175,34 @@ func (c *checker) foundIndex(f inspect.Finding) {
 	c.found(out)
 }
 
+// prevents tells whether an error is not about damage, but says that the directory can not be checked.
+func prevents(err error) bool {
+	return inspect.Prevents(err) || errors.As(err, new(*raftlog.VersionError)) || errors.As(err, new(*smallfile.VersionError)) ||
+		errors.Is(err, copyset.ErrVersion)
+}
+
 // identity reads who the directory is and which peers it has.
-func (c *checker) identity() {
+func (c *checker) identity() error {
 	var err error
-	if c.id, err = heartbeat.OpenIdentity(c.fs, c.report.Dir); err != nil {
+	if c.id, err = heartbeat.OpenIdentity(c.fs, c.report.Dir); prevents(err) {
+		return err
+	} else if err != nil {
 		c.id = nil
 		c.found(Finding{Part: PartIdentity, Text: err.Error()})
 	} else {
 		cluster := c.id.Cluster()
 		c.report.Chunkserver, c.report.Cluster = c.id.Chunkserver(), fmt.Sprintf("%x", cluster[:])
 	}
-	if c.peers, err = peerlist.Open(c.fs, c.report.Dir); err != nil {
+	if c.peers, err = peerlist.Open(c.fs, c.report.Dir); prevents(err) {
+		return err
+	} else if err != nil {
 		c.peers = nil
 		c.found(Finding{Part: PartIdentity, Text: err.Error()})
 	}
+	return nil
 }
 
-// readLog reads the raft log. An error is that of a newer release.
+// readLog reads the raft log. An error is one that prevents.
 func (c *checker) readLog() error {
 	if c.id == nil {
 		c.found(Finding{Part: PartLog, Text: "not checked: it can not be read without the identity"})
@@ -196,7 +213,7 @@ func (c *checker) readLog() error {
 	switch {
 	case err == nil:
 		c.log, c.report.Segments = in, in.Segments
-	case errors.As(err, new(*raftlog.VersionError)):
+	case prevents(err):
 		return err
 	case errors.As(err, &corrupt):
 		c.found(Finding{Part: PartLog, Copyset: corrupt.Copyset, Text: err.Error()})
@@ -210,7 +227,7 @@ func (c *checker) readLog() error {
 // empty tells that the directory has never had a peer: then log and store need not be there.
 func (c *checker) empty() bool { return c.peers != nil && len(c.peers.All()) == 0 }
 
-// openStore opens the block store. An error is that of a newer release.
+// openStore opens the block store. An error is one that prevents.
 func (c *checker) openStore() (err error) {
 	if _, err := c.fs.Stat(c.report.Dir + "/store/IDENTITY"); errors.Is(err, fs.ErrNotExist) && c.empty() {
 		return nil
@@ -218,7 +235,7 @@ func (c *checker) openStore() (err error) {
 	c.store, err = inspect.Open(c.fs, c.report.Dir+"/store", c.opts.IndexFS)
 	switch {
 	case err == nil:
-	case errors.As(err, new(*inspect.VersionError)):
+	case prevents(err):
 		return err
 	default:
 		c.store = nil

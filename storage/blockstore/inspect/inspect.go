@@ -10,7 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/bits"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
@@ -49,10 +51,8 @@ type Copyset struct {
 	// Index and Term are those of the last entry that is in the content, State is the opaque state of that moment.
 	Index, Term uint64
 	State       []byte
-	// Blocks is how many blocks it has, of which Versions only versions of volumes have.
-	Blocks, Versions int64
-	incarnation      uint64
-	volumes          map[layout.VolumeID]extent.Versions
+	incarnation uint64
+	volumes     map[layout.VolumeID]extent.Versions
 }
 
 // Store is a store that is looked at.
@@ -66,13 +66,13 @@ type Store struct {
 }
 
 // Open opens the store in dir, whosever it is; indexFS nil is the operating system's. An error is what makes it impossible
-// to look at the rest; those of blockstore.Open, and I/O errors. fs should be one that refuses to write.
-func Open(fs vfs.FS, dir string, indexFS pebblevfs.FS) (*Store, error) {
-	header, err := disk.LoadHeader(fs, dir)
+// to look at the rest; those of blockstore.Open, and I/O errors. fsys should be one that refuses to write.
+func Open(fsys vfs.FS, dir string, indexFS pebblevfs.FS) (*Store, error) {
+	header, err := disk.LoadHeader(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{live: map[uint64]*Copyset{}, header: header, file: disk.NewFile(fs, dir, 0, 0, layout.BlockSize, 1)}
+	s := &Store{live: map[uint64]*Copyset{}, header: header, file: disk.NewFile(fsys, dir, 0, 0, layout.BlockSize, 1)}
 	if s.header.State != disk.StateFormatted {
 		return nil, &extent.CorruptError{What: "IDENTITY: the store was never completely made"}
 	}
@@ -125,21 +125,16 @@ func (s *Store) Copysets() []*Copyset {
 func (s *Store) Blocks() int64 { return s.blocks }
 
 // Walk reads the whole index and tells what is wrong with it: values that can not be read, blocks that are in use twice or lie
-// outside the data file. held says which copyset's entries in the raft log have a block: another's content must not. Only
-// ctx's error is returned.
+// outside the data file. held says which copyset's entries in the raft log have a block: another's content must not. The error
+// is ctx's, or one that Prevents.
 func (s *Store) Walk(ctx context.Context, held map[uint64]layout.CopysetID, found func(Finding)) error {
-	s.records(found)
+	if err := s.records(found); err != nil {
+		return err
+	}
 	twice := map[extent.Addr]bool{}
 	var places extent.Lineage
 	err := s.eachLeaf(ctx, found, func(c *Copyset, id extent.LeafID, l *extent.Leaf) {
-		n := int64(bits.OnesCount64(l.Own()))
-		c.Blocks += n
-		s.blocks += n
-		if id.Version != 0 {
-			c.Versions += n
-		} else {
-			c.Versions -= int64(bits.OnesCount64(l.Shared))
-		}
+		s.blocks += int64(bits.OnesCount64(l.Own()))
 		if err := cmp.Or(places.Next(c.incarnation, id, l), c.lineage(id, l)); err != nil {
 			found(Finding{Copyset: c.ID, Text: fmt.Sprintf("chunk %v: %v", id.Chunk, err)})
 		}
@@ -173,12 +168,33 @@ func (s *Store) Walk(ctx context.Context, held map[uint64]layout.CopysetID, foun
 	})
 }
 
-// records reads the store record and the copyset records.
-func (s *Store) records(found func(Finding)) {
+// Prevents tells whether an error says nothing of the store, but that it can not be looked at: a newer release wrote it, or
+// this process may not open what it has to.
+func Prevents(err error) bool {
+	return errors.As(err, new(*extent.VersionError)) || errors.Is(err, fs.ErrPermission) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
+// tell makes err a finding, unless it Prevents.
+func tell(err error, at Finding, found func(Finding)) error {
+	if err == nil || Prevents(err) {
+		return err
+	}
+	at.Text += err.Error()
+	found(at)
+	return nil
+}
+
+// records reads the store record and the copyset records. The error Prevents.
+func (s *Store) records(found func(Finding)) error {
 	v, err := s.index.Value(extent.StoreKey())
+	if err := tell(err, Finding{}, found); err != nil {
+		return err
+	}
 	switch {
 	case err != nil:
-		found(Finding{Text: err.Error()})
+	case len(v) > 0 && v[0] > extent.StoreRecordVersion:
+		return &extent.VersionError{What: "index", Have: uint32(v[0]), Knows: extent.StoreRecordVersion}
 	case len(v) != extent.StoreRecordLen || [16]byte(v[1:]) != s.header.Store:
 		found(Finding{Text: "index: it is of another store, or has no store record"})
 	}
@@ -191,8 +207,8 @@ func (s *Store) records(found func(Finding)) {
 		s.live[r.Incarnation].volumes = map[layout.VolumeID]extent.Versions{}
 		return nil
 	})
-	if err != nil {
-		found(Finding{Text: err.Error()})
+	if err := tell(err, Finding{}, found); err != nil {
+		return err
 	}
 	err = s.index.EachVersions(func(incarnation uint64, v layout.VolumeID, n extent.Versions) error {
 		if c := s.live[incarnation]; c != nil {
@@ -200,9 +216,7 @@ func (s *Store) records(found func(Finding)) {
 		}
 		return nil
 	})
-	if err != nil {
-		found(Finding{Text: err.Error()})
-	}
+	return tell(err, Finding{}, found)
 }
 
 // lineage checks that there are the versions that a leaf speaks of.
@@ -214,12 +228,11 @@ func (c *Copyset) lineage(id extent.LeafID, l *extent.Leaf) error {
 }
 
 // eachLeaf calls fn for the leaves of all copysets, in the order of the index. What can not be read is found and left out; what a
-// crash left of a content that is not used any more is left out.
+// crash left of a content that is not used any more is left out. The error is ctx's, or one that Prevents.
 func (s *Store) eachLeaf(ctx context.Context, found func(Finding), fn func(c *Copyset, id extent.LeafID, l *extent.Leaf)) error {
 	it, err := s.index.DB.NewIter(&pebble.IterOptions{LowerBound: []byte{extent.KeyLeaf}, UpperBound: []byte{extent.KeyLeaf + 1}})
 	if err != nil {
-		found(Finding{Text: fmt.Sprintf("index: %v", err)})
-		return nil
+		return tell(err, Finding{Text: "index: "}, found)
 	}
 	defer it.Close() //nolint:errcheck // its error was asked for
 	var l extent.Leaf
@@ -236,16 +249,16 @@ func (s *Store) eachLeaf(ctx context.Context, found func(Finding), fn func(c *Co
 		default:
 			if err := l.Parse(it.Value()); err != nil {
 				first := id.Index * extent.LeafBlocks
-				found(Finding{Copyset: c.ID, Text: fmt.Sprintf("chunk %v blocks %d to %d: %v", id.Chunk, first, first+extent.LeafBlocks-1, err)})
+				at := Finding{Copyset: c.ID, Text: fmt.Sprintf("chunk %v blocks %d to %d: ", id.Chunk, first, first+extent.LeafBlocks-1)}
+				if err := tell(err, at, found); err != nil {
+					return err
+				}
 				continue
 			}
 			fn(c, id, &l)
 		}
 	}
-	if err := it.Error(); err != nil {
-		found(Finding{Text: fmt.Sprintf("index: what follows can not be read: %v", err)})
-	}
-	return nil
+	return tell(it.Error(), Finding{Text: "index: what follows can not be read: "}, found)
 }
 
 // eachBlock calls fn for the blocks that the leaf owns, so for each block of a place once.
@@ -304,6 +317,3 @@ func (s *Store) Verify(ctx context.Context, progress func(blocks int), found fun
 	}
 	return err
 }
-
-// VersionError means that a newer release wrote the store.
-type VersionError = extent.VersionError

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -154,7 +157,7 @@ func TestClean(t *testing.T) {
 		t.Errorf("%x %d %d %d", cluster, cs, len(all), st.Blocks())
 	}
 	for _, c := range all {
-		if c.Blocks != blocks || c.Index != 9+uint64(c.ID) || c.Term != 4 || string(c.State) != "state" {
+		if c.Index != 9+uint64(c.ID) || c.Term != 4 || string(c.State) != "state" {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -301,6 +304,87 @@ func TestNoStore(t *testing.T) {
 	s := newSample(t)
 	if _, err := Open(s.fs, dir, pebblevfs.NewMem()); err == nil {
 		t.Error("a store without an index was opened")
+	}
+}
+
+// unwritable is a file system that was mounted to be read only.
+type unwritable struct{ pebblevfs.FS }
+
+func (u unwritable) Lock(name string) (io.Closer, error) {
+	return u.Create(name, pebblevfs.WriteCategoryUnspecified)
+}
+
+func (unwritable) Create(string, pebblevfs.DiskWriteCategory) (pebblevfs.File, error) {
+	return nil, syscall.EROFS
+}
+
+// TestReadOnlyMount: a store that can not be written can be looked at all the same.
+func TestReadOnlyMount(t *testing.T) {
+	s := newSample(t)
+	s.index = unwritable{s.index}
+	out, read := s.check(nil)
+	s.expect(out)
+	if read != 2*blocks {
+		t.Errorf("%d blocks were read", read)
+	}
+}
+
+// unopened is a file system where tables can not be opened.
+type unopened struct {
+	pebblevfs.FS
+	err error
+}
+
+func (u *unopened) Open(name string, o ...pebblevfs.OpenOption) (pebblevfs.File, error) {
+	if u.err != nil && strings.HasSuffix(name, ".sst") {
+		return nil, &os.PathError{Op: "open", Path: name, Err: u.err}
+	}
+	return u.FS.Open(name, o...)
+}
+
+// walked is the error of looking at the store, and how many findings there were.
+func (s *sample) walked() (findings int, err error) {
+	st, err := Open(s.fs, dir, s.index)
+	if err != nil {
+		return 0, err
+	}
+	defer st.Close() //nolint:errcheck // only read
+	err = st.Walk(s.t.Context(), nil, func(Finding) { findings++ })
+	return findings, err
+}
+
+// TestPrevents: what is wrong with this process, and what a newer release wrote, is no damage.
+func TestPrevents(t *testing.T) {
+	for errno, prevents := range map[syscall.Errno]bool{syscall.EMFILE: true, syscall.ENFILE: true, syscall.EACCES: true, syscall.EIO: false} {
+		s := newSample(t)
+		s.index = &unopened{s.index, errno}
+		n, err := s.walked()
+		if Prevents(err) != prevents || prevents != (n == 0) && err == nil {
+			t.Errorf("%v: %d findings, %v", errno, n, err)
+		}
+	}
+	for name, key := range map[string][]byte{
+		"the store record": extent.StoreKey(),
+		"a copyset record": extent.AppendCopysetKey(nil, 1),
+		"versions":         extent.AppendVersionsKey(nil, 1, chunk.Volume),
+		"a leaf":           extent.AppendLeafKey(nil, 1, extent.LeafID{Chunk: chunk, Index: 2}),
+		"nothing":          nil,
+	} {
+		s := newSample(t)
+		db, err := pebble.Open(dir+"/index", &pebble.Options{FS: s.index, DisableWAL: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != nil {
+			err = db.Set(key, append([]byte{200}, make([]byte, 57)...), pebble.NoSync)
+		}
+		if err := errors.Join(err, db.Flush(), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := s.walked()
+		if errors.As(err, new(*extent.VersionError)) != (key != nil) || n != 0 {
+			t.Errorf("%s of a newer release: %d findings, %v", name, n, err)
+		}
 	}
 }
 

@@ -397,10 +397,21 @@ func (b *File) writeAligned(at extent.Addr, p []byte) error {
 }
 
 // Prefetch tells that n blocks from at on are about to be read, so that the disk reads the pieces of a scattered range side
-// by side.
+// by side. Of blocks that were not written yet the file has nothing to be read.
 func (b *File) Prefetch(at extent.Addr, n uint32) {
-	if p, ok := b.f.(vfs.Prefetcher); ok {
-		p.Prefetch(int64(at)*layout.BlockSize, int64(n)*layout.BlockSize)
+	p, ok := b.f.(vfs.Prefetcher)
+	if !ok {
+		return
+	}
+	for n > 0 {
+		here, absent := uint32(0), n
+		if b.late.bytes.Load() != 0 {
+			here, absent = b.late.span(at, n)
+		}
+		if absent > 0 {
+			p.Prefetch(int64(at+extent.Addr(here))*layout.BlockSize, int64(absent)*layout.BlockSize)
+		}
+		at, n = at+extent.Addr(here+absent), n-here-absent
 	}
 }
 

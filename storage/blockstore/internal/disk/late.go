@@ -102,6 +102,19 @@ func (l *late) dropLocked(at extent.Addr) {
 	}
 }
 
+// span returns how many of n blocks from at on are here, and how many behind them are not.
+func (l *late) span(at extent.Addr, n uint32) (here, absent uint32) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for here < n && l.mu.blocks[at+extent.Addr(here)] != nil {
+		here++
+	}
+	for here+absent < n && l.mu.blocks[at+extent.Addr(here+absent)] == nil {
+		absent++
+	}
+	return here, absent
+}
+
 // read copies the blocks from at on into p as long as they are here, and returns how many those were, and how many
 // behind them are not.
 func (l *late) read(at extent.Addr, p []byte) (here, absent int) {

@@ -23,6 +23,8 @@ const (
 	recordVersion = 1
 	recordHeader  = 2 + 8 + 8 + 8
 
+	// StoreRecordVersion is the format of the store record, its first byte.
+	StoreRecordVersion = 1
 	// StoreRecordLen is the length of the store record, in bytes.
 	StoreRecordLen = 1 + 16
 )
