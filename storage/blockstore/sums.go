@@ -6,7 +6,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 )
 
-// NextSums is NextRun without Data: it reads the extent maps and no block.
+// NextSums is NextRun without Data: it reads the extent maps and no block. Versions are left out as there.
 func (im *Image) NextSums() (BlockRun, error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
@@ -17,7 +17,9 @@ func (im *Image) NextSums() (BlockRun, error) {
 		if err := im.nextLeaf(); err != nil {
 			return BlockRun{}, err
 		}
-		im.todo = im.cur.Allocated
+		if im.curID.Version == 0 {
+			im.todo = im.cur.Allocated
+		}
 	}
 	i := bits.TrailingZeros64(im.todo)
 	n := bits.TrailingZeros64(^(im.todo >> i))
