@@ -99,7 +99,7 @@ func wantSenseOf(t *testing.T, what string, err error, key, asc, ascq byte) {
 }
 
 // TestCopyOffload: data go from volume to volume without passing the host, what the host does not see is out of reach, and
-// a token ends when its source is written through another gateway.
+// a token is good through any gateway and ends when its source is written through another one.
 func TestCopyOffload(t *testing.T) {
 	skipForeign(t)
 	cl := startCluster(t, cluster.Options{Gateways: 2})
@@ -131,7 +131,8 @@ func TestCopyOffload(t *testing.T) {
 	}
 	source, destination := login(0, copyTarget, copyHost, 0), login(0, copyTarget, copyHost, 1)
 	neighbor, other := login(1, copyTarget, copyNeighbor, 0), login(1, copyTarget, copyNeighbor, 1)
-	hidden := naa(ctx, t, login(1, copyOther, copyNeighbor, 0))
+	unseen := login(1, copyOther, copyNeighbor, 0)
+	hidden := naa(ctx, t, unseen)
 	from, to := naa(ctx, t, source), naa(ctx, t, destination)
 
 	data := make([]byte, copyLength)
@@ -168,9 +169,14 @@ func TestCopyOffload(t *testing.T) {
 	must(t, writeUsing(ctx, destination, token, 65536))
 	t.Logf("WRITE USING TOKEN: %v", time.Since(begin).Round(time.Millisecond))
 	check("WRITE USING TOKEN", 65536)
-	wantSenseOf(t, "the token at another gateway", writeUsing(ctx, other, token, 0), 5, 0x23, 0x04)
+	begin = time.Now()
+	must(t, writeUsing(ctx, other, token, 98304))
+	t.Logf("WRITE USING TOKEN at another gateway: %v", time.Since(begin).Round(time.Millisecond))
+	check("WRITE USING TOKEN at another gateway", 98304)
+	wantSenseOf(t, "a token of a volume that the host does not see", writeUsing(ctx, destination, populate(ctx, t, unseen), 0), 5, 0x23, 0x04)
 	must(t, neighbor.Write(ctx, 3, copyBlock, data[:copyBlock]))
 	wantSenseOf(t, "the token after a write through another gateway", writeUsing(ctx, destination, token, 65536), 5, 0x23, 0x06)
+	wantSenseOf(t, "the token at another gateway after that", writeUsing(ctx, other, token, 65536), 5, 0x23, 0x06)
 	check("WRITE USING TOKEN that was refused", 65536)
 	wantSenseOf(t, "a token that was revoked", writeUsing(ctx, destination, token, 65536), 5, 0x23, 0x04)
 }

@@ -2,6 +2,7 @@ package odx
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -183,13 +184,17 @@ func content() *Content {
 }
 
 func TestToken(t *testing.T) {
-	token, refused := NewTable(new(clock).now, &counter{0xA0}).Add("i", content(), 1)
+	token, refused := NewTable((&clock{time.Unix(1000, 0)}).now, &counter{0xA0}).Add("i", content(), 1)
 	if refused != nil {
 		t.Fatal(refused)
 	}
 	want := "00800001 0000 01F8 0000000000000001 E4 00 0000 01 03 00 10 600102030405060708090A0B0C0D0E0F 00000000 00 000200" +
 		"00000000000000000000000000001000" + strings.Repeat("00", 32) +
-		"00000200 00 03 C000" + strings.Repeat("00", 24) + strings.Repeat("A1", 64) + strings.Repeat("00", 320)
+		"00000200 00 03 C000" + strings.Repeat("00", 24) + strings.Repeat("A1", 64) +
+		"01 00 0001 00000000000003E8 00000001 E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855" +
+		"00 08" + strings.Repeat("00", 238)
+	sum := sha256.Sum256(unhex(t, want))
+	want += hex.EncodeToString(sum[:])
 	if !bytes.Equal(token[:], unhex(t, want)) {
 		t.Errorf("got  % X\nwant % X", token[:], unhex(t, want))
 	}
@@ -234,7 +239,7 @@ func TestTable(t *testing.T) {
 	if s := sense(*token); s != senseExpired {
 		t.Errorf("expired: %06X", s)
 	}
-	if s := sense(*token); s != senseUnknown {
+	if s := sense(*token); s != senseExpired {
 		t.Errorf("expired and dropped: %06X", s)
 	}
 	token, _ = table.Add("i", data, 10)
@@ -246,6 +251,127 @@ func TestTable(t *testing.T) {
 	if len(table.mu.tokens) != 0 || len(table.mu.owners) != 0 {
 		t.Errorf("%d tokens and %d owners are left", len(table.mu.tokens), len(table.mu.owners))
 	}
+}
+
+// TestForeign: a token tells another gateway what it stands for, until its time is over or it is deleted there, and nothing but
+// all of it is believed.
+func TestForeign(t *testing.T) {
+	c := &clock{time.Unix(5000, 0)}
+	here, there := NewTable(c.now, &wide{}), NewTable(c.now, &wide{1000})
+	data := content()
+	data.Ranges = []Range{{1 << 40, 3}, {7, 5}}
+	data.Digests = []Digest{{1}, {2}}
+	token, refused := here.Add("i", data, 10)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	got, refused := there.Find(token)
+	if refused != nil {
+		t.Fatalf("%06X", refused.Sense)
+	}
+	want := *data
+	want.Digests, want.Root = nil, data.root()
+	if !reflect.DeepEqual(got, &want) {
+		t.Errorf("%+v, want %+v", got, &want)
+	}
+	if _, same := got.Whole([]Digest{{2}, {1}}); same {
+		t.Error("other digests are taken for those")
+	}
+	whole, same := got.Whole(data.Digests)
+	if !same {
+		t.Fatal("the digests are not taken")
+	}
+	for at := range token {
+		bad := *token
+		bad[at] ^= 1
+		if c, refused := there.Find(&bad); c != nil || refused == nil {
+			t.Fatalf("byte %d changed: %+v", at, c)
+		}
+	}
+	there.Adopt("j", token, whole)
+	c.at = c.at.Add(10 * time.Second)
+	if got, _ := there.Find(token); got != whole {
+		t.Errorf("adopted: %+v", got)
+	}
+	third := NewTable(c.now, &wide{2000})
+	if _, refused := third.Find(token); refused != nil {
+		t.Errorf("in its last second: %06X", refused.Sense)
+	}
+	third.Delete(token)
+	third.Adopt("j", token, whole)
+	if _, refused := third.Find(token); refused == nil || refused.Sense != senseUnknown {
+		t.Errorf("deleted: %+v", refused)
+	}
+	c.at = c.at.Add(time.Second)
+	if _, refused := NewTable(c.now, &wide{3000}).Find(token); refused == nil || refused.Sense != senseExpired {
+		t.Errorf("after its time: %+v", refused)
+	}
+	if _, refused := there.Find(token); refused != nil { // its use began it anew
+		t.Errorf("used since: %06X", refused.Sense)
+	}
+}
+
+// TestForeignBounds: what has no place in a token stays at its gateway, and tokens that were deleted stay so when there are more
+// than are remembered.
+func TestForeignBounds(t *testing.T) {
+	c := &clock{time.Unix(5000, 0)}
+	here, there := NewTable(c.now, &wide{}), NewTable(c.now, &wide{1 << 20})
+	many := content()
+	many.Ranges, many.Blocks = nil, 0
+	for i := range uint64(RangeMax) {
+		many.Ranges = append(many.Ranges, Range{1<<40 + i*1000, 100})
+		many.Blocks += 100
+	}
+	token, _ := here.Add("i", many, 600)
+	if _, refused := here.Find(token); refused != nil {
+		t.Errorf("at home: %06X", refused.Sense)
+	}
+	if _, refused := there.Find(token); refused == nil || refused.Sense != senseUnknown {
+		t.Errorf("abroad: %+v", refused)
+	}
+	var first, last *Token
+	for range tokensMax + 1 {
+		last, _ = here.Add("i", content(), 600)
+		if there.Delete(last); first == nil {
+			first = last
+		}
+	}
+	for name, token := range map[string]*Token{"first": first, "last": last} {
+		if _, refused := there.Find(token); refused == nil || len(there.mu.ended) > tokensMax {
+			t.Errorf("the %s is good again; %d are remembered", name, len(there.mu.ended))
+		}
+	}
+	c.at = c.at.Add(2 * time.Second)
+	token, _ = here.Add("i", content(), 600)
+	if _, refused := there.Find(token); refused != nil {
+		t.Errorf("a newer one: %06X", refused.Sense)
+	}
+}
+
+func FuzzTold(f *testing.F) {
+	c := &clock{time.Unix(5000, 0)}
+	token, _ := NewTable(c.now, &wide{}).Add("i", content(), 600)
+	f.Add(token[:])
+	f.Fuzz(func(t *testing.T, p []byte) {
+		var token Token
+		copy(token[:], p)
+		sum := sha256.Sum256(token[:tokenSum]) // let the fuzzer get past it
+		copy(token[tokenSum:], sum[:])
+		c, _, timeout, ok := token.told()
+		if !ok {
+			return
+		}
+		var blocks uint64
+		for _, r := range c.Ranges {
+			if r.LBA+uint64(r.Blocks) < r.LBA {
+				t.Fatal("a range wraps")
+			}
+			blocks += uint64(r.Blocks)
+		}
+		if blocks != c.Blocks || blocks*uint64(c.BlockLength) > TransferMax || len(c.Ranges) > RangeMax || timeout > TimeoutMax {
+			t.Fatalf("%+v", c)
+		}
+	})
 }
 
 // wide is a generator that does not repeat itself soon.
@@ -271,8 +397,8 @@ func TestTableBounds(t *testing.T) {
 	if _, refused := table.Add("a", content(), 10); refused != nil {
 		t.Fatal(refused)
 	}
-	if _, refused := table.Find(second); refused == nil || refused.Sense != senseUnknown {
-		t.Error("the token that was used longest ago is still there")
+	if got, refused := table.Find(second); refused != nil || got.Root != got.root() {
+		t.Errorf("the token that was used longest ago is not as one of another gateway: %+v, %+v", got, refused)
 	}
 	if _, refused := table.Find(first); refused != nil {
 		t.Error("a token in use made place")

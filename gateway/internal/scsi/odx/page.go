@@ -19,8 +19,8 @@ func AppendLimits(p []byte, blockLength int) []byte {
 	return p
 }
 
-// AppendTypes appends ROD Token Features (0106h) and Supported ROD Types (0108h). Tokens are good on this gateway only
-// (REMOTE TOKENS 0), have no least lifetime and no longest one but their inactivity.
+// AppendTypes appends ROD Token Features (0106h) and Supported ROD Types (0108h). REMOTE TOKENS is 0: that
+// tokens of other gateways are good for who sees their source is not promised. They have no least lifetime and no longest one but their inactivity.
 func AppendTypes(p []byte) []byte {
 	start := len(p)
 	p = append(p, make([]byte, 48+48)...)

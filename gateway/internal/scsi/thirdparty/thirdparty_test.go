@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/odx"
+	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/sense"
 	"github.com/ashlar-storage/ashlar/gateway/internal/scsi/xcopy"
 )
 
@@ -193,6 +194,89 @@ func TestTokens(t *testing.T) {
 		if !bytes.Equal(b.data, want) {
 			t.Fatalf("ranges %v from %d to %v: other data", ranges, offset, to)
 		}
+	}
+}
+
+// TestTokensAbroad: a token that one gateway made is good at another one, for an initiator that sees the source there, as long as
+// the source is what it was; and nothing is written by one that is not.
+func TestTokensAbroad(t *testing.T) {
+	home, abroad := New(time.Now, rand.Reader, 2), New(time.Now, rand.Reader, 2)
+	a, b := newDisk(8192), newDisk(8192)
+	a.fillSome(mrand.New(mrand.NewPCG(7, 8)))
+	source, destination := unitOf(a, 1), unitOf(b, 2)
+	var results Results
+	id := uint32(0)
+	request := func(u *Unit, visible *Unit) *Request {
+		id++
+		return &Request{
+			Self: u, Results: &results, Running: &Running{}, ID: id, Owner: "i", Explain: func(error) uint16 { return 0 },
+			Find: func(naa []byte) *Unit {
+				if visible != nil && bytes.Equal(naa, visible.NAA[:]) {
+					return visible
+				}
+				return nil
+			},
+		}
+	}
+	ranges := []odx.Range{{LBA: 5000, Blocks: 2500}, {LBA: 100, Blocks: 1000}}
+	populate := func() odx.Token {
+		t.Helper()
+		r := request(source, source)
+		if failure := home.populate(t.Context(), begun(home, r, kindPopulate), &odx.Populate{Timeout: 60, Ranges: ranges}); failure != nil {
+			t.Fatalf("%+v", failure)
+		}
+		r.End(0, nil, false)
+		info, _ := results.Information(id)
+		return *info.Token
+	}
+	write := func(token odx.Token, visible *Unit, offset uint64, last bool) sense.Code {
+		t.Helper()
+		r := request(destination, visible)
+		l := &odx.Write{Token: token, Offset: offset, Delete: last, Ranges: []odx.Range{{LBA: 10, Blocks: 1500}}}
+		failure := abroad.write(t.Context(), begun(abroad, r, kindWrite), l)
+		r.End(0, nil, false)
+		if failure == nil {
+			return 0
+		}
+		if failure.Err != nil {
+			t.Fatal(failure.Err)
+		}
+		return failure.Sense.Code
+	}
+	token := populate()
+	if code := write(token, nil, 0, false); code != 0x052304 {
+		t.Errorf("the source is not seen: %06X", code)
+	}
+	small := *source
+	small.Blocks = 7000
+	if code := write(token, &small, 0, false); code != 0x052304 {
+		t.Errorf("beyond the source: %06X", code)
+	}
+	if !bytes.Equal(b.data, make([]byte, len(b.data))) {
+		t.Fatal("something was written")
+	}
+	for _, offset := range []uint64{0, 2000} { // the second time it is known
+		if code := write(token, source, offset, offset > 0); code != 0 {
+			t.Fatalf("%06X", code)
+		}
+		data := bytes.Clone(a.data[5000*sector : 7500*sector])
+		data = append(data, a.data[100*sector:1100*sector]...)
+		if !bytes.Equal(b.data[10*sector:1510*sector], data[offset*sector:(offset+1500)*sector]) {
+			t.Fatalf("other data from %d on", offset)
+		}
+	}
+	if code := write(token, source, 0, false); code != 0x052304 {
+		t.Errorf("deleted: %06X", code)
+	}
+	token = populate()
+	a.data[200*sector+7] ^= 1
+	before := bytes.Clone(b.data)
+	if code := write(token, source, 0, false); code != senseRevoked || !bytes.Equal(b.data, before) {
+		t.Errorf("the source has changed: %06X", code)
+	}
+	a.data[200*sector+7] ^= 1
+	if code := write(token, source, 0, false); code != 0x052304 {
+		t.Errorf("once it was revoked: %06X", code)
 	}
 }
 

@@ -124,6 +124,11 @@ func (m *Manager) write(ctx context.Context, r *Request, l *odx.Write) *Failure 
 	}
 	defer m.giveBack(buffer)
 	w := &tokenWrite{Request: r, m: m, list: l, content: c, source: source, buffer: *buffer}
+	if c.Digests == nil {
+		if failure := w.adopt(ctx); failure != nil {
+			return failure
+		}
+	}
 	if failure := w.run(ctx, u.offset(l.Offset), u.offset(blocks)); failure != nil {
 		return failure
 	}
@@ -161,6 +166,36 @@ type tokenWrite struct {
 	content *odx.Content
 	source  *Unit
 	buffer  []byte
+}
+
+// adopt reads all that a token of another gateway stands for. If it is what it was, the token is one of this gateway from now on.
+func (w *tokenWrite) adopt(ctx context.Context) *Failure {
+	c := w.content
+	for _, part := range c.Ranges {
+		if part.LBA > w.source.Blocks || uint64(part.Blocks) > w.source.Blocks-part.LBA {
+			return refusal(odx.Unknown())
+		}
+	}
+	var digests []odx.Digest
+	size := int64(c.Blocks * uint64(c.BlockLength))
+	for at := int64(0); at < size; at += odx.PieceLength {
+		if failed := allowed(ctx, w.source, w.Self); failed != nil {
+			return w.fail(failed)
+		}
+		p := w.buffer[:min(size-at, odx.PieceLength)]
+		if err := readContent(ctx, w.source, c, p, at); err != nil {
+			return w.fail(&sideError{err, false})
+		}
+		digests = append(digests, odx.DigestOf(p))
+	}
+	whole, same := c.Whole(digests)
+	if !same {
+		w.m.tokens.Delete(&w.list.Token)
+		return &Failure{Sense: sense.Data{Code: senseRevoked, Field: sense.InData(16, -1)}}
+	}
+	w.m.tokens.Adopt(w.Owner, &w.list.Token, whole)
+	w.content = whole
+	return nil
 }
 
 // run writes length bytes of the content from byte from on.
