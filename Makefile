@@ -32,12 +32,14 @@ UNIT_PKGS = $(shell $(GO) list ./... | grep -vE '/scripts/(lint|e2e)$$')
 #   storage/volume                  links that lose, delay and repeat; leaders that move
 #   chunkserver/internal/copyset    replicas that apply the same log, one of which restarts
 #   chunkserver/internal/multiraft  power cuts; lost messages, partitions and moved leaders, checked for linearizability
+#   chunkserver/internal/sim        whole clusters of chunkservers, repeatable: crashes, partitions, stops, slow disks; every crash
+#                                   point of a short run; deliberate bugs, each of which has to be found (500 seeds from SIM_SEED on)
 #   gateway/internal/session        random PDUs
-# SIM_SEED is added to the seeds of storage/volume and of copyset. The other seeds are fixed in the tests, except that
+# SIM_SEED is added to the seeds of storage/volume and of copyset, and is the first of sim. The other seeds are fixed in the tests, except that
 # session draws another one each time and that in multiraft time and scheduling differ each time.
 SIM_PKGS  = $(addprefix ./,storage/raftlog storage/blockstore/... storage/volume chunkserver/internal/copyset \
-            chunkserver/internal/multiraft gateway/internal/session)
-SIM_RUN   = ^Test(Crash.*|Model|AllocatorModel|AgainstModel|CompareAndWriteTakesEffectOnce|Replicas|PowerCut|Linearizable|Random)$$
+            chunkserver/internal/multiraft chunkserver/internal/sim gateway/internal/session)
+SIM_RUN   = ^Test(Crash.*|Model|AllocatorModel|AgainstModel|CompareAndWriteTakesEffectOnce|Replicas|PowerCut|Linearizable|Random|Sim.*)$$
 SIM_COUNT ?= 20
 
 .DEFAULT_GOAL := help

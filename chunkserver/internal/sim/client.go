@@ -1,0 +1,312 @@
+package sim
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+const (
+	volume = layout.VolumeID(1)
+	access = layout.AccessGeneration(1)
+	// callMin and callMax are how long a client waits for an answer before it asks again.
+	callMin = 200 * time.Millisecond
+	callMax = 1500 * time.Millisecond
+	// thinkMax is the longest pause between two operations.
+	thinkMax = 60 * time.Millisecond
+	// patience is the longest that a client waits, which one in patientEvery does.
+	patience     = 6 * time.Second
+	patientEvery = 5
+	// zombieMax is how late a command comes that waits in a gateway which hangs.
+	zombieMax = 4 * time.Second
+	// moveEvery: one in so many operations is abandoned when it is not answered at once.
+	moveEvery = 6
+)
+
+// client is an initiator behind a gateway: it has one operation in flight, and repeats it until it is answered.
+type client struct {
+	w     *world
+	id    int
+	rng   *rand.Rand
+	epoch layout.Epoch
+	seq   layout.Seq
+	done  bool
+	// leader of each copyset, as far as the client knows.
+	leader map[*set]layout.ChunkserverID
+}
+
+func (c *client) fence() layout.Fence { return layout.Fence{Epoch: c.epoch} }
+
+// run does n operations.
+func (c *client) run(n int) {
+	for range n {
+		c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(thinkMax))))
+		c.w.park(func() bool { return c.w.now >= c.w.lull }, c.w.lull)
+		c.one(c.w.sets[c.rng.IntN(len(c.w.sets))], c.draw())
+	}
+	c.done = true
+}
+
+// draw chooses an operation.
+func (c *client) draw() *op {
+	o := &op{}
+	blocks := func(most int) {
+		o.n = (1 + c.rng.IntN(most)) * blockSectors
+		o.first = c.rng.IntN((area-o.n)/blockSectors+1) * blockSectors
+	}
+	sectors := func(most int) {
+		o.n = 1 + c.rng.IntN(most)
+		o.first = c.rng.IntN(area - o.n + 1)
+	}
+	switch k := c.rng.IntN(100); {
+	case k < 28:
+		o.kind = copyset.OpWrite
+		blocks(3)
+	case k < 44:
+		o.kind = copyset.OpWrite
+		sectors(12)
+	case k < 54: // large enough for a sidecar
+		o.kind, o.n = copyset.OpWrite, 16*blockSectors
+		o.first = c.rng.IntN(areaBlocks-16+1) * blockSectors
+	case k < 66:
+		o.kind = copyset.OpCompareAndWrite
+		sectors(blockSectors)
+	case k < 70:
+		o.kind = copyset.OpDiscard
+		sectors(40)
+	case k < 74:
+		o.kind = copyset.OpWriteZeroes
+		sectors(40)
+	default:
+		sectors(area)
+	}
+	return o
+}
+
+// command encodes a mutation.
+func (c *client) command(s *set, o *op) copyset.Command {
+	cmd := copyset.Command{
+		Op: o.kind, Chunk: s.chunk, Offset: uint32(o.first * copyset.SectorSize), Length: uint32(o.n * copyset.SectorSize),
+		Initiator: layout.InitiatorID(c.id), Fence: c.fence(), Access: access, Seq: c.seq, LowWater: c.seq,
+	}
+	switch o.kind {
+	case copyset.OpWrite:
+		cmd.Payload = make([]byte, cmd.Length)
+		fill(cmd.Payload, o.value)
+		first := (layout.BlockSize - cmd.Offset%layout.BlockSize) % layout.BlockSize
+		for i := range copyset.WholeBlocks(cmd.Offset, cmd.Length) {
+			at := int(first) + i*layout.BlockSize
+			cmd.CRCs = append(cmd.CRCs, layout.CRC(cmd.Payload[at:at+layout.BlockSize]))
+		}
+	case copyset.OpCompareAndWrite:
+		cmd.Payload = make([]byte, 2*cmd.Length)
+		for i, v := range o.expect {
+			fill(cmd.Payload[i*copyset.SectorSize:(i+1)*copyset.SectorSize], v)
+		}
+		fill(cmd.Payload[cmd.Length:], o.value)
+	}
+	return cmd
+}
+
+// one does an operation.
+func (c *client) one(s *set, o *op) {
+	if o.kind == copyset.OpCompareAndWrite {
+		// Mostly what is there, as far as this client knows; it may have changed when the command arrives.
+		r := &op{first: o.first, n: o.n}
+		c.one(s, r)
+		o.expect = append([]uint32(nil), r.seen...)
+	}
+	if o.kind != 0 {
+		c.seq++
+		c.w.values++
+		o.value = c.w.values
+	}
+	c.w.stats.Operations++
+	o.call = c.w.steps
+	ok := c.repeat(s, o)
+	o.ret = c.w.steps
+	c.w.note(uint64(c.id), uint64(o.value), uint64(o.out.Code))
+	if ok {
+		s.history = append(s.history, o)
+		return
+	}
+	// It was abandoned for a new epoch: once that is known to the copyset, the old one changes nothing.
+	c.move(s, o)
+}
+
+// repeat asks until the operation is answered. It returns false when the operation is to be abandoned.
+func (c *client) repeat(s *set, o *op) bool {
+	leave := o.kind != 0 && !c.w.quiet && c.rng.IntN(moveEvery) == 0
+	if leave && c.rng.IntN(2) == 0 {
+		// The gateway hangs with the command and goes on when another serves the client.
+		cmd, to := c.command(s, o), c.where(s)
+		c.w.after(time.Duration(c.rng.Int64N(int64(zombieMax))), func() {
+			c.w.spawn(nil, "zombie", func() { c.propose(s, to, &cmd) })
+		})
+		c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+		return false
+	}
+	for {
+		r, answered := c.ask(s, o)
+		c.w.say("client %d: %v: answered %v: %v %v %v", c.id, o, answered, r.Status, r.Outcome.Code, r.Err)
+		switch {
+		case !answered:
+			c.leader[s] = 0
+			if leave {
+				return false
+			}
+		case r.Status == multiraft.Done && r.Outcome.Code == copyset.OK, r.Status == multiraft.Done && r.Outcome.Code == copyset.Miscompare:
+			o.out = r.Outcome
+			return true
+		case r.Status == multiraft.Done && r.Outcome.Code == copyset.StaleAccess, r.Status == multiraft.Invalid, r.Status == multiraft.Done:
+			c.w.find("client %d: %v is answered %v %v: %v", c.id, o, r.Status, r.Outcome.Code, r.Err)
+			return true
+		case r.Status == multiraft.Behind:
+			c.raise(s)
+		default:
+			c.leader[s] = r.Leader
+			if r.Status == multiraft.Damaged && !c.w.opts.damages() {
+				c.w.find("client %d: %v: %v", c.id, o, r.Err)
+			}
+			c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+		}
+	}
+}
+
+// where tells whom to ask: the leader, as far as it is known, or anybody.
+func (c *client) where(s *set) int {
+	if c.leader[s] != 0 && c.rng.IntN(6) != 0 {
+		return int(c.leader[s])
+	}
+	at := s.where()
+	return int(at[c.rng.IntN(len(at))])
+}
+
+func (c *client) timeout() time.Duration {
+	if c.rng.IntN(patientEvery) == 0 {
+		return patience
+	}
+	return callMin + time.Duration(c.rng.Int64N(int64(callMax-callMin)))
+}
+
+// ask sends the operation once.
+func (c *client) ask(s *set, o *op) (r multiraft.Reply, answered bool) {
+	to := c.where(s)
+	if o.kind != 0 {
+		cmd := c.command(s, o)
+		return c.propose(s, to, &cmd)
+	}
+	var seen []uint32
+	a := &multiraft.Access{Initiator: layout.InitiatorID(c.id), Fence: c.fence(), Access: access}
+	answered = c.w.call(outside, to, taskRead, c.timeout(), true, func(l *life) {
+		r, seen = l.read(s, o, a)
+	})
+	if answered && r.Status == multiraft.Done {
+		o.seen = seen
+		c.leader[s] = layout.ChunkserverID(to)
+	}
+	return r, answered
+}
+
+// read serves a read.
+func (l *life) read(s *set, o *op, a *multiraft.Access) (r multiraft.Reply, seen []uint32) {
+	g := l.host.Group(s.id)
+	if g == nil {
+		return multiraft.Reply{Status: multiraft.NotLeader}, nil
+	}
+	w := l.node.w
+	dst := make([]byte, o.n*copyset.SectorSize)
+	for range 2 {
+		r = w.opts.Bug.read(l, s, o, a, dst, g)
+		if r.Status != multiraft.Done || r.Outcome.Code != copyset.OK {
+			var bad *blockstore.ChecksumError
+			if r.Status == multiraft.Damaged && errors.As(r.Err, &bad) && l.host.Repair(w.ctx, g, bad) == nil {
+				w.stats.Repaired++
+				continue
+			}
+			return r, nil
+		}
+		break
+	}
+	if r.Status != multiraft.Done {
+		return r, nil
+	}
+	seen, ok := values(dst)
+	if !ok {
+		w.find("chunkserver %d returns wrong bytes: copyset %d sectors %d+%d", l.node.id, s.id, o.first, o.n)
+	}
+	return r, seen
+}
+
+// propose sends a command once.
+func (c *client) propose(s *set, to int, cmd *copyset.Command) (r multiraft.Reply, answered bool) {
+	answered = c.w.call(outside, to, "propose", c.timeout(), false, func(l *life) {
+		own := *cmd // a repeated packet is a command of its own
+		r = l.propose(s, &own)
+	})
+	if answered && r.Status == multiraft.Done {
+		c.leader[s] = layout.ChunkserverID(to)
+	}
+	return r, answered
+}
+
+// propose serves a mutation.
+func (l *life) propose(s *set, cmd *copyset.Command) multiraft.Reply {
+	g := l.host.Group(s.id)
+	if g == nil {
+		return multiraft.Reply{Status: multiraft.NotLeader}
+	}
+	return l.node.w.opts.Bug.propose(l, g, cmd)
+}
+
+// proposeOnce proposes and waits.
+func (l *life) proposeOnce(g *multiraft.Group, cmd *copyset.Command) multiraft.Reply {
+	a := &waiter{}
+	g.Propose(cmd, a)
+	l.node.w.park(func() bool { return a.done }, 0)
+	return a.reply
+}
+
+// raise makes the client's epoch known to the copyset.
+func (c *client) raise(s *set) {
+	cmd := copyset.Command{
+		Op: copyset.OpRaise, Chunk: layout.ChunkID{Volume: volume}, Initiator: layout.InitiatorID(c.id), Fence: c.fence(), Access: access,
+	}
+	for {
+		r, answered := c.propose(s, c.where(s), &cmd)
+		switch {
+		case answered && r.Status == multiraft.Done:
+			if r.Outcome.Code != copyset.OK {
+				c.w.find("client %d: epoch %d is answered %v", c.id, c.epoch, r.Outcome.Code)
+			}
+			return
+		case answered:
+			c.leader[s] = r.Leader
+			c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+		default:
+			c.leader[s] = 0
+		}
+	}
+}
+
+// move begins a new epoch in all copysets, as a path that moves to another gateway does.
+func (c *client) move(s *set, o *op) {
+	c.w.stats.Moves++
+	c.epoch++
+	c.seq = 0
+	c.w.epochs[layout.InitiatorID(c.id)] = c.epoch
+	o.maybe = true
+	c.raise(s)
+	o.ret = c.w.steps
+	s.history = append(s.history, o)
+	for _, other := range c.w.sets {
+		if other != s {
+			c.raise(other)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"os"
+	"runtime/debug"
+	"strconv"
+	"testing"
+	"testing/cryptotest"
+	"time"
+)
+
+// The environment says what is run: SIM_SEED is the first seed (then SIM_SEEDS of them run, 500 unless it is said), SIM_LOG
+// tells what happens.
+const (
+	// seedsShort is how many seeds a test runs that nobody told a seed, seedsLong one that was told.
+	seedsShort = 20
+	seedsLong  = 500
+	// gcPercent trades memory for time: a simulation makes much garbage and holds little.
+	gcPercent = 400
+)
+
+func number(t testing.TB, name string, otherwise uint64) uint64 {
+	s := os.Getenv(name)
+	if s == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func run(t *testing.T, o Options) Result {
+	t.Helper()
+	cryptotest.SetGlobalRandom(t, o.Seed) // raft draws its election timeouts from it
+	if os.Getenv("SIM_LOG") != "" {
+		o.Log = t.Logf
+	}
+	return Run(o)
+}
+
+// TestSim simulates clusters under faults of all kinds.
+func TestSim(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	first, n := number(t, "SIM_SEED", 1), number(t, "SIM_SEEDS", seedsLong)
+	if os.Getenv("SIM_SEED") == "" {
+		n = seedsShort
+	}
+	var sum Stats
+	begin := time.Now()
+	for seed := first; seed < first+n; seed++ {
+		r := run(t, Options{Seed: seed})
+		sum.Add(&r.Stats)
+		if r.Err != nil {
+			t.Errorf("seed %d: %v (SIM_SEED=%d SIM_SEEDS=1 SIM_LOG=1 go test -run 'TestSim$' -v ./chunkserver/internal/sim)", seed, r.Err, seed)
+		}
+	}
+	t.Logf("%d seeds from %d, %.0f per minute: %v", n, first, float64(n)/time.Since(begin).Minutes(), &sum)
+}
+
+// TestSimRepeats: a seed does the same each time.
+func TestSimRepeats(t *testing.T) {
+	for seed := uint64(1); seed <= 8; seed++ {
+		a, b := run(t, Options{Seed: seed}), run(t, Options{Seed: seed})
+		if a.Trace != b.Trace || a.Stats != b.Stats {
+			t.Errorf("seed %d: %x and %x\n%v\n%v", seed, a.Trace, b.Trace, &a.Stats, &b.Stats)
+		}
+	}
+}
+
+// TestSimEveryCrash has a chunkserver crash at each change of its disk, before it is made and after, from its first start
+// through the founding of a copyset, writes and checkpoints. What of the unsynced data survives is drawn.
+func TestSimEveryCrash(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	const atMost = 2000
+	crashed := 0
+	for at := 1; ; at++ {
+		if at > atMost {
+			t.Fatalf("the run has no end after %d changes", at)
+		}
+		missed := 0
+		for _, late := range []bool{false, true} {
+			r := run(t, Options{Seed: number(t, "SIM_SEED", 1), CrashAt: at, CrashLate: late})
+			if r.Err != nil {
+				t.Errorf("crash at change %d, late %v: %v", at, late, r.Err)
+			}
+			if r.Stats.Crashes == 0 {
+				missed++
+			}
+		}
+		if missed == 2 {
+			break
+		}
+		crashed++
+	}
+	if crashed < 60 {
+		t.Errorf("only %d changes to crash at", crashed)
+	}
+	t.Logf("a crash at each of %d changes", crashed)
+}
+
+// seeds are those that found a bug first. Any change of the code gives a seed another run, so the search goes on from there.
+var seeds = [bugs]uint64{
+	LogNotSynced: 1, BlocksNotSynced: 1, NamesNotSynced: 1, AckBeforeQuorum: 1, AckBeforeSync: 1, AckBeforeCommit: 1,
+	VoteForgotten: 1, EpochUnchecked: 3, RetryTwice: 1, WriteSplit: 1, CompareApart: 1, FollowerReads: 1, LeaseUnchecked: 77,
+	WritesLost: 1, ListNotSynced: 1, BlocksReusedEarly: 1, WrongByte: 2,
+}
+
+// TestSimBugs: the simulation finds what is wrong.
+func TestSimBugs(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	const tries = 200
+	for bug := NoBug + 1; bug < bugs; bug++ {
+		var found error
+		seed := seeds[bug]
+		for ; found == nil && seed < seeds[bug]+tries; seed++ {
+			found = run(t, Options{Seed: seed, Bug: bug}).Err
+		}
+		if found == nil {
+			t.Errorf("%v is not found by %d seeds from %d on", bug, tries, seeds[bug])
+			continue
+		}
+		t.Logf("%v: seed %d: %v", bug, seed-1, found)
+	}
+}
