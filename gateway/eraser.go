@@ -52,7 +52,9 @@ func (w *eraser) run(ctx context.Context) error {
 			w.z.Failed = true
 			return errors.Join(err, w.report(ctx))
 		}
-		w.z.Done += n
+		if w.z.Done += n; w.z.Done >= w.z.Total() {
+			break
+		}
 		w.tell()
 		if err != nil || time.Since(w.reported) >= w.s.every {
 			if err := w.report(ctx); err != nil {
@@ -99,7 +101,7 @@ func (w *eraser) piece(ctx context.Context, buf []byte) (int64, error) {
 func (w *eraser) tell() {
 	w.e.mu.Lock()
 	defer w.e.mu.Unlock()
-	if now := w.e.mu.now; now.Runs() && now.ID == w.z.ID && now.Claim == w.z.Claim && w.z.Done < w.z.Total() {
+	if now := w.e.mu.now; now.Runs() && now.ID == w.z.ID && now.Claim == w.z.Claim {
 		w.e.status.Store(statusOf(&w.z))
 	}
 }

@@ -28,6 +28,7 @@ type fakeStore struct {
 	numbers  map[number]bool
 	repeated int // requests that had the number of another one
 	answer   chunkclient.Status
+	keep     func(*chunkclient.Call) bool // see hold
 }
 
 // number names a mutation.
@@ -107,6 +108,12 @@ func (f *fakeStore) last() chunkclient.Request {
 
 // Start implements chunkclient.Link.
 func (f *fakeStore) Start(c *chunkclient.Call) {
+	f.mu.Lock()
+	kept := f.keep != nil && f.keep(c)
+	f.mu.Unlock()
+	if kept {
+		return
+	}
 	resp := f.serve(&c.Request)
 	var data []byte
 	if c.Request.Op == chunkclient.Read {

@@ -50,7 +50,7 @@ type erasure struct {
 		now     *reservation.Sanitize
 		// heard is when the claim was renewed last, as far as is known.
 		heard time.Time
-		// ended is closed when now has ended, or has failed.
+		// ended is closed unless now runs.
 		ended chan struct{}
 		// here: it is being begun, claimed or carried out by this process.
 		here bool
@@ -97,6 +97,8 @@ func (s *erasures) of(id layout.VolumeID) *erasure {
 	if e == nil {
 		e = &erasure{volume: id}
 		e.status.Store(&sanitize.Status{})
+		e.mu.ended = make(chan struct{})
+		close(e.mu.ended)
 		s.all[id] = e
 	}
 	return e
@@ -205,18 +207,25 @@ func (m *medium) Sanitize(ctx context.Context, by reservation.Nexus, o sanitize.
 		Nexus: by, Action: reservation.SanitizeBegin,
 		Sanitize: &reservation.Sanitize{Passes: uint8(o.Passes), Pattern: o.Block, Invert: o.Invert, Exit: o.Exit, Size: size},
 	})
-	if err != nil {
-		e.leave()
-		return nil, err
-	}
 	e.mu.Lock()
 	ended := e.mu.ended
 	e.mu.Unlock()
-	s.carry(e, now)
+	switch {
+	case err == nil:
+		s.carry(e, now)
+	case errors.Is(err, errTaken): // it was begun, and another gateway carries it out, or has
+		e.leave()
+	default:
+		e.leave()
+		return nil, err
+	}
 	return ended, nil
 }
 
-// ask asks for a change of the record and returns what it led to. The error is one that scsi knows, or that of ctx.
+// errTaken says that a change was made, but that another gateway has the claim by now, or all has ended.
+var errTaken = errors.New("gateway: another gateway has the claim")
+
+// ask asks for a change of the record and returns what it led to. The error is one that scsi knows, errTaken, or that of ctx.
 func (s *erasures) ask(ctx context.Context, id layout.VolumeID, q *reservation.Request) (*scsi.Reservations, error) {
 	st, now, err := s.change(ctx, id, q)
 	switch {
@@ -224,10 +233,30 @@ func (s *erasures) ask(ctx context.Context, id layout.VolumeID, q *reservation.R
 		return nil, err
 	case st == reservation.Sanitizing:
 		return nil, scsi.ErrSanitizing
-	case st != reservation.Good:
+	case st != reservation.Good && q.Action != reservation.SanitizeReport:
 		return nil, scsi.ErrReservationConflict
+	case !mine(q, now.State.Sanitize):
+		return nil, errTaken
 	}
 	return now, nil
+}
+
+// mine tells whether z, which is on record after q was answered, has the claim that q asked for or was made under. The status does
+// not tell: if the first answer was lost, the one to a repetition is GOOD with whatever is on record by then, or that of a report is
+// a conflict because it was the last.
+func mine(q *reservation.Request, z *reservation.Sanitize) bool {
+	switch q.Action {
+	case reservation.SanitizeBegin:
+		return z.Runs() && z.Claim == 1 && z.Port == q.Nexus.Port
+	case reservation.SanitizeClaim:
+		return z.Runs() && z.ID == q.Sanitize.ID && z.Claim == q.Sanitize.Claim+1 && z.Port == q.Nexus.Port
+	case reservation.SanitizeReport:
+		if z == nil {
+			return q.Sanitize.Done >= q.Sanitize.Total()
+		}
+		return z.ID == q.Sanitize.ID && z.Claim == q.Sanitize.Claim
+	}
+	return true
 }
 
 // run takes over what nobody carries out, until ctx ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/reservation"
+	"github.com/ashlar-storage/ashlar/storage/volume"
 )
 
 // record is the metaserver's record of a volume, which all gateways of a test are told of.
@@ -20,6 +22,8 @@ type record struct {
 	store    *fakeStore
 	state    *reservation.State
 	gateways []*mediums
+	// conflicts counts the requests that were answered so.
+	conflicts int
 }
 
 // gateway makes the media of one more gateway, whose relative target port is its number.
@@ -46,6 +50,9 @@ func (r *record) change(
 	}
 	res := r.state.Apply(q)
 	r.state = res.State
+	if res.Status == reservation.Conflict {
+		r.conflicts++
+	}
 	r.store.mu.Lock()
 	if res.Narrowed {
 		r.store.access++
@@ -56,6 +63,24 @@ func (r *record) change(
 		ms.erasures.learn(id, r.state)
 	}
 	return res.Status, &scsi.Reservations{Access: uint64(access), State: r.state}, nil
+}
+
+// loses has a gateway lose the first answer to a request of one kind. Its repetition is answered as a metaserver does, GOOD with
+// what is on record when meanwhile has returned.
+func (r *record) loses(ms *mediums, a reservation.Action, meanwhile func()) {
+	var lost atomic.Bool
+	ms.erasures.change = func(ctx context.Context, id layout.VolumeID, q *reservation.Request) (reservation.Status, *scsi.Reservations, error) {
+		st, now, err := r.change(ctx, id, q)
+		if q.Action != a || err != nil || st != reservation.Good || lost.Swap(true) {
+			return st, now, err
+		}
+		meanwhile()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.store.mu.Lock()
+		defer r.store.mu.Unlock()
+		return st, &scsi.Reservations{Access: uint64(r.store.access), State: r.state}, nil
+	}
 }
 
 func (r *record) sanitize() *reservation.Sanitize {
@@ -87,6 +112,13 @@ func (f *fakeStore) writtenBy(initiator string) (bytes uint64) {
 		}
 	}
 	return bytes
+}
+
+// hold has requests kept for which keep returns true: Start takes them up again. Nil: none is.
+func (f *fakeStore) hold(keep func(*chunkclient.Call) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keep = keep
 }
 
 // begin begins an overwrite of size bytes.
@@ -124,6 +156,7 @@ func soon(t *testing.T, what string, holds func() bool) {
 func TestSanitizeGoesOverAllOfIt(t *testing.T) {
 	r := newRecord()
 	ms, elsewhere := r.gateway(t), r.gateway(t)
+	ms.erasures.every = 0 // each piece is recorded
 	m, other := ms.Open(testVolume, "iqn.a"), elsewhere.Open(testVolume, "iqn.b")
 	const size = 1<<20 - 512
 	awaitDone(t, begin(t, m, 3, size))
@@ -132,6 +165,9 @@ func TestSanitizeGoesOverAllOfIt(t *testing.T) {
 	}
 	soon(t, "the other gateway does not see the end", func() bool { return other.Sanitizing().State == sanitize.Idle })
 	ms.erasures.wg.Wait()
+	if r.conflicts > 0 {
+		t.Errorf("%d requests of it were refused", r.conflicts)
+	}
 	r.store.requests = nil
 	done, err := other.Sanitize(t.Context(), sanitizer, sanitize.Order{}, size)
 	must(t, err)
@@ -169,8 +205,93 @@ func TestSanitizeOutlivesItsSession(t *testing.T) {
 	}
 }
 
-// TestSanitizeIsTakenOver: another gateway goes on from what was recorded when the claim is not renewed, and the one before, which
-// hung, writes nothing any more.
+// takes has a gateway claim the SANITIZE of testVolume as often as it takes until it holds the claim with that number.
+func (r *record) takes(t *testing.T, ms *mediums, claim uint64) {
+	t.Helper()
+	soon(t, "it is not taken over", func() bool {
+		ms.erasures.claim(t.Context(), ms.erasures.of(testVolume))
+		z := r.sanitize()
+		return z == nil || z.Claim == claim && z.Port == ms.erasures.port()
+	})
+}
+
+// TestSanitizeOfALostAnswer: a gateway that learns only by the repetition of a request that it was taken, when another one has the
+// claim by then, leaves it to that one.
+func TestSanitizeOfALostAnswer(t *testing.T) {
+	const passes, size = 3, 1 << 20
+	setup := func(t *testing.T) (r *record, one, two *mediums) {
+		t.Helper()
+		r = newRecord()
+		one, two = r.gateway(t), r.gateway(t)
+		two.erasures.after = 0
+		return r, one, two
+	}
+	t.Run("begin, the other one is at it", func(t *testing.T) {
+		r, one, two := setup(t)
+		two.erasures.rate = 1
+		r.loses(one, reservation.SanitizeBegin, func() { r.takes(t, two, 2) })
+		done := begin(t, one.Open(testVolume, "iqn.a"), passes, size)
+		one.erasures.wg.Wait() // nothing runs here
+		select {
+		case <-done:
+			t.Error("the end is told while it runs")
+		default:
+		}
+		if z := r.sanitize(); z == nil || z.Claim != 2 || z.Port != 2 {
+			t.Errorf("%+v", z)
+		}
+	})
+	t.Run("begin, all has ended", func(t *testing.T) {
+		r, one, two := setup(t)
+		r.loses(one, reservation.SanitizeBegin, func() {
+			r.takes(t, two, 2)
+			soon(t, "it does not end", func() bool { return r.sanitize() == nil })
+		})
+		awaitDone(t, begin(t, one.Open(testVolume, "iqn.a"), passes, size))
+		one.erasures.wg.Wait()
+		if bytes, _ := r.store.written(); bytes != passes*size {
+			t.Errorf("%d bytes", bytes)
+		}
+	})
+	t.Run("report", func(t *testing.T) {
+		r, one, two := setup(t)
+		one.erasures.every = 0
+		goOn := delayed(two)
+		r.loses(one, reservation.SanitizeReport, func() { r.takes(t, two, 2) })
+		done := begin(t, one.Open(testVolume, "iqn.a"), passes, size)
+		one.erasures.wg.Wait()
+		if bytes, _ := r.store.written(); bytes != size {
+			t.Errorf("%d bytes before the other one has begun", bytes)
+		}
+		goOn()
+		awaitDone(t, done)
+	})
+	t.Run("claim", func(t *testing.T) {
+		r, one, two := setup(t)
+		three := r.gateway(t)
+		one.erasures.rate, three.erasures.rate, three.erasures.after = 1, 1, 0
+		begin(t, one.Open(testVolume, "iqn.a"), passes, size)
+		one.erasures.stop()
+		r.loses(two, reservation.SanitizeClaim, func() { r.takes(t, three, 3) })
+		two.erasures.claim(t.Context(), two.erasures.of(testVolume))
+		two.erasures.wg.Wait()
+		if z := r.sanitize(); z == nil || z.Claim != 3 || z.Port != 3 {
+			t.Errorf("%+v", z)
+		}
+	})
+}
+
+// delayed has a gateway reach the medium for a SANITIZE only when goOn is called: no copyset hears of its epoch before.
+func delayed(ms *mediums) (goOn func()) {
+	open, gate := ms.erasures.open, make(chan struct{})
+	ms.erasures.open = func(id layout.VolumeID, access layout.AccessGeneration) *volume.Handle {
+		<-gate
+		return open(id, access)
+	}
+	return func() { close(gate) }
+}
+
+// TestSanitizeIsTakenOver: another gateway goes on from what was recorded when the claim is not renewed.
 func TestSanitizeIsTakenOver(t *testing.T) {
 	r := newRecord()
 	one, two := r.gateway(t), r.gateway(t)
@@ -178,23 +299,58 @@ func TestSanitizeIsTakenOver(t *testing.T) {
 	one.erasures.rate = 1
 	done := begin(t, one.Open(testVolume, "iqn.a"), passes, size)
 	soon(t, "the first pass is not recorded", func() bool { return r.sanitize().Done == size })
-	e := two.erasures.of(testVolume)
-	two.erasures.claim(t.Context(), e)
+	two.erasures.claim(t.Context(), two.erasures.of(testVolume))
 	if r.sanitize().Claim != 1 {
 		t.Fatal("a claim that is renewed was taken")
 	}
-	one.erasures.after, two.erasures.after = 0, 0
-	soon(t, "it is not taken over", func() bool {
-		two.erasures.claim(t.Context(), e)
-		z := r.sanitize()
-		return z == nil || z.Claim == 2 && z.Port == 2
-	})
+	two.erasures.after = 0
+	r.takes(t, two, 2)
 	awaitDone(t, done)
 	one.erasures.wg.Wait() // was told
 	two.erasures.wg.Wait()
 	bytes, epochs := r.store.written()
 	if r.sanitize() != nil || bytes != passes*size || epochs[0] != 1 || epochs[1] != 2 || epochs[passes-1] != 2 {
 		t.Errorf("%+v, %d bytes under %v", r.sanitize(), bytes, epochs)
+	}
+}
+
+// TestSanitizeOfOneThatHung: what a gateway had under way when its claim was taken is refused, before the one that took it writes
+// anything (by the access generation alone then) and when that has ended.
+func TestSanitizeOfOneThatHung(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		r := newRecord()
+		one, two := r.gateway(t), r.gateway(t)
+		two.erasures.after = 0
+		goOn := delayed(two)
+		stuck := make(chan *chunkclient.Call, 1)
+		r.store.hold(func(c *chunkclient.Call) bool {
+			select {
+			case stuck <- c:
+				return true
+			default:
+				return false // of two
+			}
+		})
+		const size = 1 << 20
+		done := begin(t, one.Open(testVolume, "iqn.a"), 1, size)
+		soon(t, "nothing is on its way", func() bool { return len(stuck) == 1 })
+		r.takes(t, two, 2)
+		if ended {
+			goOn()
+			awaitDone(t, done)
+			two.erasures.wg.Wait()
+		}
+		before, _ := r.store.written()
+		r.store.hold(nil)
+		r.store.Start(<-stuck)
+		one.erasures.wg.Wait()
+		if after, _ := r.store.written(); after != before {
+			t.Errorf("ended %v: %d bytes were written by the one that had hung", ended, after-before)
+		}
+		if !ended {
+			goOn()
+			awaitDone(t, done)
+		}
 	}
 }
 
