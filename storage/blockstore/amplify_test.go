@@ -222,12 +222,8 @@ func (r *replica) checkpoint() {
 type wrote struct{ log, blocks, flushed, compacted, process int64 }
 
 func (r *replica) wrote() wrote {
-	m := r.store.index.DB.Metrics()
 	w := wrote{log: r.written[0].Load(), blocks: r.written[1].Load()}
-	for i := range m.Levels {
-		w.flushed += int64(m.Levels[i].TableBytesFlushed)
-		w.compacted += int64(m.Levels[i].TableBytesCompacted)
-	}
+	w.flushed, w.compacted = indexWrites(r.store)
 	io, err := os.ReadFile("/proc/self/io")
 	if err != nil {
 		return w // not Linux

@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"flag"
 	"fmt"
 	"slices"
 	"testing"
@@ -13,8 +12,6 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
-
-var millionFlag = flag.Bool("million", false, "run the test that opens a log of a million entries")
 
 // report adds percentiles of the latencies to a benchmark.
 func report(b *testing.B, d []time.Duration) {
@@ -201,35 +198,86 @@ func BenchmarkEntries(b *testing.B) {
 	}
 }
 
-// TestMillion opens a log of a million entries of 300 copysets. Run it with -million.
-func TestMillion(t *testing.T) {
-	if !*millionFlag {
-		t.Skip("needs -million")
+const (
+	openGroups = 300
+	// openLimit is how long it may take to open a log of a million entries.
+	openLimit = 5 * time.Second
+)
+
+// fillLog makes a log of about as many entries, of openGroups copysets, and returns how many there are in each.
+func fillLog(tb testing.TB, fs vfs.FS, dir string, entries int) (each uint64) {
+	tb.Helper()
+	l, err := Open(fs, dir, benchOptions())
+	if err != nil {
+		tb.Fatal(err)
 	}
-	dir := t.TempDir() + "/log"
-	l, err := Open(vfs.OS(), dir, benchOptions())
+	a := newAppender(l, openGroups, 34, 256)
+	for n := 0; n < entries; n += openGroups * a.per {
+		if err := a.step(uint64(entries)); err != nil {
+			tb.Fatal(err)
+		}
+		each += uint64(a.per)
+	}
+	mustClose(tb, l)
+	return each
+}
+
+// TestOpenManyEntries opens a log whose segments hold entries of many copysets side by side: all are there, and no segment is
+// read more than once, so that the time it takes grows with the length of the log alone.
+func TestOpenManyEntries(t *testing.T) {
+	read := map[string]int64{}
+	fs := vfs.NewFault(vfs.NewMem(), func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpReadAt {
+			read[op.Base()] += op.Length
+		}
+		return vfs.Fault{}
+	})
+	each := fillLog(t, fs, "log", 100_000)
+	clear(read)
+	l, err := Open(fs, "log", benchOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
-	const groups, per, entries = 300, 34, 1_000_000
-	a := newAppender(l, groups, per, 256)
-	start := time.Now()
-	for n := 0; n < entries; n += groups * per {
-		if err := a.step(entries); err != nil {
-			t.Fatal(err)
+	if u := l.Usage(); u.Entries != openGroups*int(each) || len(l.Copysets()) != openGroups {
+		t.Errorf("%+v, want %d entries in each of %d copysets", u, each, openGroups)
+	}
+	for _, id := range l.Copysets() {
+		g, _ := l.Group(id)
+		if last, err := g.LastIndex(); err != nil || last != each {
+			t.Errorf("copyset %d ends at %d, want %d: %v", id, last, each, err)
 		}
 	}
-	u := l.Usage()
-	t.Logf("wrote %d entries, %d MiB in %d segments, in %v", u.Entries, u.Bytes>>20, u.Segments, time.Since(start))
-	mustClose(t, l)
-	start = time.Now()
-	if l, err = Open(vfs.OS(), dir, benchOptions()); err != nil {
-		t.Fatal(err)
+	size := benchOptions().withDefaults().SegmentSize
+	if len(read) != l.Segments() {
+		t.Errorf("%d of %d segments were read", len(read), l.Segments())
 	}
-	took := time.Since(start)
-	t.Logf("opened in %v", took)
-	if n := l.Usage().Entries; n != u.Entries || took > 5*time.Second {
-		t.Errorf("%d entries of %d in %v", n, u.Entries, took)
+	for name, n := range read {
+		if n > size+2*headerBlock {
+			t.Errorf("%d bytes were read of %s, which has %d", n, name, size)
+		}
 	}
 	mustClose(t, l)
+}
+
+// BenchmarkOpen opens a log of a million entries of 300 copysets.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir() + "/log"
+	each := fillLog(b, vfs.OS(), dir, 1_000_000)
+	for b.Loop() {
+		start := time.Now()
+		l, err := Open(vfs.OS(), dir, benchOptions())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if took := time.Since(start); took > openLimit {
+			b.Errorf("it took %v, the limit is %v", took, openLimit)
+		}
+		b.StopTimer()
+		if n := l.Usage().Entries; n != openGroups*int(each) {
+			b.Errorf("%d entries of %d", n, openGroups*each)
+		}
+		mustClose(b, l)
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(openGroups*each), "entries")
 }

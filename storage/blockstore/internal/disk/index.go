@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
@@ -20,6 +21,14 @@ const (
 	indexFormat = pebble.FormatTableFormatV6
 	// indexMemtable is the size of Pebble's memory table, in bytes; a larger batch is flushed on its own.
 	indexMemtable = 16 << 20
+	// indexFlushes is how many flushes wait in level 0 before they are merged into the levels below, all of them at once: a leaf
+	// that checkpoint after checkpoint changed is then written once. indexFlushesMax stops checkpoints that are too fast for it.
+	indexFlushes    = 24
+	indexFlushesMax = 3 * indexFlushes
+	// indexBase is up to which size the index has only one level below level 0, in bytes: that of 400 GiB in small pieces.
+	indexBase = 1 << 30
+	// indexFilterBits is the bits per key of the filters of level 0, so that a leaf is looked for only where it is.
+	indexFilterBits = 10
 	// poisonedPause slows down Pebble, which repeats a failed flush for ever, in a store that does not use it any more.
 	poisonedPause = 20 * time.Millisecond
 )
@@ -72,6 +81,9 @@ func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poi
 		FormatMajorVersion:          indexFormat,
 		MemTableSize:                indexMemtable,
 		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       indexFlushes,
+		L0StopWritesThreshold:       indexFlushesMax,
+		LBaseMaxBytes:               indexBase,
 		Logger:                      indexLogger{p},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.backgroundError,
@@ -85,6 +97,10 @@ func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poi
 				}
 			},
 		},
+	}
+	po.Levels[0].FilterPolicy = bloom.FilterPolicy(indexFilterBits)
+	for i := range po.Levels[1:] {
+		po.Levels[1+i].FilterPolicy = pebble.NoFilterPolicy // a level has one file to look at
 	}
 	db, err := pebble.Open(dir, po)
 	switch {
