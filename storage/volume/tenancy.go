@@ -129,26 +129,28 @@ func (h *Handle) attach(ctx context.Context) error {
 	if err != nil && (had == 0 || ctx.Err() != nil) {
 		return fmt.Errorf("volume: attach %d for %s: %w", volume, h.initiator, err)
 	}
-	h.attached(a, had, doubts, err == nil)
+	if move := h.attached(a, had, doubts, err == nil); move != nil {
+		h.client.moved(*move)
+	}
 	return h.Err()
 }
 
-// attached takes over an answer that was asked for with had and after so many doubts.
-func (h *Handle) attached(a Attachment, had layout.Epoch, doubts uint64, answered bool) {
+// attached takes over an answer that was asked for with had and after so many doubts. It returns the move that this was, if any.
+func (h *Handle) attached(a Attachment, had layout.Epoch, doubts uint64, answered bool) (move *Move) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.mu.dead != nil:
-		return
+		return nil
 	case had != 0 && h.mu.doubts != doubts: // the answer is for those who are gone
-		return
+		return nil
 	case had != 0 && (!answered || a.Epoch == had):
 		h.mu.fence.Generation++ // what those have left on its way has no effect after this
 		h.mu.sure = doubts
-		return
+		return nil
 	}
 	if h.mu.overtaken {
-		h.client.moved(Move{h.mu.placement.Volume, h.initiator, h.mu.pace.lasted, h.mu.pace.pause})
+		move = &Move{h.mu.placement.Volume, h.initiator, h.mu.pace.lasted, h.mu.pace.pause}
 	}
 	h.mu.tenancy++
 	h.mu.id, h.mu.fence = a.Initiator, layout.Fence{Epoch: a.Epoch}
@@ -158,6 +160,7 @@ func (h *Handle) attached(a Attachment, had layout.Epoch, doubts uint64, answere
 		h.mu.proof = h.newProof()
 	}
 	h.raiseAccessLocked(a.Access)
+	return move
 }
 
 // sleep waits for d, or until ctx or the handle ends.

@@ -81,7 +81,7 @@ type Client struct {
 }
 
 // New returns a client; inFlight bounds the bytes of data on their way, at least 1. moved, if it is not nil, is told of each
-// move; it must not block, and not call into a handle.
+// move by the operation that asked for the epoch.
 func New(doer Doer, attacher Attacher, inFlight int64, moved func(Move)) *Client {
 	if moved == nil {
 		moved = func(Move) {}
