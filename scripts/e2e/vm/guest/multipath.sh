@@ -31,7 +31,7 @@ await() {
   for _ in $(seq $((limit * 4))); do
     now=$(multipathd show paths raw format '%t %T %p' | awk '{ print $1 == "active" ? $2 ":" $3 : $1 }' | sort | xargs) || true
     if [ "$now" = "$want" ]; then held=$((held + 1)); else held=0; fi
-    [ "$held" = 12 ] && return # for 3 s: while disks are probed over both paths the volume goes to and fro
+    [ "$held" = 4 ] && return # for 1 s
     sleep .25
   done
   echo "the paths are: $now, want: $want"
@@ -142,10 +142,10 @@ await 60 ready:50 ready:10
 tell documented
 lose documented
 
-if [ "${3:-}" = multibus ]; then
-# All paths in one group, which is not for these volumes: each change of the path ends the sessions at the other gateway.
-configure 'prio const' 'path_grouping_policy multibus' 'path_selector "queue-length 0"' 'no_path_retry 60'
+# All paths in one group: the commands of the host go through both gateways by turns.
+configure 'path_grouping_policy multibus' 'path_selector "queue-length 0"' 'no_path_retry 24'
 multipathd reconfigure
+await 60 ready:50 ready:10
 for _ in $(seq 40); do [ "$(multipath -ll | grep -c policy=)" = 1 ] && break; sleep .25; done
 tell multibus
 load multibus
@@ -153,13 +153,13 @@ progress multibus
 gone=$(address "$(inuse)")
 step "multibus: $gone"
 echo "@@@ stop $gone"
-progress "multibus on the other path"
-sleep 5
+await 60 failed ready:50
+progress "multibus on one path"
 echo "@@@ start $gone"
-sleep 5
+await 60 ready:50 ready:10
+step "multibus: $gone is back"
 progress "multibus on both paths"
 loaded multibus
-fi
 
 configure 'prio alua' 'path_grouping_policy failover' 'no_path_retry 24'
 multipathd reconfigure
