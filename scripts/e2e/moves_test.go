@@ -62,7 +62,7 @@ func TestPathsAtOnce(t *testing.T) {
 		{"by turns, one at a time", 1, func(_, i int) int { return i % 2 }},
 	} {
 		before := epochOf(t, cl, "at-once")
-		phase, end := context.WithTimeout(ctx, 3*time.Second)
+		phase, end := context.WithTimeout(ctx, 2*time.Second)
 		var wg sync.WaitGroup
 		done := make([]int, way.workers)
 		for w := range way.workers {
@@ -78,7 +78,7 @@ func TestPathsAtOnce(t *testing.T) {
 				t.Errorf("%s: nothing of worker %d was served", way.name, w)
 			}
 		}
-		t.Logf("%s: %d commands in 3 s, %d moves", way.name, all, epochOf(t, cl, "at-once")-before)
+		t.Logf("%s: %d commands in 2 s, %d moves", way.name, all, epochOf(t, cl, "at-once")-before)
 	}
 	for i, s := range paths {
 		select {

@@ -23,7 +23,7 @@ import (
 
 // Limits of one VM run under emulation on a busy machine, and of building the VM's image.
 const (
-	vmMax      = 200 * time.Second
+	vmMax      = 240 * time.Second
 	vmBuildMax = 4 * time.Minute
 )
 
