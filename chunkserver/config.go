@@ -39,7 +39,7 @@ type Config struct {
 	// CheckpointEvery bounds the time, and LogBytes the disk space in bytes, that a restart may have to replay.
 	CheckpointEvery time.Duration `yaml:"checkpoint-every"`
 	LogBytes        int64         `yaml:"log-bytes"`
-	// Readers is how many reads are served at a time, less those that gRPC's own goroutines serve.
+	// Readers is how many reads are served at a time, less those that the goroutines of the streams serve.
 	Readers int `yaml:"readers"`
 	// Scrub says how the disk's blocks are read to find damage.
 	Scrub Scrub `yaml:"scrub"`

@@ -1,7 +1,7 @@
 // Package chunkserver is the chunkserver daemon: one process, one disk, a peer of many copysets. This package is its
 // composition root; DESIGN.md tells how the parts work together.
 //
-//	            ┌──────────── gRPC server ───────────┐
+//	            ┌──── streams, gRPC: one address ────┐
 //	gateways ──►│ chunkrpc ─┐                         │
 //	peers ─────►│ peernet ──┤                         │
 //	            └───────────┼─────────────────────────┘

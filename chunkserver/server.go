@@ -26,6 +26,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/metaclient"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -101,6 +102,8 @@ type parts struct {
 	// digests of the replicas, computed when their copysets are compared.
 	digests *digest.Runner
 	rpc     *chunkrpc.Server
+	// streams has the listener: what is no stream goes to grpc.
+	streams *stream.Server
 	grpc    *grpc.Server
 	meta    *metaclient.Client
 }
@@ -114,7 +117,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("chunkserver: %w", err)
 	}
-	defer func() { _ = lis.Close() }() // closed already by the gRPC server
+	defer func() { _ = lis.Close() }() // closed already by the server of streams
 	s.address = s.cfg.Advertise
 	if s.address == "" {
 		s.address = lis.Addr().String()
@@ -125,10 +128,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		return err
 	}
-	if err := s.open(p); err != nil {
+	if err := s.open(p, lis); err != nil {
 		return err
 	}
-	return s.serve(ctx, p, lis)
+	return s.serve(ctx, p)
 }
 
 // identify takes the directory and gets an id for it.
@@ -170,7 +173,7 @@ func (s *Server) beatConfig(p *parts) heartbeat.Config {
 }
 
 // open opens the disk and builds what serves it.
-func (s *Server) open(p *parts) (err error) {
+func (s *Server) open(p *parts, lis net.Listener) (err error) {
 	id, cluster := p.id.Chunkserver(), p.id.Cluster()
 	s.log = s.opts.Log.With(zap.Uint64("chunkserver", uint64(id)))
 	opts := raftlog.DefaultOptions()
@@ -200,15 +203,17 @@ func (s *Server) open(p *parts) (err error) {
 	}
 	p.disk = newDisk(s.log, p.watch, p.store.Usage, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
 	p.net.Bind(p.host)
-	p.rpc = chunkrpc.New(p.host, cluster, s.cfg.Readers)
+	p.rpc = chunkrpc.New(p.host, s.cfg.Readers)
+	services := p.net.Streams()
+	services[stream.Chunk] = p.rpc.Service()
+	p.streams = stream.NewServer(lis, stream.Config{Cluster: cluster, Self: id, Services: services, Logger: s.log})
 	p.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(max(chunkrpc.MessageMax, peernet.MessageMax)), grpc.MaxSendMsgSize(max(chunkrpc.MessageMax, peernet.MessageMax)),
+		grpc.MaxRecvMsgSize(peernet.MessageMax), grpc.MaxSendMsgSize(peernet.MessageMax),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.WriteBufferSize(bufferSize), grpc.ReadBufferSize(bufferSize),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Second, Timeout: 4 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
-	chunkv1.RegisterChunkServer(p.grpc, p.rpc)
 	raftv1.RegisterRaftServer(p.grpc, p.net.Service())
 	p.scrub = s.newScrubber(p)
 	chunkv1.RegisterScrubServer(p.grpc, &scrubService{
@@ -224,13 +229,13 @@ func (s *Server) open(p *parts) (err error) {
 //  2. disk: it hands leadership over too
 //  3. leadership is handed over, so that others serve at once
 //  4. scrub: it repairs through multiraft
-//  5. the gRPC server: no more requests, messages or images come in; its streams end
+//  5. the servers of streams and of gRPC: no more requests, messages or images come in; answers that wait are sent
 //  6. chunkrpc's readers: nobody waits for them any more
 //  7. multiraft: worker, log writer, appliers, checkpointer
 //  8. digests: they let go of the contents that multiraft gave them
 //  9. peernet: nobody sends any more
 //  10. store and log (parts.close)
-func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
+func (s *Server) serve(ctx context.Context, p *parts) error {
 	addresses := p.id.Addresses()
 	if s.opts.Static != nil {
 		addresses = s.opts.Static.Addresses
@@ -242,7 +247,7 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	host.run(p.host.Run)
 	disk.run(func(ctx context.Context) error { p.disk.Run(ctx); return nil })
 	rpc.run(func(ctx context.Context) error { p.rpc.Run(ctx); return nil })
-	listener.run(func(context.Context) error { return p.grpc.Serve(lis) })
+	listener.run(p.listen)
 	unregister, err := s.register(p)
 	if err == nil {
 		err = s.found(ctx, p)
@@ -267,12 +272,21 @@ func (s *Server) serve(ctx context.Context, p *parts, lis net.Listener) error {
 	_ = disk.stop()
 	handOver(p.host)
 	_ = scrubber.stop()
-	p.grpc.Stop()
-	_ = listener.stop() // Serve returns an error when it is stopped before it began
+	err = errors.Join(err, listener.stop())
 	_ = rpc.stop()
 	err = errors.Join(err, host.stop())
 	_ = digests.stop()
 	unregister()
+	return err
+}
+
+// listen serves streams and gRPC until ctx ends or the listener fails.
+func (p *parts) listen(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.grpc.Serve(p.streams.Others()) }) // it ends with the streams
+	err := p.streams.Run(ctx)
+	p.grpc.Stop()
+	wg.Wait()
 	return err
 }
 

@@ -3,6 +3,7 @@ package chunkserver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"testing"
@@ -11,9 +12,12 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
+	"github.com/ashlar-storage/ashlar/storage/stream/streamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -112,43 +116,52 @@ func (b *testbed) halt(id layout.ChunkserverID) {
 	r.s = nil
 }
 
-// client is a stream to one chunkserver.
+// client is a stream to one chunkserver, and a connection for calls.
 type client struct {
 	t      testing.TB
 	conn   *grpc.ClientConn
-	stream grpc.BidiStreamingClient[chunkv1.Requests, chunkv1.Responses]
-	cancel context.CancelFunc
+	stream *streamtest.Peer
 }
 
 func (b *testbed) dial(id layout.ChunkserverID) *client {
 	b.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+b.addr[id], grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(16<<20), grpc.WithInitialConnWindowSize(16<<20))
+	conn, err := grpc.NewClient("passthrough:///"+b.addr[id], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	st, err := chunkv1.NewChunkClient(conn).Do(ctx)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return &client{b.t, conn, st, cancel}
+	return &client{b.t, conn, streamtest.Dial(b.t, b.addr[id], stream.Hello{Purpose: stream.Chunk, Cluster: testCluster, To: id})}
 }
 
 func (c *client) close() {
-	c.cancel()
+	c.stream.Close()
 	_ = c.conn.Close()
+}
+
+func (c *client) send(r *chunkv1.Requests) {
+	c.t.Helper()
+	b, err := proto.Marshal(r)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.stream.Send(b)
+}
+
+func (c *client) recv() (*chunkv1.Responses, error) {
+	b, err := c.stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	r := &chunkv1.Responses{}
+	return r, proto.Unmarshal(b, r)
 }
 
 // do sends requests as one batch and returns the answers by id.
 func (c *client) do(reqs ...*chunkv1.Request) map[uint64]*chunkv1.Response {
 	c.t.Helper()
-	if err := c.stream.Send(&chunkv1.Requests{Version: 1, Cluster: testCluster[:], Requests: reqs}); err != nil {
-		c.t.Fatal(err)
-	}
+	c.send(&chunkv1.Requests{Version: 1, Requests: reqs})
 	out := map[uint64]*chunkv1.Response{}
 	for len(out) < len(reqs) {
-		rs, err := c.stream.Recv()
+		rs, err := c.recv()
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -337,19 +350,15 @@ func TestStreamRefused(t *testing.T) {
 	b := newTestbed(t, 1)
 	c := b.dial(1)
 	defer c.close()
-	if err := c.stream.Send(&chunkv1.Requests{Version: 2, Cluster: testCluster[:], Requests: []*chunkv1.Request{request(chunkv1.Op_OP_READ, 0, 0, nil)}}); err != nil {
-		t.Fatal(err)
-	}
-	if rs, err := c.stream.Recv(); err != nil || rs.GetResponses()[0].GetStatus() != chunkv1.Status_STATUS_VERSION {
+	c.send(&chunkv1.Requests{Version: 2, Requests: []*chunkv1.Request{request(chunkv1.Op_OP_READ, 0, 0, nil)}})
+	if rs, err := c.recv(); err != nil || rs.GetResponses()[0].GetStatus() != chunkv1.Status_STATUS_VERSION {
 		t.Errorf("a newer version: %v %v", rs, err)
 	}
-	d := b.dial(1)
-	defer d.close()
-	if err := d.stream.Send(&chunkv1.Requests{Version: 1, Cluster: make([]byte, 16)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.stream.Recv(); err == nil {
-		t.Error("a client of another cluster was served")
+	for _, h := range []stream.Hello{{Purpose: stream.Chunk}, {Purpose: stream.Chunk, Cluster: testCluster, To: 2}, {Purpose: 77, Cluster: testCluster}} {
+		_, err := stream.Dial(t.Context(), b.addr[1], h, 0)
+		if !errors.As(err, new(*stream.RefusedError)) {
+			t.Errorf("%+v: %v", h, err)
+		}
 	}
 }
 
@@ -377,11 +386,9 @@ func BenchmarkCluster(b *testing.B) {
 						reqs = append(reqs, r)
 					}
 					if len(reqs) > 0 {
-						if err := c.stream.Send(&chunkv1.Requests{Version: 1, Cluster: testCluster[:], Requests: reqs}); err != nil {
-							b.Fatal(err)
-						}
+						c.send(&chunkv1.Requests{Version: 1, Requests: reqs})
 					}
-					rs, err := c.stream.Recv()
+					rs, err := c.recv()
 					if err != nil {
 						b.Fatal(err)
 					}

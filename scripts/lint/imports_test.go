@@ -29,6 +29,8 @@ var table = []rule{
 	{from: "storage/reservation", inside: none, only: "std", ban: noIO, why: "reservation is a pure function"},
 	{from: "storage/iscsiname", inside: none, only: "std", ban: noIO, why: "a name is a string"},
 	{from: "storage/chunkclient/fieldnum", inside: none, only: "std", ban: noIO, why: "a list of numbers"},
+	{from: "storage/chunkclient/protofield", inside: none, ban: noIO, why: "a codec"},
+	{from: "storage/stream", inside: []string{"storage/layout"}, ban: []string{"google.golang.org/grpc"}, why: "streams know no batch"},
 	{from: "storage/...", inside: []string{"storage/...", "api/..."}, why: "the library never knows a daemon"},
 
 	{from: "gateway/internal/pdu", inside: none, only: "std", ban: noIO, why: "pdu is a codec"},

@@ -1,13 +1,14 @@
 // Package chunkclient asks the leaders of copysets. It keeps one connection per chunkserver, on which requests of all
 // copysets travel in batches, and remembers who leads which copyset.
 //
-//	Router.Do ── leader cache ──► link to chunkserver 3 ══ one gRPC stream, batches ══► api/chunk/v1 Do
-//	    ▲                                                                                    │
-//	    └────────── status: done, or "not leader, ask 5", or try again ◄─────────────────────┘
+//	Router.Do ── leader cache ──► link to chunkserver 3 ══ one stream, batches ══► api/chunk/v1
+//	    ▲                                                                             │
+//	    └────────── status: done, or "not leader, ask 5", or try again ◄──────────────┘
 //
-// Requests are encoded by the one who starts them, at the end of the message that waits for the stream, and answers are
-// read where grpc received them (wire.go, package frame): on the wire is what generated code would have written. A link
-// sends when those who run have started what they have to start, so a message has many requests when many are started.
+// Requests are encoded by the one who starts them, at the end of the batch that waits for the stream, and answers are
+// read where the stream received them (wire.go, package protofield): on the wire is what generated code would have written.
+// A request that is alone is written by who starts it; else a link sends when those who run have started what they have to
+// start, so a batch has many requests when many are started.
 //
 // A request is repeated until it has an answer that repeating can not change, or its context ends. Repeating is safe:
 // a mutation carries a sequence number by which the copyset recognises it.

@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
-	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // ErrClosed is the error of calls on a link that was closed.
@@ -24,10 +22,11 @@ var ErrStopped = errors.New("chunkclient: stopped")
 const (
 	// protocolVersion is what Requests.version says.
 	protocolVersion = 1
-	// batchBytes bounds a message of several requests: more begin the next one. It is one of the sizes that grpc's
-	// buffers have, so that a server which has to join a message's pieces takes a buffer that is not much larger.
-	batchBytes = 32 << 10
-	// batchRequests is how many requests go into one message.
+	// payloadMax bounds a batch of responses, in bytes: the largest answer to a request, and many small ones.
+	payloadMax = 40 << 20
+	// batchBytes bounds a batch of several requests: more begin the next one.
+	batchBytes = 64<<10 - 512
+	// batchRequests is how many requests go into one batch.
 	batchRequests = 256
 	// queuedMax bounds the requests that wait for the stream; over it a call ends with an error at once.
 	queuedMax = 16 << 10
@@ -37,19 +36,21 @@ const (
 	redialMin, redialMax = 10 * time.Millisecond, 500 * time.Millisecond
 )
 
-// grpcLink is a Link over one gRPC stream. Run owns the stream: it sends what Start has encoded, a second goroutine
-// receives. When the stream breaks all calls in flight end with the error and the stream is made anew.
-type grpcLink struct {
-	conn    *grpc.ClientConn
-	cluster []byte
+// streamLink is a Link over a stream. Whoever starts a request encodes it, and writes it if no other is under way;
+// otherwise the stream's goroutine writes, which takes all that have been started by then. Run's goroutine receives. When
+// the stream breaks all calls in flight end with the error and it is made anew.
+type streamLink struct {
+	address string
+	hello   stream.Hello
 	cancel  context.CancelFunc
-	wake    chan struct{}
 	stopped chan struct{}
+	// conn is the stream, nil while there is none.
+	conn atomic.Pointer[stream.Conn]
 
 	mu struct {
 		sync.Mutex
 		nextID uint64
-		// queue are the messages that wait for the stream; the last one takes more requests while they fit.
+		// queue are the batches that wait for the stream; the last one takes more requests while they fit.
 		queue  []batch
 		queued int // requests in queue
 		flight map[uint64]*Call
@@ -57,27 +58,35 @@ type grpcLink struct {
 		down   error
 		closed bool
 	}
+
+	// Owned by who calls Next.
+	taken []batch
+	next  int // of taken
 }
 
-// batch is a message in the making, in a buffer of frame's pool.
+// batch is a message in the making.
 type batch struct {
-	buf      *[]byte
+	frame    *stream.Frame
 	requests int
 }
 
-// newLink starts a link over conn, which it closes in the end.
-func newLink(conn *grpc.ClientConn, cluster []byte) *grpcLink {
+// dial makes a link. It connects without waiting; a chunkserver that is away is tried again.
+func (r *Router) dial(address string) (Link, error) {
+	h := stream.Hello{Purpose: stream.Chunk}
+	copy(h.Cluster[:], r.opts.Cluster)
+	return newLink(address, h), nil
+}
+
+// newLink starts a link.
+func newLink(address string, h stream.Hello) *streamLink {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &grpcLink{
-		conn: conn, cluster: cluster, cancel: cancel,
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-	}
+	l := &streamLink{address: address, hello: h, cancel: cancel, stopped: make(chan struct{})}
 	l.mu.flight = map[uint64]*Call{}
 	go l.run(ctx)
 	return l
 }
 
-func (l *grpcLink) Start(c *Call) {
+func (l *streamLink) Start(c *Call) {
 	size := sizeRequest(&c.Request)
 	l.mu.Lock()
 	err := l.mu.down
@@ -96,47 +105,70 @@ func (l *grpcLink) Start(c *Call) {
 	c.id = l.mu.nextID
 	l.mu.flight[c.id] = c
 	b := l.roomLocked(size + requestOverhead)
-	*b.buf = appendRequest(*b.buf, &c.Request, c.id, size)
+	b.frame.Buf = appendRequest(b.frame.Buf, &c.Request, c.id, size)
 	b.requests++
 	l.mu.queued++
-	first := l.mu.queued == 1
+	first, alone := l.mu.queued == 1, len(l.mu.flight) == 1
 	l.mu.Unlock()
-	if first {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	switch conn := l.conn.Load(); {
+	case conn == nil: // it will take what waits when it stands
+	case alone:
+		conn.Flush()
+	case first:
+		conn.Wake()
 	}
 }
 
 // roomLocked returns the batch that takes the next n bytes.
-func (l *grpcLink) roomLocked(n int) *batch {
+func (l *streamLink) roomLocked(n int) *batch {
 	if last := len(l.mu.queue) - 1; last >= 0 {
 		b := &l.mu.queue[last]
-		if b.requests < batchRequests && len(*b.buf)+n <= min(cap(*b.buf), batchBytes) {
+		if b.requests < batchRequests && n <= b.frame.Room() && b.frame.Len()+n <= batchBytes {
 			return b
 		}
 	}
-	buf := frame.Pool().Get(max(n, batchBytes))
-	*buf = frame.AppendVarint((*buf)[:0], fieldnum.RequestsVersion, protocolVersion)
-	l.mu.queue = append(l.mu.queue, batch{buf: buf})
+	f := stream.NewFrame(max(n, batchBytes))
+	f.Buf = protofield.AppendVarint(f.Buf, fieldnum.RequestsVersion, protocolVersion)
+	l.mu.queue = append(l.mu.queue, batch{frame: f})
 	return &l.mu.queue[len(l.mu.queue)-1]
 }
 
-func (l *grpcLink) Close() {
+// Next returns the next batch; see stream.Source.
+func (l *streamLink) Next() *stream.Frame {
+	if l.next > 0 {
+		l.taken[l.next-1].frame.Free()
+	}
+	if l.next == len(l.taken) {
+		l.take()
+	}
+	if l.next == len(l.taken) {
+		return nil
+	}
+	l.next++
+	return l.taken[l.next-1].frame
+}
+
+// take takes what is queued.
+func (l *streamLink) take() {
+	clear(l.taken)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken, l.next, l.mu.queue, l.mu.queued = l.mu.queue, 0, l.taken[:0], 0
+}
+
+func (l *streamLink) Close() {
 	l.cancel()
 	<-l.stopped
 }
 
 // run keeps a stream up until ctx ends.
-func (l *grpcLink) run(ctx context.Context) {
+func (l *streamLink) run(ctx context.Context) {
 	defer close(l.stopped)
-	defer l.conn.Close() //nolint:errcheck // nothing is lost with it
 	pause := redialMin
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := l.session(ctx)
-		l.fail(err)
+		l.fail(fmt.Errorf("chunkclient: %w", err))
 		if time.Since(began) > redialMax {
 			pause = redialMin
 		}
@@ -153,82 +185,24 @@ func (l *grpcLink) run(ctx context.Context) {
 }
 
 // session runs one stream until it breaks.
-func (l *grpcLink) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// Without a bound of 0 grpc keeps what was sent, to send it again on another connection, until the first answer comes:
-	// a server that is slow to answer would so keep 256 KiB of requests of each link. A broken stream ends its calls, and
-	// whoever made them repeats them by their sequence numbers.
-	stream, err := l.conn.NewStream(ctx, &chunkv1.Chunk_ServiceDesc.Streams[0], chunkv1.Chunk_Do_FullMethodName,
-		grpc.ForceCodecV2(frame.NewCodec()), grpc.MaxRetryRPCBufferSize(0))
+func (l *streamLink) session(ctx context.Context) error {
+	conn, err := stream.Dial(ctx, l.address, l.hello, payloadMax)
 	if err != nil {
-		return fmt.Errorf("chunkclient: %w", err)
+		return err
 	}
 	l.mu.Lock()
 	l.mu.down = nil
 	l.mu.Unlock()
-	received := make(chan error, 1)
-	go func() {
-		received <- l.receive(stream)
-		cancel()
-	}()
-	err = l.send(ctx, stream)
-	cancel()
-	if rerr := <-received; rerr != nil && !errors.Is(rerr, context.Canceled) {
-		err = rerr
-	}
-	return fmt.Errorf("chunkclient: %w", err)
-}
-
-// send sends what is queued, batch by batch, until ctx ends or the stream breaks.
-func (l *grpcLink) send(ctx context.Context, stream grpc.ClientStream) error {
-	hello := appendHello(nil, l.cluster)
-	if err := stream.SendMsg(&frame.Message{Body: &outgoing{&hello}}); err != nil {
-		return err
-	}
-	var taken []batch
-	for {
-		taken = l.take(taken[:0])
-		if len(taken) == 0 {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-l.wake:
-				// Whoever is about to start another request does so first: it costs a look at the run queue when there
-				// is nobody, and saves a message, two system calls and the wake-ups behind them when there is.
-				runtime.Gosched()
-				continue
-			}
-		}
-		for i := range taken {
-			if err := stream.SendMsg(&frame.Message{Body: &outgoing{taken[i].buf}}); err != nil {
-				return err // the buffers that are left go to the collector
-			}
-		}
-	}
-}
-
-// take moves what is queued to dst.
-func (l *grpcLink) take(dst []batch) []batch {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	dst = append(dst, l.mu.queue...)
-	clear(l.mu.queue)
-	l.mu.queue, l.mu.queued = l.mu.queue[:0], 0
-	return dst
-}
-
-func (l *grpcLink) receive(stream grpc.ClientStream) error {
-	m := &frame.Message{Body: &incoming{take: l.answered}}
-	for {
-		if err := stream.RecvMsg(m); err != nil {
-			return err
-		}
-	}
+	l.conn.Store(conn)
+	in := incoming{take: l.answered}
+	err = conn.Run(ctx, l, in.Parse, nil)
+	l.conn.Store(nil)
+	l.taken, l.next = nil, 0
+	return err
 }
 
 // answered ends the call that a is the answer of.
-func (l *grpcLink) answered(a *answer) {
+func (l *streamLink) answered(a *answer) {
 	l.mu.Lock()
 	c := l.mu.flight[a.id]
 	delete(l.mu.flight, a.id)
@@ -239,7 +213,7 @@ func (l *grpcLink) answered(a *answer) {
 }
 
 // fail ends all calls with err and lets new ones end with it until the next stream stands.
-func (l *grpcLink) fail(err error) {
+func (l *streamLink) fail(err error) {
 	l.mu.Lock()
 	flight := l.mu.flight
 	l.mu.flight, l.mu.queue, l.mu.queued = map[uint64]*Call{}, nil, 0

@@ -4,37 +4,35 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
+	"github.com/ashlar-storage/ashlar/storage/stream/streamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // echo answers reads with a pattern, and everything else with what answer says.
 type echo struct {
-	chunkv1.UnimplementedChunkServer
 	answer func(*chunkv1.Request) *chunkv1.Response
 	mu     sync.Mutex
 	seen   []*chunkv1.Request
 }
 
-func (e *echo) Do(s grpc.BidiStreamingServer[chunkv1.Requests, chunkv1.Responses]) error {
-	for {
-		batch, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+func (e *echo) do(ctx context.Context, conn *stream.Conn) {
+	var q streamtest.Queue
+	_ = conn.Run(ctx, &q, func(b []byte) error {
+		batch := &chunkv1.Requests{}
+		if err := proto.Unmarshal(b, batch); err != nil {
 			return err
 		}
 		out := &chunkv1.Responses{Version: 1}
@@ -47,24 +45,30 @@ func (e *echo) Do(s grpc.BidiStreamingServer[chunkv1.Requests, chunkv1.Responses
 				out.Responses = append(out.Responses, resp)
 			}
 		}
-		if err := s.Send(out); err != nil {
+		if b, err := proto.Marshal(out); err != nil {
 			return err
+		} else if len(b) > 2 {
+			q.Put(b)
+			conn.Flush()
 		}
-	}
+		return nil
+	}, nil)
 }
 
-func serve(t *testing.T, e *echo, address string) (string, *grpc.Server) {
+// serve serves e, and returns the address and how to end it.
+func serve(t *testing.T, e *echo, address string) (string, func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
-	chunkv1.RegisterChunkServer(s, e)
+	s := stream.NewServer(l, stream.Config{Services: map[stream.Purpose]stream.Service{stream.Chunk: {Max: 1 << 20, Serve: e.do}}})
+	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.Serve(l) })
-	t.Cleanup(func() { s.Stop(); wg.Wait() })
-	return l.Addr().String(), s
+	wg.Go(func() { _ = s.Run(ctx) })
+	stop := func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
 }
 
 func block(fill byte) []byte { return bytes.Repeat([]byte{fill}, layout.BlockSize) }
@@ -85,40 +89,7 @@ func routerTo(addresses map[layout.ChunkserverID]string) *Router {
 	return r
 }
 
-// TestNothingIsKeptForARetry: grpc does not hold what a link has sent.
-func TestNothingIsKeptForARetry(t *testing.T) {
-	address, _ := serve(t, &echo{answer: readAnswer(5, 0)}, "127.0.0.1:0")
-	kept := make(chan int, 8)
-	look := func(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		most := -1 // grpc's default
-		for _, o := range opts {
-			if o, ok := o.(grpc.MaxRetryRPCBufferSizeCallOption); ok {
-				most = o.MaxRetryRPCBufferSize
-			}
-		}
-		select {
-		case kept <- most:
-		default:
-		}
-		return next(ctx, d, c, method, opts...)
-	}
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStreamInterceptor(look))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newLink(conn, nil)
-	defer l.Close()
-	select {
-	case most := <-kept:
-		if most != 0 {
-			t.Errorf("grpc may keep %d bytes", most)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("no stream")
-	}
-}
-
-func TestReadOverGRPC(t *testing.T) {
+func TestReadOverStream(t *testing.T) {
 	e := &echo{answer: readAnswer(5, layout.CRC(block(5)))}
 	address, _ := serve(t, e, "127.0.0.1:0")
 	r := routerTo(map[layout.ChunkserverID]string{1: address})
@@ -134,12 +105,12 @@ func TestReadOverGRPC(t *testing.T) {
 
 // TestDamagedAnswerIsNotReturned: bytes that do not match their checksum are asked for again, never handed out.
 func TestDamagedAnswerIsNotReturned(t *testing.T) {
-	bad := 3
+	var bad atomic.Int32
+	bad.Store(3)
 	e := &echo{}
 	e.answer = func(r *chunkv1.Request) *chunkv1.Response {
 		resp := readAnswer(5, layout.CRC(block(5)))(r)
-		if bad > 0 {
-			bad--
+		if bad.Add(-1) >= 0 {
 			resp.Data[17] ^= 0x40
 		}
 		return resp
@@ -153,17 +124,17 @@ func TestDamagedAnswerIsNotReturned(t *testing.T) {
 	if _, err := r.Do(ctx, &Request{Op: Read, Copyset: 1, Length: layout.BlockSize}, dst); err != nil || !bytes.Equal(dst, block(5)) {
 		t.Fatalf("%v", err)
 	}
-	if bad != 0 {
-		t.Fatalf("%d damaged answers were not asked for", bad)
+	if left := bad.Load(); left >= 0 {
+		t.Fatalf("%d damaged answers were not asked for", left)
 	}
 }
 
 func TestFollowsTheLeader(t *testing.T) {
-	var counts [3]int
+	var counts [3]atomic.Int32
 	addresses := map[layout.ChunkserverID]string{}
 	for i := range 3 {
 		e := &echo{answer: func(r *chunkv1.Request) *chunkv1.Response {
-			counts[i]++
+			counts[i].Add(1)
 			if i != 2 {
 				return &chunkv1.Response{Status: chunkv1.Status_STATUS_NOT_LEADER, Leader: 3}
 			}
@@ -180,8 +151,8 @@ func TestFollowsTheLeader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if counts[0]+counts[1] > 2 || counts[2] != 10 {
-		t.Fatalf("asked %v", counts)
+	if a, b, c := counts[0].Load(), counts[1].Load(), counts[2].Load(); a+b > 2 || c != 10 {
+		t.Fatalf("asked %d, %d, %d times", a, b, c)
 	}
 }
 
@@ -189,7 +160,7 @@ func TestFollowsTheLeader(t *testing.T) {
 // chunkserver is there again.
 func TestServerComesBack(t *testing.T) {
 	silent := &echo{answer: func(*chunkv1.Request) *chunkv1.Response { return nil }}
-	address, server := serve(t, silent, "127.0.0.1:0")
+	address, stop := serve(t, silent, "127.0.0.1:0")
 	r := routerTo(map[layout.ChunkserverID]string{1: address})
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -200,7 +171,7 @@ func TestServerComesBack(t *testing.T) {
 		result <- err
 	}()
 	time.Sleep(50 * time.Millisecond)
-	server.Stop()
+	stop()
 	good := &echo{answer: func(*chunkv1.Request) *chunkv1.Response { return &chunkv1.Response{Status: chunkv1.Status_STATUS_OK} }}
 	serve(t, good, address)
 	if err := <-result; err != nil {

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -26,10 +24,8 @@ type Options struct {
 	Attempt time.Duration
 	// Cluster is the cluster's id; chunkservers of another cluster refuse us.
 	Cluster []byte
-	// Dial makes the connection to a chunkserver's address; default is gRPC. Tests replace it.
+	// Dial makes the link to a chunkserver's address; default is one over a stream. Tests replace it.
 	Dial func(address string) (Link, error)
-	// DialOptions are given to gRPC, besides the router's own.
-	DialOptions []grpc.DialOption
 }
 
 // Directory says where copysets are.
@@ -64,7 +60,7 @@ func NewRouter(opts Options) *Router {
 	}
 	r := &Router{opts: opts}
 	if opts.Dial == nil {
-		r.opts.Dial = r.dialGRPC
+		r.opts.Dial = r.dial
 	}
 	r.mu.leaders = map[layout.CopysetID]layout.ChunkserverID{}
 	r.mu.links = map[layout.ChunkserverID]*link{}

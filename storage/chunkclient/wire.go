@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -18,66 +17,46 @@ const runsMax = 1 << 18
 
 // sizeFence returns the size of a fence's content.
 func sizeFence(f layout.Fence) int {
-	return frame.SizeVarint(uint64(f.Epoch)) + frame.SizeVarint(uint64(f.Generation))
+	return protofield.SizeVarint(uint64(f.Epoch)) + protofield.SizeVarint(uint64(f.Generation))
 }
 
 // sizeRequest returns the size of a request's content but its id.
 func sizeRequest(r *Request) int {
-	n := frame.SizeVarint(uint64(r.Op)) + frame.SizeVarint(uint64(r.Copyset)) + frame.SizeVarint(uint64(r.Chunk.Volume)) +
-		frame.SizeVarint(uint64(r.Chunk.Index)) + frame.SizeVarint(uint64(r.Offset)) + frame.SizeVarint(uint64(r.Length)) +
-		frame.SizeVarint(uint64(r.Initiator)) + frame.SizeBytes(sizeFence(r.Fence)) + frame.SizeVarint(uint64(r.AccessGeneration)) +
-		frame.SizeVarint(uint64(r.Seq)) + frame.SizeVarint(uint64(r.LowWater))
+	n := protofield.SizeVarint(uint64(r.Op)) + protofield.SizeVarint(uint64(r.Copyset)) + protofield.SizeVarint(uint64(r.Chunk.Volume)) +
+		protofield.SizeVarint(uint64(r.Chunk.Index)) + protofield.SizeVarint(uint64(r.Offset)) + protofield.SizeVarint(uint64(r.Length)) +
+		protofield.SizeVarint(uint64(r.Initiator)) + protofield.SizeBytes(sizeFence(r.Fence)) + protofield.SizeVarint(uint64(r.AccessGeneration)) +
+		protofield.SizeVarint(uint64(r.Seq)) + protofield.SizeVarint(uint64(r.LowWater))
 	if len(r.Data) > 0 {
-		n += frame.SizeBytes(len(r.Data))
+		n += protofield.SizeBytes(len(r.Data))
 	}
 	if len(r.CRCs) > 0 {
-		n += frame.SizeBytes(4 * len(r.CRCs))
+		n += protofield.SizeBytes(4 * len(r.CRCs))
 	}
 	return n
 }
 
 // appendRequest appends a request as a field of Requests; size is sizeRequest's.
 func appendRequest(b []byte, r *Request, id uint64, size int) []byte {
-	b = frame.AppendPrefix(b, fieldnum.RequestsRequests, frame.SizeVarint(id)+size)
-	b = frame.AppendVarint(b, fieldnum.RequestID, id)
-	b = frame.AppendVarint(b, fieldnum.RequestOp, uint64(r.Op))
-	b = frame.AppendVarint(b, fieldnum.RequestCopyset, uint64(r.Copyset))
-	b = frame.AppendVarint(b, fieldnum.RequestVolume, uint64(r.Chunk.Volume))
-	b = frame.AppendVarint(b, fieldnum.RequestChunk, uint64(r.Chunk.Index))
-	b = frame.AppendVarint(b, fieldnum.RequestOffset, uint64(r.Offset))
-	b = frame.AppendVarint(b, fieldnum.RequestLength, uint64(r.Length))
-	b = frame.AppendVarint(b, fieldnum.RequestInitiator, uint64(r.Initiator))
-	b = frame.AppendPrefix(b, fieldnum.RequestFence, sizeFence(r.Fence))
-	b = frame.AppendVarint(b, fieldnum.FenceEpoch, uint64(r.Fence.Epoch))
-	b = frame.AppendVarint(b, fieldnum.FenceGeneration, uint64(r.Fence.Generation))
-	b = frame.AppendVarint(b, fieldnum.RequestAccessGeneration, uint64(r.AccessGeneration))
-	b = frame.AppendVarint(b, fieldnum.RequestSeq, uint64(r.Seq))
-	b = frame.AppendVarint(b, fieldnum.RequestLowWater, uint64(r.LowWater))
+	b = protofield.AppendPrefix(b, fieldnum.RequestsRequests, protofield.SizeVarint(id)+size)
+	b = protofield.AppendVarint(b, fieldnum.RequestID, id)
+	b = protofield.AppendVarint(b, fieldnum.RequestOp, uint64(r.Op))
+	b = protofield.AppendVarint(b, fieldnum.RequestCopyset, uint64(r.Copyset))
+	b = protofield.AppendVarint(b, fieldnum.RequestVolume, uint64(r.Chunk.Volume))
+	b = protofield.AppendVarint(b, fieldnum.RequestChunk, uint64(r.Chunk.Index))
+	b = protofield.AppendVarint(b, fieldnum.RequestOffset, uint64(r.Offset))
+	b = protofield.AppendVarint(b, fieldnum.RequestLength, uint64(r.Length))
+	b = protofield.AppendVarint(b, fieldnum.RequestInitiator, uint64(r.Initiator))
+	b = protofield.AppendPrefix(b, fieldnum.RequestFence, sizeFence(r.Fence))
+	b = protofield.AppendVarint(b, fieldnum.FenceEpoch, uint64(r.Fence.Epoch))
+	b = protofield.AppendVarint(b, fieldnum.FenceGeneration, uint64(r.Fence.Generation))
+	b = protofield.AppendVarint(b, fieldnum.RequestAccessGeneration, uint64(r.AccessGeneration))
+	b = protofield.AppendVarint(b, fieldnum.RequestSeq, uint64(r.Seq))
+	b = protofield.AppendVarint(b, fieldnum.RequestLowWater, uint64(r.LowWater))
 	if len(r.Data) > 0 {
-		b = append(frame.AppendPrefix(b, fieldnum.RequestData, len(r.Data)), r.Data...)
+		b = append(protofield.AppendPrefix(b, fieldnum.RequestData, len(r.Data)), r.Data...)
 	}
-	return frame.AppendFixed32s(b, fieldnum.RequestCRCs, r.CRCs)
+	return protofield.AppendFixed32s(b, fieldnum.RequestCRCs, r.CRCs)
 }
-
-// appendHello appends what a stream begins with: version and cluster.
-func appendHello(b, cluster []byte) []byte {
-	b = frame.AppendVarint(b, fieldnum.RequestsVersion, protocolVersion)
-	if len(cluster) > 0 {
-		b = append(frame.AppendPrefix(b, fieldnum.RequestsCluster, len(cluster)), cluster...)
-	}
-	return b
-}
-
-// outgoing is an encoded batch. Its buffer, of frame's pool, goes to grpc with Lend.
-type outgoing struct{ buf *[]byte }
-
-func (o *outgoing) Size() int                  { return len(*o.buf) }
-func (o *outgoing) AppendTo(dst []byte) []byte { return append(dst, *o.buf...) }
-func (o *outgoing) Parse([]byte) error {
-	return fmt.Errorf("chunkclient: a batch of requests is only sent")
-}
-
-func (o *outgoing) Lend() mem.BufferSlice { return mem.BufferSlice{frame.Lend(o.buf)} }
 
 // answer is a response as it was received. Everything but numbers lies in the received bytes.
 type answer struct {
@@ -92,12 +71,9 @@ type answer struct {
 // incoming takes batches of responses, and calls take for each of them.
 type incoming struct{ take func(a *answer) }
 
-func (in *incoming) Size() int                  { return 0 }
-func (in *incoming) AppendTo(dst []byte) []byte { return dst }
-
 // Parse takes a batch. The responses before a malformed one are taken.
 func (in *incoming) Parse(b []byte) error {
-	var f frame.Field
+	var f protofield.Field
 	var a answer
 	for len(b) > 0 {
 		var err error
@@ -118,7 +94,7 @@ func (in *incoming) Parse(b []byte) error {
 // parse parses one response.
 func (a *answer) parse(b []byte) error {
 	*a = answer{}
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -194,7 +170,7 @@ func (a *answer) join(v []byte) {
 }
 
 func (a *answer) fence(b []byte) error {
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -214,7 +190,7 @@ func (a *answer) run(b []byte) error {
 	if len(a.runs) == runsMax {
 		return fmt.Errorf("chunkclient: more than %d runs", runsMax)
 	}
-	var f frame.Field
+	var f protofield.Field
 	var r Run
 	for len(b) > 0 {
 		var err error

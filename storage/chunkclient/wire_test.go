@@ -14,7 +14,7 @@ import (
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -43,8 +43,8 @@ func generated(r *Request, id uint64) *chunkv1.Request {
 
 // TestRequestsEncoding: generated code reads what is written here.
 func TestRequestsEncoding(t *testing.T) {
-	b := appendHello(nil, []byte("sixteen bytes id"))
-	want := &chunkv1.Requests{Version: 1, Cluster: []byte("sixteen bytes id")}
+	var b []byte
+	want := &chunkv1.Requests{}
 	for i, r := range sampleRequests() {
 		id := uint64(1) << (20 * i)
 		size := sizeRequest(&r)
@@ -173,7 +173,7 @@ func TestResponsesLimits(t *testing.T) {
 		if n > runsMax {
 			inner = append(inner, one...)
 		}
-		_, err := parseAll(append(frame.AppendPrefix(nil, fieldnum.ResponsesResponses, len(inner)), inner...))
+		_, err := parseAll(append(protofield.AppendPrefix(nil, fieldnum.ResponsesResponses, len(inner)), inner...))
 		if (err == nil) != ok {
 			t.Errorf("%d runs: %v", n, err)
 		}
@@ -197,7 +197,7 @@ func FuzzResponses(f *testing.F) {
 
 // TestBatches: whatever waits is sent, once and in order, in messages that keep to the limits.
 func TestBatches(t *testing.T) {
-	l := &grpcLink{wake: make(chan struct{}, 1)}
+	l := &streamLink{}
 	l.mu.flight = map[uint64]*Call{}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var want []*chunkv1.Request
@@ -220,27 +220,27 @@ func TestBatches(t *testing.T) {
 		want = append(want, generated(&r, c.id))
 	}
 	var got []*chunkv1.Request
-	for _, b := range l.take(nil) {
+	for f := l.Next(); f != nil; f = l.Next() {
 		m := &chunkv1.Requests{}
-		if err := proto.Unmarshal(*b.buf, m); err != nil {
+		if err := proto.Unmarshal(f.Payload(nil), m); err != nil {
 			t.Fatal(err)
 		}
-		n := len(m.GetRequests())
-		if m.GetVersion() != protocolVersion || n == 0 || n != b.requests || n > batchRequests || len(*b.buf) > batchBytes && n > 1 {
-			t.Fatalf("version %d: %d requests, said %d, in %d bytes", m.GetVersion(), n, b.requests, len(*b.buf))
+		n, said := len(m.GetRequests()), l.taken[l.next-1].requests
+		if m.GetVersion() != protocolVersion || n == 0 || n != said || n > batchRequests || f.Len() > batchBytes && n > 1 {
+			t.Fatalf("version %d: %d requests, said %d, in %d bytes", m.GetVersion(), n, said, f.Len())
 		}
 		got = append(got, m.GetRequests()...)
 	}
 	if !slices.EqualFunc(got, want, func(a, b *chunkv1.Request) bool { return proto.Equal(a, b) }) {
 		t.Fatal("other requests were sent")
 	}
-	if again := l.take(nil); len(again) != 0 || l.mu.queued != 0 {
-		t.Errorf("%d batches and %d requests are left", len(again), l.mu.queued)
+	if l.Next() != nil || l.mu.queued != 0 {
+		t.Errorf("%d requests are left", l.mu.queued)
 	}
 }
 
 func TestQueueBound(t *testing.T) {
-	l := &grpcLink{wake: make(chan struct{}, 1)}
+	l := &streamLink{}
 	l.mu.flight = map[uint64]*Call{}
 	for range queuedMax {
 		l.Start(&Call{done: make(chan struct{}, 1)})

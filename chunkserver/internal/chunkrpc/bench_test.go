@@ -12,15 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
-	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // fake is a copyset that answers at once: what is measured is the way to it. Like the real one it encodes a command
@@ -61,61 +58,20 @@ func (f *fake) Allocated(layout.ChunkID, uint32, uint32, []blockstore.Run, *mult
 func (f *fake) Probe(layout.ChunkID, uint32, uint32, bool) error { return nil }
 func (f *fake) Leading() bool                                    { return true }
 
-// wire counts the write calls of both ends of a connection.
-type wire struct{ writes, bytes atomic.Int64 }
-
-type countedConn struct {
-	*net.TCPConn
-	w *wire
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	c.w.writes.Add(1)
-	c.w.bytes.Add(int64(len(p)))
-	return c.TCPConn.Write(p)
-}
-
-type countedListener struct {
-	net.Listener
-	w *wire
-}
-
-func (l *countedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &countedConn{c.(*net.TCPConn), l.w}, nil
-}
-
-func (w *wire) dial(ctx context.Context, address string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return &countedConn{c.(*net.TCPConn), w}, nil
-}
-
-// serve runs a server as the chunkserver configures it, and returns its address.
-func serve(tb testing.TB, s *Server, w *wire, opts ...grpc.ServerOption) string {
+// serve runs a server, and returns its address.
+func serve(tb testing.TB, s *Server) string {
 	tb.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	const window = 64 << 20
-	g := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(MessageMax), grpc.MaxSendMsgSize(MessageMax),
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.WriteBufferSize(128 << 10), grpc.ReadBufferSize(128 << 10),
-	}, opts...)...)
-	chunkv1.RegisterChunkServer(g, s)
+	st := stream.NewServer(lis, stream.Config{Cluster: testCluster, Self: 1, Services: map[stream.Purpose]stream.Service{stream.Chunk: s.Service()}})
+	streams, stop := context.WithCancel(context.Background())
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = g.Serve(&countedListener{lis, w}) })
-	wg.Go(func() { s.Run(ctx) })
-	tb.Cleanup(func() { g.Stop(); cancel(); wg.Wait() })
+	var reading, serving sync.WaitGroup
+	serving.Go(func() { _ = st.Run(streams) })
+	reading.Go(func() { s.Run(ctx) })
+	tb.Cleanup(func() { stop(); serving.Wait(); cancel(); reading.Wait() })
 	return lis.Addr().String()
 }
 
@@ -141,14 +97,10 @@ func BenchmarkRPC(b *testing.B) {
 }
 
 func benchmark(b *testing.B, op chunkclient.Op, size, depth int) {
-	w := &wire{}
-	cluster := [16]byte{1}
-	s := New(nil, cluster, 2)
+	s := New(nil, 2)
 	s.groups = newFake()
-	address := serve(b, s, w)
-	r := chunkclient.NewRouter(chunkclient.Options{Cluster: cluster[:], DialOptions: []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(w.dial),
-	}})
+	address := serve(b, s)
+	r := chunkclient.NewRouter(chunkclient.Options{Cluster: testCluster[:]})
 	defer r.Close()
 	r.SetDirectory(chunkclient.Directory{
 		Members:   map[layout.CopysetID][]layout.ChunkserverID{1: {1}},
@@ -178,7 +130,7 @@ func benchmark(b *testing.B, op chunkclient.Op, size, depth int) {
 	}
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
-	writes, used := w.writes.Load(), cpu()
+	used := cpu()
 	b.ResetTimer()
 	var left atomic.Int64
 	left.Store(int64(b.N))
@@ -196,5 +148,4 @@ func benchmark(b *testing.B, op chunkclient.Op, size, depth int) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
-	b.ReportMetric(float64(w.writes.Load()-writes)/float64(b.N), "writes/op")
 }

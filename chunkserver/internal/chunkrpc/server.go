@@ -1,22 +1,18 @@
 package chunkrpc
 
 import (
-	"bytes"
 	"context"
-	"runtime"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // Version is the version of api/chunk/v1 that is spoken.
@@ -24,16 +20,19 @@ const Version = 1
 
 // Limits.
 const (
-	// MessageMax bounds one gRPC message, in bytes: what a client puts in one batch and the largest request.
-	MessageMax = 48 << 20
+	// PayloadMax bounds a batch of requests, in bytes: the largest request, and many small ones.
+	PayloadMax = 48 << 20
 	// ReadMax is the most that one request reads, in bytes.
 	ReadMax = 16 << 20
 	// inflightMax and inflightBytes bound what one stream has between receiving and sending.
 	inflightMax   = 8192
 	inflightBytes = 128 << 20
-	// batchBytes bounds a message of several responses: more begin the next one. It is one of the sizes that grpc's
-	// buffers have, which are cleared as a whole for each message.
-	batchBytes = 32 << 10
+	// batchBytes bounds a batch of several responses: more begin the next one.
+	batchBytes = 64<<10 - 512
+	// lendMin is from which size on a response's data is sent where it lies, in bytes; less is cheaper to copy.
+	lendMin = 16 << 10
+	// settleMax bounds the wait for answers when the chunkserver stops.
+	settleMax = 250 * time.Millisecond
 	// responseOverhead is about what a response's encoding has besides data and checksums, in bytes.
 	responseOverhead = 32
 	// hereMax is the longest read that the goroutine serves which received it, in bytes.
@@ -85,22 +84,20 @@ func (h hosted) repair(ctx context.Context, g group, e *blockstore.ChecksumError
 // job is what waits for a reader.
 type job interface{ run(ctx context.Context) }
 
-// Server serves api/chunk/v1.
+// Server serves the requests of api/chunk/v1.
 type Server struct {
-	chunkv1.UnimplementedChunkServer
 	groups  groups
-	cluster [16]byte
 	readers int
 	jobs    chan job
 	stats   Stats
 }
 
 // New returns a Server with that many goroutines for reads. Its streams are served while Run runs.
-func New(host Host, cluster [16]byte, readers int) *Server {
-	return &Server{groups: hosted{host}, cluster: cluster, readers: readers, jobs: make(chan job, readQueue)}
+func New(host Host, readers int) *Server {
+	return &Server{groups: hosted{host}, readers: readers, jobs: make(chan job, readQueue)}
 }
 
-// Run serves reads until ctx ends. The gRPC server is stopped before, so that nobody waits for them any more.
+// Run serves reads until ctx ends. The streams have ended before, so that nobody waits for them any more.
 func (s *Server) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for range s.readers {
@@ -121,27 +118,25 @@ func (s *Server) Run(ctx context.Context) {
 // Stats returns the counters.
 func (s *Server) Stats() *Stats { return &s.stats }
 
-// Do serves one stream. It ends when the client ends it, or with the gRPC server.
-func (s *Server) Do(stream grpc.BidiStreamingServer[chunkv1.Requests, chunkv1.Responses]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	se := &session{s: s, ctx: ctx, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
-	sent := make(chan error, 1)
-	go func() { // ends by cancel, or because the stream broke; Do waits for it
-		sent <- se.send(stream)
-	}()
-	err := se.receive(stream)
-	cancel()
-	if serr := <-sent; err == nil && serr != nil {
-		err = serr
-	}
-	return err
+// Service returns how the streams of stream.Chunk are served.
+func (s *Server) Service() stream.Service { return stream.Service{Max: PayloadMax, Serve: s.serve} }
+
+// serve serves one stream.
+func (s *Server) serve(ctx context.Context, conn *stream.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of the reads that are under way
+	se := newSession(s, conn)
+	se.ctx = ctx
+	_ = conn.Run(ctx, se, se.receive, se.settle) // the client knows why, or is gone: nobody is left to tell
+	se.close()
 }
 
 // session is one stream.
 type session struct {
-	s   *Server
-	ctx context.Context
-	mu  struct {
+	s    *Server
+	ctx  context.Context
+	conn outlet
+	mu   struct {
 		sync.Mutex
 		queue    []*response
 		inflight int
@@ -149,61 +144,41 @@ type session struct {
 		waiting  bool
 		closed   bool
 	}
-	wake, room chan struct{}
+	room chan struct{}
 	// Owned by receive.
 	batch batch
-	known bool // the client said that it is of this cluster
-	// Owned by send.
+	// Owned by who calls Next.
+	frame *stream.Frame
+	taken []*response
+	sent  int // of taken, those in the last frame
 	spare []*response
 }
 
-// receive takes batches until the stream ends.
-func (se *session) receive(stream grpc.ServerStream) error {
-	in := &incoming{se: se}
-	m := &frame.Message{Body: in}
-	for {
-		if err := stream.RecvMsg(m); err != nil {
-			return nil //nolint:nilerr // the client is gone: nobody is left to answer
-		}
-		if in.err != nil {
-			return in.err
-		}
-	}
+// outlet is what a session needs of its stream to send.
+type outlet interface {
+	Flush()
+	Wake()
 }
 
-// incoming takes the batches of a session.
-type incoming struct {
-	se *session
-	// err is why the stream ends. Parse does not return it, because grpc would make it another status.
-	err error
+func newSession(s *Server, conn outlet) *session {
+	return &session{s: s, conn: conn, room: make(chan struct{}, 1), frame: stream.NewFrame(batchBytes)}
 }
 
-func (in *incoming) Size() int                  { return 0 }
-func (in *incoming) AppendTo(dst []byte) []byte { return dst }
-
-// Parse takes a batch: when it returns, each request is answered, or what it needs of b was copied.
-func (in *incoming) Parse(b []byte) error {
-	t := &in.se.batch
+// receive takes a batch: when it returns, each request is answered, or what it needs of b was copied.
+func (se *session) receive(b []byte) error {
+	t := &se.batch
 	defer t.reset() // nothing may point to b any more
 	if err := t.parse(b); err != nil {
-		in.err = status.Errorf(codes.InvalidArgument, "chunkrpc: %v", err)
-		return nil
+		return fmt.Errorf("chunkrpc: %w", err)
 	}
-	in.err = in.se.take(t)
-	return nil
+	return se.take(t)
 }
 
 // errEnded ends a stream whose context has ended.
-var errEnded = status.Error(codes.Canceled, "chunkrpc: the stream has ended")
+var errEnded = errors.New("chunkrpc: the chunkserver stops")
 
 // take begins the requests of a batch.
 func (se *session) take(t *batch) error {
-	if !se.known || len(t.cluster) > 0 {
-		if !bytes.Equal(t.cluster, se.s.cluster[:]) {
-			return status.Errorf(codes.FailedPrecondition, "chunkrpc: cluster %x, this is %x", t.cluster, se.s.cluster)
-		}
-		se.known = true
-	}
 	if !se.reserve(t.reqs) {
 		return errEnded
 	}
@@ -263,7 +238,8 @@ func (se *session) reserve(reqs []request) bool {
 	}
 }
 
-// answer queues a response for a request of that weight. It does not block.
+// answer queues a response for a request of that weight. It does not block. The answer that nobody's answer is to follow
+// is sent at once; others wait for the stream's goroutine, which sends what has come together.
 func (se *session) answer(weight int, r *response) {
 	se.mu.Lock()
 	first := len(se.mu.queue) == 0
@@ -272,11 +248,15 @@ func (se *session) answer(weight int, r *response) {
 	}
 	se.mu.inflight--
 	se.mu.bytes -= weight
+	last := se.mu.inflight == 0
 	waiting := se.mu.waiting
 	se.mu.waiting = false
 	se.mu.Unlock()
-	if first {
-		signal(se.wake)
+	switch {
+	case last:
+		se.conn.Flush()
+	case first:
+		se.conn.Wake()
 	}
 	if waiting {
 		signal(se.room)
@@ -290,45 +270,58 @@ func signal(c chan struct{}) {
 	}
 }
 
-// send writes responses until the stream ends.
-func (se *session) send(stream grpc.ServerStream) error {
-	out := &outgoing{}
-	m := &frame.Message{Body: out}
+// Next returns the next batch of responses; see stream.Source.
+func (se *session) Next() *stream.Frame {
+	for i, r := range se.taken[:se.sent] {
+		release(r)
+		se.taken[i] = nil
+	}
+	se.taken, se.sent = se.taken[se.sent:], 0
+	if len(se.taken) == 0 {
+		se.mu.Lock()
+		se.taken, se.mu.queue = se.mu.queue, se.spare[:0]
+		se.mu.Unlock()
+		se.spare = se.taken
+	}
+	if len(se.taken) == 0 {
+		return nil
+	}
+	se.sent = fill(se.taken)
+	se.frame.Reset()
+	write(se.frame, se.taken[:se.sent])
+	return se.frame
+}
+
+// settle waits until all requests are answered, for settleMax at most.
+func (se *session) settle() {
+	end := time.NewTimer(settleMax)
+	defer end.Stop()
 	for {
 		se.mu.Lock()
-		q := se.mu.queue
-		se.mu.queue = se.spare[:0]
+		left := se.mu.inflight
+		se.mu.waiting = left > 0
 		se.mu.Unlock()
-		if len(q) == 0 {
-			se.spare = q
-			select {
-			case <-se.wake:
-				runtime.Gosched() // whoever is about to answer another request does so first
-				continue
-			case <-se.ctx.Done():
-				se.mu.Lock()
-				se.mu.closed, se.mu.queue = true, nil
-				se.mu.Unlock()
-				return nil
-			}
+		if left == 0 {
+			return
 		}
-		for rest := q; len(rest) > 0; {
-			n := fill(rest)
-			out.set(rest[:n])
-			if err := stream.SendMsg(m); err != nil {
-				return err
-			}
-			for _, r := range rest[:n] {
-				release(r)
-			}
-			rest = rest[n:]
+		select {
+		case <-se.room:
+		case <-end.C:
+			return
 		}
-		clear(q)
-		se.spare = q
 	}
 }
 
-// fill returns how many responses go into one message.
+// close drops what was not sent, and what comes.
+func (se *session) close() {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.mu.closed, se.mu.queue = true, nil
+	se.frame.Free()
+	se.frame = nil
+}
+
+// fill returns how many responses go into one batch.
 func fill(q []*response) int {
 	size := 0
 	for i, r := range q {

@@ -3,98 +3,83 @@ package chunkrpc
 import (
 	"bytes"
 	"context"
+	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
+	"github.com/ashlar-storage/ashlar/storage/stream/streamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var testCluster = [16]byte{1, 2, 3}
 
-// stream opens a stream to a server with these groups.
-func stream(t *testing.T, g groups) grpc.BidiStreamingClient[chunkv1.Requests, chunkv1.Responses] {
+// peer is a client.
+type peer struct{ *streamtest.Peer }
+
+// dial begins a stream with a server of these groups.
+func dial(t *testing.T, g groups) peer {
 	t.Helper()
-	s := New(nil, testCluster, 2)
+	s := New(nil, 2)
 	s.groups = g
-	address := serve(t, s, &wire{})
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	t.Cleanup(func() { cancel(); _ = conn.Close() })
-	st, err := chunkv1.NewChunkClient(conn).Do(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
+	return peer{streamtest.Dial(t, serve(t, s), stream.Hello{Purpose: stream.Chunk, Cluster: testCluster})}
 }
 
-func write(id uint64, data []byte) *chunkv1.Request {
+func (p peer) send(t *testing.T, r *chunkv1.Requests) {
+	t.Helper()
+	b, err := proto.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Send(b)
+}
+
+func (p peer) recv() (*chunkv1.Responses, error) {
+	b, err := p.Recv()
+	if err != nil {
+		return nil, err
+	}
+	r := &chunkv1.Responses{}
+	return r, proto.Unmarshal(b, r)
+}
+
+func writeOf(id uint64, data []byte) *chunkv1.Request {
 	return &chunkv1.Request{
 		Id: id, Op: chunkv1.Op_OP_WRITE, Copyset: 1, Volume: 9, Chunk: 2, Length: uint32(len(data)), Initiator: 4,
 		Fence: &chunkv1.Fence{Epoch: 1}, AccessGeneration: 1, Seq: id, Data: data, Crcs: layout.AppendCRCs(nil, data, 0),
 	}
 }
 
-// bytesOf is a message that is sent as it is.
-type bytesOf []byte
-
-func (p bytesOf) Size() int                  { return len(p) }
-func (p bytesOf) AppendTo(dst []byte) []byte { return append(dst, p...) }
-func (p bytesOf) Parse([]byte) error         { return nil }
-
 // TestMalformedBatch: a batch that can not be parsed ends its stream with an error that says so.
 func TestMalformedBatch(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"truncated": {0x12, 5, 8}, "field": {0}, "inner": {0x12, 2, 0x6a, 9}, "requests": bytes.Repeat([]byte{0x12, 0}, inflightMax+1),
 	} {
-		st := stream(t, newFake())
-		if err := st.SendMsg(&frame.Message{Body: bytesOf(b)}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := st.Recv(); status.Code(err) != codes.InvalidArgument {
+		p := dial(t, newFake())
+		p.Send(b)
+		var end *stream.EndError
+		if _, err := p.Recv(); !errors.As(err, &end) || !strings.Contains(end.Reason, "chunkrpc: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestCluster: a stream begins with the cluster, and may repeat it.
-func TestCluster(t *testing.T) {
-	for name, c := range map[string]struct {
-		batches []*chunkv1.Requests
-		want    codes.Code
-	}{
-		"none":    {[]*chunkv1.Requests{{Version: 1}}, codes.FailedPrecondition},
-		"other":   {[]*chunkv1.Requests{{Version: 1, Cluster: make([]byte, 16)}}, codes.FailedPrecondition},
-		"changes": {[]*chunkv1.Requests{{Version: 1, Cluster: testCluster[:]}, {Version: 1, Cluster: make([]byte, 16)}}, codes.FailedPrecondition},
-		"good": {[]*chunkv1.Requests{
-			{Version: 1, Cluster: testCluster[:]}, {Version: 1}, {Version: 1, Cluster: testCluster[:], Requests: []*chunkv1.Request{write(1, make([]byte, 4096))}},
-		}, codes.OK},
-	} {
-		st := stream(t, newFake())
-		for _, b := range c.batches {
-			if err := st.Send(b); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := st.Recv(); status.Code(err) != c.want {
-			t.Errorf("%s: %v", name, err)
-		}
+// TestVersion: a batch of another version is answered, request by request.
+func TestVersion(t *testing.T) {
+	p := dial(t, newFake())
+	p.send(t, &chunkv1.Requests{Version: 2, Requests: []*chunkv1.Request{writeOf(7, make([]byte, 4096))}})
+	if r, err := p.recv(); err != nil || len(r.GetResponses()) != 1 || r.GetResponses()[0].GetStatus() != chunkv1.Status_STATUS_VERSION {
+		t.Errorf("%v, %v", r, err)
 	}
 }
 
@@ -117,33 +102,37 @@ func (n *noting) Propose(c *copyset.Command, w multiraft.Waiter) {
 	w.Done(multiraft.Reply{Status: multiraft.Done, Outcome: copyset.Outcome{Code: copyset.OK}})
 }
 
+// deaf is a stream that sends nothing.
+type deaf struct{}
+
+func (deaf) Flush() {}
+func (deaf) Wake()  {}
+
 // TestBorrowedBytes: what a request needs when its batch was taken is a copy, whether it waits for a reader or not.
 func TestBorrowedBytes(t *testing.T) {
 	n := &noting{got: map[layout.Seq][]byte{}, hold: make(chan struct{})}
-	s := New(nil, testCluster, 2)
+	s := New(nil, 2)
 	s.groups = n
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { s.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	se := &session{s: s, ctx: ctx, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
-	in := &incoming{se: se}
-	batch := &chunkv1.Requests{Version: 1, Cluster: testCluster[:]}
+	se := newSession(s, deaf{})
+	se.ctx = ctx
+	batch := &chunkv1.Requests{Version: 1}
 	for id := uint64(1); id <= 20; id++ {
 		data := bytes.Repeat([]byte{byte(id)}, layout.BlockSize)
 		if id%2 == 0 {
 			data = data[:512] // a part of a block
 		}
-		batch.Requests = append(batch.Requests, write(id, data))
+		batch.Requests = append(batch.Requests, writeOf(id, data))
 	}
-	c := frame.NewCodec()
-	b, err := c.Marshal(batch)
+	own, err := proto.Marshal(batch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := b.Materialize()
-	if err := c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(own)}, &frame.Message{Body: in}); err != nil {
+	if err := se.receive(own); err != nil {
 		t.Fatal(err)
 	}
 	clear(own)
@@ -179,27 +168,25 @@ func TestBorrowedBytes(t *testing.T) {
 // TestReads: reads of one batch are answered wherever they run, and pooled responses do not mix.
 func TestReads(t *testing.T) {
 	f := newFake()
-	st := stream(t, f)
-	batch := &chunkv1.Requests{Version: 1, Cluster: testCluster[:]}
+	p := dial(t, f)
+	batch := &chunkv1.Requests{Version: 1}
 	for range 50 {
 		batch.Requests = batch.Requests[:0]
 		for id := uint64(1); id <= 20; id++ {
-			r := write(id, nil)
+			r := writeOf(id, nil)
 			r.Op, r.Length = chunkv1.Op_OP_READ, uint32(id)*layout.BlockSize
 			batch.Requests = append(batch.Requests, r)
 		}
-		if err := st.Send(batch); err != nil {
-			t.Fatal(err)
-		}
+		p.send(t, batch)
 		for seen := 0; seen < 20; {
-			rs, err := st.Recv()
+			rs, err := p.recv()
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, p := range rs.GetResponses() {
+			for _, r := range rs.GetResponses() {
 				seen++
-				if p.GetStatus() != chunkv1.Status_STATUS_OK || len(p.GetData()) != int(p.GetId())*layout.BlockSize || layout.VerifyBlocks(p.GetData(), p.GetCrcs()) >= 0 {
-					t.Fatalf("%d: %v, %d bytes", p.GetId(), p.GetStatus(), len(p.GetData()))
+				if r.GetStatus() != chunkv1.Status_STATUS_OK || len(r.GetData()) != int(r.GetId())*layout.BlockSize || layout.VerifyBlocks(r.GetData(), r.GetCrcs()) >= 0 {
+					t.Fatalf("%d: %v, %d bytes", r.GetId(), r.GetStatus(), len(r.GetData()))
 				}
 			}
 		}

@@ -2,7 +2,6 @@ package chunkrpc
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -12,8 +11,9 @@ import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // request is one request of a batch, in the types of a command.
@@ -31,7 +31,6 @@ type request struct {
 // batch is a received batch. It is used again for the next one.
 type batch struct {
 	version uint32
-	cluster []byte // lies in the received bytes
 	reqs    []request
 	crcs    []uint32
 }
@@ -41,7 +40,7 @@ var errBatch = fmt.Errorf("more than %d requests in a batch", inflightMax)
 // parse parses a batch, which lies in b from now on.
 func (t *batch) parse(b []byte) error {
 	t.reset()
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -50,8 +49,6 @@ func (t *batch) parse(b []byte) error {
 		switch {
 		case f.Is(fieldnum.RequestsVersion, protowire.VarintType):
 			t.version = uint32(f.Number)
-		case f.Is(fieldnum.RequestsCluster, protowire.BytesType):
-			t.cluster = f.Bytes
 		case f.Is(fieldnum.RequestsRequests, protowire.BytesType):
 			if len(t.reqs) == inflightMax {
 				return errBatch
@@ -77,7 +74,7 @@ func (t *batch) reset() {
 // request parses one request.
 func (t *batch) request(r *request, b []byte) error {
 	first := len(t.crcs)
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -136,7 +133,7 @@ func (r *request) number(num protowire.Number, v uint64) {
 }
 
 func (r *request) fence(b []byte) error {
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -170,11 +167,11 @@ type response struct {
 func (p *response) say(err error) { p.message = strings.ToValidUTF8(err.Error(), "\uFFFD") }
 
 func (p *response) sizeFence() int {
-	return frame.SizeVarint(uint64(p.fence.Epoch)) + frame.SizeVarint(uint64(p.fence.Generation))
+	return protofield.SizeVarint(uint64(p.fence.Epoch)) + protofield.SizeVarint(uint64(p.fence.Generation))
 }
 
 func sizeRun(r *blockstore.Run) int {
-	return frame.SizeVarint(uint64(r.Offset)) + frame.SizeVarint(uint64(r.Length)) + frame.SizeVarint(flag(r.Allocated))
+	return protofield.SizeVarint(uint64(r.Offset)) + protofield.SizeVarint(uint64(r.Length)) + protofield.SizeVarint(flag(r.Allocated))
 }
 
 func flag(b bool) uint64 {
@@ -186,82 +183,66 @@ func flag(b bool) uint64 {
 
 // size returns the size of the response's content.
 func (p *response) size() int {
-	n := frame.SizeVarint(p.id) + frame.SizeVarint(uint64(p.status)) + frame.SizeVarint(uint64(p.leader)) +
-		frame.SizeVarint(uint64(p.access)) + frame.SizeVarint(uint64(p.offset))
+	n := protofield.SizeVarint(p.id) + protofield.SizeVarint(uint64(p.status)) + protofield.SizeVarint(uint64(p.leader)) +
+		protofield.SizeVarint(uint64(p.access)) + protofield.SizeVarint(uint64(p.offset))
 	if len(p.data) > 0 {
-		n += frame.SizeBytes(len(p.data))
+		n += protofield.SizeBytes(len(p.data))
 	}
 	if len(p.crcs) > 0 {
-		n += frame.SizeBytes(4 * len(p.crcs))
+		n += protofield.SizeBytes(4 * len(p.crcs))
 	}
 	if p.fence != (layout.Fence{}) {
-		n += frame.SizeBytes(p.sizeFence())
+		n += protofield.SizeBytes(p.sizeFence())
 	}
 	if p.message != "" {
-		n += frame.SizeBytes(len(p.message))
+		n += protofield.SizeBytes(len(p.message))
 	}
 	for i := range p.runs {
-		n += frame.SizeBytes(sizeRun(&p.runs[i]))
+		n += protofield.SizeBytes(sizeRun(&p.runs[i]))
 	}
 	return n
 }
 
-// appendTo appends the response's content.
-func (p *response) appendTo(b []byte) []byte {
-	b = frame.AppendVarint(b, fieldnum.ResponseID, p.id)
-	b = frame.AppendVarint(b, fieldnum.ResponseStatus, uint64(p.status))
+// appendTo appends the response's content, of which long data is lent to the frame.
+func (p *response) appendTo(f *stream.Frame) {
+	b := protofield.AppendVarint(f.Buf, fieldnum.ResponseID, p.id)
+	b = protofield.AppendVarint(b, fieldnum.ResponseStatus, uint64(p.status))
 	if len(p.data) > 0 {
-		b = append(frame.AppendPrefix(b, fieldnum.ResponseData, len(p.data)), p.data...)
+		b = protofield.AppendPrefix(b, fieldnum.ResponseData, len(p.data))
+		if len(p.data) < lendMin {
+			b = append(b, p.data...)
+		} else {
+			f.Buf = b
+			f.Lend(p.data)
+		}
 	}
-	b = frame.AppendFixed32s(b, fieldnum.ResponseCRCs, p.crcs)
-	b = frame.AppendVarint(b, fieldnum.ResponseLeader, uint64(p.leader))
+	b = protofield.AppendFixed32s(b, fieldnum.ResponseCRCs, p.crcs)
+	b = protofield.AppendVarint(b, fieldnum.ResponseLeader, uint64(p.leader))
 	if p.fence != (layout.Fence{}) {
-		b = frame.AppendPrefix(b, fieldnum.ResponseFence, p.sizeFence())
-		b = frame.AppendVarint(b, fieldnum.FenceEpoch, uint64(p.fence.Epoch))
-		b = frame.AppendVarint(b, fieldnum.FenceGeneration, uint64(p.fence.Generation))
+		b = protofield.AppendPrefix(b, fieldnum.ResponseFence, p.sizeFence())
+		b = protofield.AppendVarint(b, fieldnum.FenceEpoch, uint64(p.fence.Epoch))
+		b = protofield.AppendVarint(b, fieldnum.FenceGeneration, uint64(p.fence.Generation))
 	}
-	b = frame.AppendVarint(b, fieldnum.ResponseAccessGeneration, uint64(p.access))
-	b = frame.AppendVarint(b, fieldnum.ResponseOffset, uint64(p.offset))
+	b = protofield.AppendVarint(b, fieldnum.ResponseAccessGeneration, uint64(p.access))
+	b = protofield.AppendVarint(b, fieldnum.ResponseOffset, uint64(p.offset))
 	if p.message != "" {
-		b = append(frame.AppendPrefix(b, fieldnum.ResponseMessage, len(p.message)), p.message...)
+		b = append(protofield.AppendPrefix(b, fieldnum.ResponseMessage, len(p.message)), p.message...)
 	}
 	for i := range p.runs {
 		r := &p.runs[i]
-		b = frame.AppendPrefix(b, fieldnum.ResponseRuns, sizeRun(r))
-		b = frame.AppendVarint(b, fieldnum.RunOffset, uint64(r.Offset))
-		b = frame.AppendVarint(b, fieldnum.RunLength, uint64(r.Length))
-		b = frame.AppendVarint(b, fieldnum.RunAllocated, flag(r.Allocated))
+		b = protofield.AppendPrefix(b, fieldnum.ResponseRuns, sizeRun(r))
+		b = protofield.AppendVarint(b, fieldnum.RunOffset, uint64(r.Offset))
+		b = protofield.AppendVarint(b, fieldnum.RunLength, uint64(r.Length))
+		b = protofield.AppendVarint(b, fieldnum.RunAllocated, flag(r.Allocated))
 	}
-	return b
+	f.Buf = b
 }
 
-// outgoing is a batch of responses. The sizes of its responses are computed once.
-type outgoing struct {
-	responses []*response
-	sizes     []int
-	size      int
-}
-
-// set replaces the responses, which do not change until the batch is sent.
-func (o *outgoing) set(responses []*response) {
-	o.responses, o.sizes, o.size = responses, o.sizes[:0], frame.SizeVarint(Version)
+// write writes a batch of responses, whose data must not change until the frame was sent.
+func write(f *stream.Frame, responses []*response) {
+	f.Buf = protofield.AppendVarint(f.Buf, fieldnum.ResponsesVersion, Version)
 	for _, p := range responses {
-		n := p.size()
-		o.sizes = append(o.sizes, n)
-		o.size += frame.SizeBytes(n)
+		f.Buf = protofield.AppendPrefix(f.Buf, fieldnum.ResponsesResponses, p.size())
+		p.appendTo(f)
 	}
-}
-
-func (o *outgoing) Size() int { return o.size }
-
-func (o *outgoing) AppendTo(b []byte) []byte {
-	b = frame.AppendVarint(b, fieldnum.ResponsesVersion, Version)
-	for i, p := range o.responses {
-		b = p.appendTo(frame.AppendPrefix(b, fieldnum.ResponsesResponses, o.sizes[i]))
-	}
-	return b
-}
-
-func (o *outgoing) Parse([]byte) error {
-	return errors.New("chunkrpc: a batch of responses is only sent")
 }

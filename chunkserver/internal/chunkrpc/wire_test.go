@@ -10,12 +10,13 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 func sampleRequests() *chunkv1.Requests {
-	return &chunkv1.Requests{Version: 1, Cluster: []byte("sixteen bytes id"), Requests: []*chunkv1.Request{
+	return &chunkv1.Requests{Version: 1, Requests: []*chunkv1.Request{
 		{},
 		{Id: 1, Op: chunkv1.Op_OP_READ, Copyset: 1, Length: 4096},
 		{
@@ -43,7 +44,7 @@ func sameRequests(t *testing.T, tb *batch, b []byte) {
 	if err != nil {
 		return
 	}
-	if tb.version != want.GetVersion() || !bytes.Equal(tb.cluster, want.GetCluster()) || len(tb.reqs) != len(want.GetRequests()) {
+	if tb.version != want.GetVersion() || len(tb.reqs) != len(want.GetRequests()) {
 		t.Fatalf("%x: got %+v\nwant %v", b, tb, want)
 	}
 	for i, w := range want.GetRequests() {
@@ -118,8 +119,8 @@ func TestRequestsLimits(t *testing.T) {
 	}
 	tb.reset()
 	crcs := make([]byte, 4*(keepCRCs+1))
-	inner := append(frame.AppendPrefix(nil, fieldnum.RequestCRCs, len(crcs)), crcs...)
-	if err := tb.parse(append(frame.AppendPrefix(nil, fieldnum.RequestsRequests, len(inner)), inner...)); err != nil || len(tb.reqs[0].crcs) != keepCRCs+1 {
+	inner := append(protofield.AppendPrefix(nil, fieldnum.RequestCRCs, len(crcs)), crcs...)
+	if err := tb.parse(append(protofield.AppendPrefix(nil, fieldnum.RequestsRequests, len(inner)), inner...)); err != nil || len(tb.reqs[0].crcs) != keepCRCs+1 {
 		t.Errorf("checksums: %v", err)
 	}
 	if tb.reset(); cap(tb.crcs) > keepCRCs {
@@ -127,11 +128,11 @@ func TestRequestsLimits(t *testing.T) {
 	}
 }
 
-// TestResponsesEncoding: generated code reads what is written here, of which Size tells the length.
+// TestResponsesEncoding: generated code reads what is written here, whether it is lent or copied.
 func TestResponsesEncoding(t *testing.T) {
 	bad := &response{}
 	bad.say(errors.New("name \xff\xfe"))
-	out := &outgoing{}
+	out := stream.NewFrame(batchBytes)
 	for _, list := range [][]*response{
 		nil,
 		{{}},
@@ -144,6 +145,8 @@ func TestResponsesEncoding(t *testing.T) {
 			},
 			{status: chunkv1.Status_STATUS_OK, fence: layout.Fence{Generation: 1}, runs: []blockstore.Run{{}, {Offset: 4096, Length: 1 << 30, Allocated: true}, {Length: 1}}},
 			bad,
+			{id: 5, status: chunkv1.Status_STATUS_OK, data: bytes.Repeat([]byte("e"), lendMin), crcs: []uint32{7}},
+			{id: 6, status: chunkv1.Status_STATUS_OK, data: bytes.Repeat([]byte("f"), lendMin)},
 		},
 	} {
 		want := &chunkv1.Responses{Version: Version}
@@ -160,11 +163,12 @@ func TestResponsesEncoding(t *testing.T) {
 			}
 			want.Responses = append(want.Responses, w)
 		}
-		out.set(list)
-		b := out.AppendTo([]byte("before"))[6:]
+		out.Reset()
+		write(out, list)
+		b := out.Payload(nil)
 		got := &chunkv1.Responses{}
-		if err := proto.Unmarshal(b, got); err != nil || !proto.Equal(got, want) || out.Size() != len(b) {
-			t.Fatalf("%v, %d bytes, said %d:\ngot  %v\nwant %v", err, len(b), out.Size(), got, want)
+		if err := proto.Unmarshal(b, got); err != nil || !proto.Equal(got, want) {
+			t.Fatalf("%v, %d bytes:\ngot  %v\nwant %v", err, len(b), got, want)
 		}
 	}
 }
@@ -175,11 +179,12 @@ func TestFill(t *testing.T) {
 	for i := range list {
 		list[i] = &response{id: 1 << 62, status: chunkv1.Status_STATUS_OK, data: make([]byte, i%70*1000), crcs: make([]uint32, i%70/4)}
 	}
-	out := &outgoing{}
+	out := stream.NewFrame(batchBytes)
 	for rest := list; len(rest) > 0; {
 		n := fill(rest)
-		if out.set(rest[:n]); n == 0 || n > 1 && out.Size() > batchBytes {
-			t.Fatalf("%d responses in %d bytes", n, out.Size())
+		out.Reset()
+		if write(out, rest[:n]); n == 0 || n > 1 && out.Len() > batchBytes {
+			t.Fatalf("%d responses in %d bytes", n, out.Len())
 		}
 		rest = rest[n:]
 	}

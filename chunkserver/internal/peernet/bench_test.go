@@ -4,42 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
 
-	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
-
-// countedConn counts the write calls of both ends.
-type countedConn struct {
-	*net.TCPConn
-	writes *atomic.Int64
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	c.writes.Add(1)
-	return c.TCPConn.Write(p)
-}
-
-type countedListener struct {
-	net.Listener
-	writes *atomic.Int64
-}
-
-func (l *countedListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &countedConn{c.(*net.TCPConn), l.writes}, nil
-}
 
 // answering is a Host that answers each append, as a follower does when its log has the entries, or counts answers.
 type answering struct {
@@ -65,34 +39,20 @@ func (a *answering) Deliver(from layout.ChunkserverID, msgs []multiraft.Message)
 	a.net.Send(from, out)
 }
 
-func benchNode(b *testing.B, id layout.ChunkserverID, answer bool, writes *atomic.Int64, opts ...grpc.ServerOption) (*answering, string) {
+func benchNode(b *testing.B, id layout.ChunkserverID, answer bool) (*answering, string) {
 	b.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	a := &answering{answer: answer, done: make(chan int, 1024)}
-	a.net = New(Config{Cluster: [16]byte{9}, Self: id, DialOptions: []grpc.DialOption{
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			var d net.Dialer
-			c, err := d.DialContext(ctx, "tcp", address)
-			if err != nil {
-				return nil, err
-			}
-			return &countedConn{c.(*net.TCPConn), writes}, nil
-		}),
-	}})
-	const window = 64 << 20
-	g := grpc.NewServer(append([]grpc.ServerOption{
-		grpc.MaxRecvMsgSize(MessageMax), grpc.MaxSendMsgSize(MessageMax),
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		grpc.WriteBufferSize(128 << 10), grpc.ReadBufferSize(128 << 10),
-	}, opts...)...)
+	a.net = New(Config{Cluster: [16]byte{9}, Self: id})
 	a.net.Bind(a)
-	raftv1.RegisterRaftServer(g, a.net.Service())
+	s := stream.NewServer(lis, stream.Config{Cluster: [16]byte{9}, Self: id, Services: a.net.Streams()})
+	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan struct{})
-	go func() { defer close(served); _ = g.Serve(&countedListener{lis, writes}) }()
-	b.Cleanup(func() { g.Stop(); <-served; a.net.Close() })
+	go func() { defer close(served); _ = s.Run(ctx) }()
+	b.Cleanup(func() { cancel(); <-served; a.net.Close() })
 	return a, lis.Addr().String()
 }
 
@@ -113,9 +73,8 @@ func BenchmarkReplicate(b *testing.B) {
 }
 
 func replicate(b *testing.B, size, depth int) {
-	var writes atomic.Int64
-	leader, la := benchNode(b, 1, false, &writes)
-	follower, fa := benchNode(b, 2, true, &writes)
+	leader, la := benchNode(b, 1, false)
+	follower, fa := benchNode(b, 2, true)
 	leader.net.SetAddresses(map[layout.ChunkserverID]string{2: fa})
 	follower.net.SetAddresses(map[layout.ChunkserverID]string{1: la})
 	data := make([]byte, size)
@@ -143,7 +102,7 @@ func replicate(b *testing.B, size, depth int) {
 	}
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
-	before, used := writes.Load(), cpu()
+	used := cpu()
 	b.ResetTimer()
 	flying, sent := 0, 0
 	var out []multiraft.Message
@@ -160,5 +119,4 @@ func replicate(b *testing.B, size, depth int) {
 		done += n
 	}
 	b.ReportMetric(float64(cpu()-used)/float64(b.N), "cpu-ns/op")
-	b.ReportMetric(float64(writes.Load()-before)/float64(b.N), "writes/op")
 }

@@ -1,4 +1,5 @@
-// Package peernet carries raft messages, images and blocks between chunkservers, over api/raft/v1.
+// Package peernet carries raft messages, images and blocks between chunkservers: api/raft/v1 on streams (storage/stream)
+// and over gRPC.
 //
 //	                     ┌─ control ═ stream ═► heartbeats, votes, answers ─┐
 //	multiraft ─► Send ──►│                                                  ├─► Deliver ─► multiraft
@@ -6,13 +7,14 @@
 //	                     └─ bulk ════ calls ══► Install (images), ReadBlocks (repair)
 //
 // To each chunkserver there are three connections, so that a heartbeat never waits behind data and data never behind an
-// image. All that waits for a stream goes into one message. Queues are bounded in messages and bytes; what does not fit,
-// and what waits when a stream breaks, is dropped and reported as unreachable: raft repeats it.
+// image. All that waits for a stream goes into one batch, which Send writes itself unless messages come in crowds. Queues
+// are bounded in messages and bytes; what does not fit, and what waits when a stream breaks, is dropped and reported as
+// unreachable: raft repeats it.
 //
 // Batches are parsed and encoded by hand (wire.go; the format is api/raft/v1's). What a batch that came in becomes in
 // memory is bounded. The entries of a message share one piece of it, which nothing else shares. The data of a large entry
-// is sent where it lies, so grpc may read it until the message is written: entries never change.
+// is sent where it lies: entries never change.
 //
-// A stream says in its first message which cluster and chunkserver it comes from, and whom it believes to talk to. The
-// server ends a stream that is not for it, so that an address that was given to another chunkserver does no harm.
+// A stream begins by saying which cluster and chunkserver it comes from, and whom it believes to talk to. The server
+// refuses a stream that is not for it, so that an address that was given to another chunkserver does no harm.
 package peernet

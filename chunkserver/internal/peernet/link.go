@@ -2,39 +2,69 @@ package peernet
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // link is one stream to a chunkserver, and what waits for it.
 type link struct {
-	net    *Net
-	to     layout.ChunkserverID
-	conn   *grpc.ClientConn
-	cancel context.CancelFunc
-	wake   chan struct{}
-	mu     struct {
+	net     *Net
+	to      layout.ChunkserverID
+	address string
+	purpose stream.Purpose
+	cancel  context.CancelFunc
+	// conn is the stream, nil while there is none.
+	conn atomic.Pointer[stream.Conn]
+	mu   struct {
 		sync.Mutex
 		queue []multiraft.Message
 		bytes int
+		pace  pace
 	}
-	spare []multiraft.Message // owned by run
+
+	// Owned by who calls Next.
+	taken []multiraft.Message
+	next  int // of taken: the first that was not sent
+	out   outgoing
 }
 
-// newLink starts a link, which closes conn in the end.
-func newLink(n *Net, to layout.ChunkserverID, conn *grpc.ClientConn) *link {
+// pace tells whether messages come in crowds, as the answers do for all groups that shared a sync of the log. The first
+// of a crowd waits for the others, so that they share a frame; a message that comes alone is sent at once.
+type pace struct {
+	last  time.Time
+	still int // messages that have to come alone until the crowds are over
+}
+
+const (
+	// crowdGap is the most that lies between two messages of a crowd.
+	crowdGap = 100 * time.Microsecond
+	// crowdMemory is how many messages have come alone when the crowds are over.
+	crowdMemory = 2
+)
+
+// crowd tells whether the message that comes now is to wait for others.
+func (p *pace) crowd(now time.Time) bool {
+	if now.Sub(p.last) < crowdGap {
+		p.still = crowdMemory
+	} else if p.still > 0 {
+		p.still--
+	}
+	p.last = now
+	return p.still > 0
+}
+
+// newLink starts a link.
+func newLink(n *Net, to layout.ChunkserverID, address string, purpose stream.Purpose) *link {
 	ctx, cancel := context.WithCancel(n.ctx)
-	l := &link{net: n, to: to, conn: conn, cancel: cancel, wake: make(chan struct{}, 1)}
+	l := &link{net: n, to: to, address: address, purpose: purpose, cancel: cancel}
 	n.wg.Go(func() { l.run(ctx) })
 	return l
 }
@@ -59,12 +89,14 @@ func (l *link) push(msgs []multiraft.Message, data bool) {
 		l.mu.bytes += size
 		l.mu.queue = append(l.mu.queue, msgs[i])
 	}
+	crowd := l.mu.pace.crowd(time.Now())
 	l.mu.Unlock()
-	if first {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	switch conn := l.conn.Load(); {
+	case conn == nil || !first:
+	case crowd:
+		conn.Wake()
+	default:
+		conn.Flush()
 	}
 	if lost {
 		l.unreachable()
@@ -77,25 +109,36 @@ func (l *link) unreachable() {
 	}
 }
 
-// take returns what waits, to be given to reuse when it is done with. What is pushed meanwhile goes to the spare array,
-// which is no spare any more.
-func (l *link) take() []multiraft.Message {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	q := l.mu.queue
-	l.mu.queue, l.mu.bytes, l.spare = l.spare[:0], 0, nil
-	return q
+// Next returns the next batch; see stream.Source.
+func (l *link) Next() *stream.Frame {
+	if l.next == len(l.taken) {
+		l.take()
+	}
+	l.out.reset()
+	for ; l.next < len(l.taken) && l.out.add(&l.taken[l.next]); l.next++ {
+	}
+	if l.out.count == 0 {
+		return nil
+	}
+	return l.out.frame
 }
 
-// reuse makes what take returned the spare array.
-func (l *link) reuse(q []multiraft.Message) {
-	clear(q)
-	l.spare = q
+// take takes what waits. The array that had what was taken before takes what is pushed from now on.
+func (l *link) take() {
+	clear(l.taken)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken, l.next, l.mu.queue, l.mu.bytes = l.mu.queue, 0, l.taken[:0], 0
+}
+
+// drop forgets what waits.
+func (l *link) drop() {
+	l.take()
+	l.next = len(l.taken)
 }
 
 // run keeps a stream up until ctx ends. While there is none, what waits is dropped.
 func (l *link) run(ctx context.Context) {
-	defer func() { _ = l.conn.Close() }() // nothing is lost with it
 	pause, told := redialMin, false
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -107,7 +150,7 @@ func (l *link) run(ctx context.Context) {
 			l.net.log.Info("stream to chunkserver ended", zap.Uint64("to", uint64(l.to)), zap.Error(err))
 			told = true
 		}
-		l.reuse(l.take())
+		l.drop()
 		l.unreachable()
 		select {
 		case <-ctx.Done():
@@ -117,73 +160,19 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// session runs one stream until it breaks. A second goroutine waits for the server's only answer, because that is how a
-// broken connection is noticed at once.
+// session runs one stream until it breaks. Nothing comes back on it but signs of life.
 func (l *link) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// Without a bound of 0 grpc keeps what was sent, to repeat it, until an answer comes, and here none does: that were
-	// thousands of buffers for small messages. Raft repeats what is lost.
-	stream, err := l.conn.NewStream(ctx, &raftv1.Raft_ServiceDesc.Streams[0], raftv1.Raft_Send_FullMethodName,
-		grpc.ForceCodecV2(frame.NewCodec()), grpc.MaxRetryRPCBufferSize(0))
+	cfg := &l.net.cfg
+	h := stream.Hello{Purpose: l.purpose, Cluster: cfg.Cluster, From: cfg.Self, To: l.to}
+	conn, err := stream.Dial(ctx, l.address, h, 0)
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { // ends with the stream; session waits for it
-		err := stream.RecvMsg(&raftv1.SendReply{})
-		cancel()
-		ended <- err
-	}()
-	err = l.transmit(ctx, stream)
-	cancel()
-	if said := <-ended; said != nil && status.Code(said) != codes.Canceled {
-		return said
-	}
+	l.conn.Store(conn)
+	err = conn.Run(ctx, l, func([]byte) error { return errAnswered }, nil)
+	l.conn.Store(nil)
 	return err
 }
 
-// transmit writes what waits until ctx ends.
-func (l *link) transmit(ctx context.Context, stream grpc.ClientStream) error {
-	out := &outgoing{}
-	m := &frame.Message{Body: out}
-	out.hello(l.net.cfg.Cluster[:], l.net.cfg.Self, l.to)
-	if err := stream.SendMsg(m); err != nil {
-		return err
-	}
-	for {
-		msgs := l.take()
-		if len(msgs) == 0 {
-			l.reuse(msgs)
-			select {
-			case <-l.wake:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			continue
-		}
-		err := send(stream, m, out, msgs)
-		l.reuse(msgs)
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// send writes messages as batches of at most batchBytes, or of one message.
-func send(stream grpc.ClientStream, m *frame.Message, out *outgoing, msgs []multiraft.Message) error {
-	for i := 0; i < len(msgs); {
-		added, err := out.add(&msgs[i])
-		if err != nil {
-			return err
-		}
-		if added {
-			i++
-			continue
-		}
-		if err := stream.SendMsg(m); err != nil {
-			return err
-		}
-	}
-	return stream.SendMsg(m)
-}
+// errAnswered means that the other end sent a batch on a stream of ours.
+var errAnswered = errors.New("peernet: messages on a stream in the other direction")

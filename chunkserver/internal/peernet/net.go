@@ -15,15 +15,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // Version is the version of api/raft/v1 that is spoken.
@@ -31,11 +30,14 @@ const Version = 1
 
 // Limits.
 const (
-	// MessageMax bounds one gRPC message, in bytes: what fits in one batch and the largest entry.
+	// MessageMax bounds one gRPC message, in bytes.
 	MessageMax = 64 << 20
-	// batchBytes bounds a message of several raft messages: more begin the next one. It is one of the sizes that grpc's
-	// buffers have, which are cleared as a whole each time that the pieces of a message are joined.
-	batchBytes = 32 << 10
+	// payloadMax bounds a batch, in bytes: one message with the largest entry, or several small ones; controlMax one of
+	// messages without entries.
+	payloadMax = 64 << 20
+	controlMax = 4 << 20
+	// batchBytes bounds a batch of several raft messages: more begin the next one.
+	batchBytes = 64<<10 - 512
 	// queueMessages and queueBytes bound what waits for one stream.
 	queueMessages = 64 << 10
 	queueBytes    = 64 << 20
@@ -64,11 +66,9 @@ type Config struct {
 	Self    layout.ChunkserverID
 	// Logger may be nil.
 	Logger *zap.Logger
-	// DialOptions are added to those of each connection; for tests.
-	DialOptions []grpc.DialOption
 }
 
-// Net is the way to the other chunkservers and, by its Service, from them. It implements multiraft.Transport.
+// Net is the way to the other chunkservers and, by its Streams and its Service, from them. It implements multiraft.Transport.
 type Net struct {
 	cfg  Config
 	log  *zap.Logger
@@ -134,7 +134,7 @@ func (n *Net) SetAddresses(addresses map[layout.ChunkserverID]string) {
 	}
 }
 
-// Close ends all connections and waits for their goroutines. The gRPC server that serves n is stopped before.
+// Close ends all connections and waits for their goroutines. The servers that serve n are stopped before.
 func (n *Net) Close() {
 	n.cancel()
 	n.mu.Lock()
@@ -147,32 +147,24 @@ func (n *Net) Close() {
 }
 
 func (n *Net) dial(id layout.ChunkserverID, address string) (*peer, error) {
-	opts := append([]grpc.DialOption{
+	bulk, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithWriteBufferSize(bufferSize), grpc.WithReadBufferSize(bufferSize),
-		experimental.WithBufferPool(frame.Pool()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MessageMax), grpc.MaxCallSendMsgSize(MessageMax)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialMin, Multiplier: 2, Jitter: 0.2, MaxDelay: redialMax},
 			MinConnectTimeout: time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 4 * time.Second, PermitWithoutStream: true}),
-	}, n.cfg.DialOptions...)
-	var conns [3]*grpc.ClientConn
-	for i := range conns {
-		c, err := grpc.NewClient("passthrough:///"+address, opts...)
-		if err != nil {
-			for _, c := range conns[:i] {
-				_ = c.Close() // never used
-			}
-			return nil, err
-		}
-		conns[i] = c
+	)
+	if err != nil {
+		return nil, err
 	}
-	p := &peer{address: address, bulk: conns[2]}
-	p.control, p.data = newLink(n, id, conns[0]), newLink(n, id, conns[1])
-	return p, nil
+	return &peer{
+		address: address, bulk: bulk,
+		control: newLink(n, id, address, stream.RaftControl), data: newLink(n, id, address, stream.RaftData),
+	}, nil
 }
 
 func (p *peer) close() {

@@ -17,6 +17,7 @@ import (
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,8 +59,7 @@ type node struct {
 	*Net
 	sink *sink
 	addr string
-	grpc *grpc.Server
-	done chan struct{}
+	end  func()
 }
 
 func start(t *testing.T, id layout.ChunkserverID, cluster byte, addr string) *node {
@@ -68,17 +68,22 @@ func start(t *testing.T, id layout.ChunkserverID, cluster byte, addr string) *no
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Net: New(Config{Cluster: [16]byte{cluster}, Self: id}), sink: &sink{}, addr: lis.Addr().String(), grpc: grpc.NewServer(), done: make(chan struct{})}
+	n := &node{Net: New(Config{Cluster: [16]byte{cluster}, Self: id}), sink: &sink{}, addr: lis.Addr().String()}
 	n.Bind(n.sink)
-	raftv1.RegisterRaftServer(n.grpc, n.Service())
-	go func() { defer close(n.done); _ = n.grpc.Serve(lis) }()
+	streams := stream.NewServer(lis, stream.Config{Cluster: n.cfg.Cluster, Self: id, Services: n.Streams()})
+	g := grpc.NewServer()
+	raftv1.RegisterRaftServer(g, n.Service())
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = streams.Run(ctx) })
+	wg.Go(func() { _ = g.Serve(streams.Others()) })
+	n.end = func() { cancel(); g.Stop(); wg.Wait() }
 	t.Cleanup(n.stop)
 	return n
 }
 
 func (n *node) stop() {
-	n.grpc.Stop()
-	<-n.done
+	n.end()
 	n.Close()
 }
 
@@ -174,7 +179,7 @@ func TestStrangers(t *testing.T) {
 
 func TestQueueBound(t *testing.T) {
 	a := start(t, 1, 9, "127.0.0.1:0")
-	l := &link{net: a.Net, to: 2, wake: make(chan struct{}, 1)}
+	l := &link{net: a.Net, to: 2}
 	for range queueBytes/(1<<20) + 10 {
 		l.push([]multiraft.Message{entries(1, 1<<20)}, true)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 const (
@@ -39,6 +40,41 @@ func (n *Net) check(version uint32, cluster []byte) (Host, error) {
 	return *h, nil
 }
 
+// Streams returns how the streams of other chunkservers are served.
+func (n *Net) Streams() map[stream.Purpose]stream.Service {
+	check := func(h *stream.Hello) error {
+		switch {
+		case h.From == 0 || h.To == 0:
+			return stream.Refuse(stream.BadChunkserver, "from chunkserver %d to %d", h.From, h.To)
+		case n.host.Load() == nil:
+			return stream.Refuse(stream.NotReady, "not ready")
+		}
+		return nil
+	}
+	return map[stream.Purpose]stream.Service{
+		stream.RaftControl: {Max: controlMax, Check: check, Serve: n.serve},
+		stream.RaftData:    {Max: payloadMax, Check: check, Serve: n.serve},
+	}
+}
+
+// serve takes the batches of a stream.
+func (n *Net) serve(ctx context.Context, conn *stream.Conn) {
+	host, in := *n.host.Load(), &incoming{}
+	_ = conn.Run(ctx, silence{}, func(b []byte) error { // the other end knows why
+		defer in.reset() // nothing may point to b any more
+		if err := in.parse(b); err != nil {
+			return fmt.Errorf("peernet: %w", err)
+		}
+		host.Deliver(conn.From, in.messages)
+		return nil
+	}, nil)
+}
+
+// silence is what the server has to say on a stream of messages.
+type silence struct{}
+
+func (silence) Next() *stream.Frame { return nil }
+
 // Service is the gRPC side of a Net.
 type Service struct {
 	raftv1.UnimplementedRaftServer
@@ -48,11 +84,6 @@ type Service struct {
 // Service returns what to register as raftv1.RaftServer.
 func (n *Net) Service() *Service { return &Service{n: n} }
 
-// Send takes the messages of one stream.
-func (s *Service) Send(stream grpc.ClientStreamingServer[raftv1.Batch, raftv1.SendReply]) error {
-	return s.n.serve(stream)
-}
-
 // Install takes an image and answers when it is in place.
 func (s *Service) Install(stream grpc.ClientStreamingServer[raftv1.ImagePart, raftv1.InstallReply]) error {
 	return s.n.install(stream)
@@ -61,37 +92,6 @@ func (s *Service) Install(stream grpc.ClientStreamingServer[raftv1.ImagePart, ra
 // ReadBlocks reads blocks of the replica here.
 func (s *Service) ReadBlocks(ctx context.Context, r *raftv1.ReadBlocksRequest) (*raftv1.ReadBlocksReply, error) {
 	return s.n.readBlocks(ctx, r)
-}
-
-// serve takes the batches of a stream, the first of which says where it comes from.
-func (n *Net) serve(stream grpc.ClientStreamingServer[raftv1.Batch, raftv1.SendReply]) error {
-	var h Host
-	var from layout.ChunkserverID
-	in := &incoming{take: func(in *incoming) (err error) {
-		if h == nil {
-			if h, err = n.check(in.version, in.cluster); err != nil {
-				return err
-			}
-			if in.to != n.cfg.Self || in.from == 0 {
-				return status.Errorf(codes.FailedPrecondition, "peernet: this is chunkserver %d, not %d", n.cfg.Self, in.to)
-			}
-			from = in.from
-		}
-		h.Deliver(from, in.messages)
-		return nil
-	}}
-	m := &frame.Message{Body: in}
-	for {
-		if err := stream.RecvMsg(m); err != nil {
-			if errors.Is(err, io.EOF) {
-				return stream.SendAndClose(&raftv1.SendReply{})
-			}
-			return err
-		}
-		if in.err != nil {
-			return in.err
-		}
-	}
 }
 
 // install takes an image and answers when it is in place.

@@ -6,23 +6,18 @@ import (
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // The field numbers of api/raft/v1.
 const (
 	batchVersion  = 1
-	batchCluster  = 2
-	batchFrom     = 3
-	batchTo       = 4
 	batchMessages = 5
 
 	messageCopyset = 1
@@ -65,113 +60,45 @@ const (
 // lendMin is from which size on an entry's data is sent where it lies, in bytes; smaller ones are cheaper to copy.
 const lendMin = 32 << 10
 
-// outgoing is a batch in the making. What it has encoded is in pieces: buffers of frame's pool, and data of entries,
-// which are never changed, between them. Lend hands them to grpc.
+// outgoing is a batch in the making. Data of entries, which are never changed, is lent to its frame.
 type outgoing struct {
-	pieces mem.BufferSlice
-	buf    *[]byte // the piece that grows, nil for none
-	size   int     // of pieces
-	count  int     // of messages
+	frame *stream.Frame // nil for none
+	count int           // of messages
 }
 
-func (o *outgoing) Size() int {
-	if o.buf == nil {
-		return o.size
+// reset begins the next batch.
+func (o *outgoing) reset() {
+	o.count = 0
+	if o.frame == nil {
+		o.frame = stream.NewFrame(batchBytes)
 	}
-	return o.size + len(*o.buf)
-}
-
-func (o *outgoing) AppendTo(b []byte) []byte {
-	for _, p := range o.pieces {
-		b = append(b, p.ReadOnlyData()...)
-	}
-	if o.buf != nil {
-		b = append(b, *o.buf...)
-	}
-	return b
-}
-
-func (o *outgoing) Parse([]byte) error { return errors.New("peernet: a batch is sent on this stream") }
-
-// Lend hands the batch over; the next one begins empty.
-func (o *outgoing) Lend() mem.BufferSlice {
-	o.cut()
-	p := o.pieces
-	*o = outgoing{}
-	return p
-}
-
-// cut ends the piece that grows.
-func (o *outgoing) cut() {
-	if o.buf == nil {
-		return
-	}
-	if len(*o.buf) == 0 {
-		frame.Pool().Put(o.buf)
-	} else {
-		o.size += len(*o.buf)
-		o.pieces = append(o.pieces, frame.Lend(o.buf))
-	}
-	o.buf = nil
-}
-
-// begin makes sure that a piece grows, with room for n bytes if it is a new one.
-func (o *outgoing) begin(n int) {
-	if o.buf == nil {
-		o.buf = frame.Pool().Get(max(n, batchBytes))
-		*o.buf = (*o.buf)[:0]
-		if o.size == 0 {
-			*o.buf = frame.AppendVarint(*o.buf, batchVersion, Version)
-		}
-	}
-}
-
-// hello makes the batch that a stream begins with.
-func (o *outgoing) hello(cluster []byte, from, to layout.ChunkserverID) {
-	o.begin(0)
-	b := append(frame.AppendPrefix(*o.buf, batchCluster, len(cluster)), cluster...)
-	b = frame.AppendVarint(b, batchFrom, uint64(from))
-	*o.buf = frame.AppendVarint(b, batchTo, uint64(to))
+	o.frame.Reset()
+	o.frame.Buf = protofield.AppendVarint(o.frame.Buf, batchVersion, Version)
 }
 
 // add appends a message. It returns false when the batch is to be sent first.
-func (o *outgoing) add(m *multiraft.Message) (bool, error) {
+func (o *outgoing) add(m *multiraft.Message) bool {
 	plain := isPlain(m.Raft)
 	n := sizeRaft(m.Raft, plain)
-	outer := frame.SizeVarint(uint64(m.Copyset)) + frame.SizeBytes(n) + frame.SizeVarint(m.Stamp)
-	if o.count > 0 && o.Size()+frame.SizeBytes(outer) > batchBytes {
-		return false, nil
+	outer := protofield.SizeVarint(uint64(m.Copyset)) + protofield.SizeBytes(n) + protofield.SizeVarint(m.Stamp)
+	if o.count > 0 && o.frame.Len()+protofield.SizeBytes(outer) > batchBytes {
+		return false
 	}
 	o.count++
-	o.begin(outer + overhead - lent(m.Raft))
-	b := frame.AppendPrefix(*o.buf, batchMessages, outer)
-	b = frame.AppendVarint(b, messageCopyset, uint64(m.Copyset))
-	b = frame.AppendVarint(b, messageStamp, m.Stamp)
-	b = frame.AppendPrefix(b, messageRaft, n)
+	b := protofield.AppendPrefix(o.frame.Buf, batchMessages, outer)
+	b = protofield.AppendVarint(b, messageCopyset, uint64(m.Copyset))
+	b = protofield.AppendVarint(b, messageStamp, m.Stamp)
+	o.frame.Buf = protofield.AppendPrefix(b, messageRaft, n)
 	if plain {
-		*o.buf = b
-		o.raft(m.Raft)
-		return true, nil
+		appendRaft(o.frame, m.Raft)
+		return true
 	}
-	b, err := proto.MarshalOptions{}.MarshalAppend(b, m.Raft)
+	b, err := proto.MarshalOptions{AllowPartial: true}.MarshalAppend(o.frame.Buf, m.Raft)
 	if err != nil {
-		return false, fmt.Errorf("peernet: %w", err)
+		panic(fmt.Sprintf("peernet: a message of raft has no encoding: %v", err))
 	}
-	*o.buf = b
-	return true, nil
-}
-
-// overhead is more than a batch has besides the content of a message: version, tag and length.
-const overhead = 32
-
-// lent is how many bytes of entries are sent where they lie.
-func lent(m *raftpb.Message) (n int) {
-	for _, e := range m.GetEntries() {
-		if len(e.GetData()) >= lendMin {
-			n += len(e.GetData())
-		}
-	}
-	return n
+	o.frame.Buf = b
+	return true
 }
 
 // isPlain tells whether a message has nothing but what sizeRaft and raft know, which is so but for votes in a
@@ -202,7 +129,7 @@ func sizeRaft(m *raftpb.Message, plain bool) int {
 		n += 2
 	}
 	for _, e := range m.Entries {
-		n += frame.SizeBytes(sizeEntry(e))
+		n += protofield.SizeBytes(sizeEntry(e))
 	}
 	return n
 }
@@ -213,14 +140,14 @@ func sizeEntry(e *raftpb.Entry) int {
 		n += 1 + protowire.SizeVarint(uint64(*e.Type))
 	}
 	if e.Data != nil {
-		n += frame.SizeBytes(len(e.Data))
+		n += protofield.SizeBytes(len(e.Data))
 	}
 	return n
 }
 
-// raft appends a plain message.
-func (o *outgoing) raft(m *raftpb.Message) {
-	b := *o.buf
+// appendRaft appends a plain message.
+func appendRaft(f *stream.Frame, m *raftpb.Message) {
+	b := f.Buf
 	if m.Type != nil {
 		b = appendNumber(b, fieldMsgType, uint64(*m.Type))
 	}
@@ -236,7 +163,7 @@ func (o *outgoing) raft(m *raftpb.Message) {
 	b = appendPointer(b, fieldRejectHint, m.RejectHint)
 	b = appendPointer(b, fieldVote, m.Vote)
 	for _, e := range m.Entries {
-		b = frame.AppendPrefix(b, fieldEntries, sizeEntry(e))
+		b = protofield.AppendPrefix(b, fieldEntries, sizeEntry(e))
 		if e.Type != nil {
 			b = appendNumber(b, fieldType, uint64(*e.Type))
 		}
@@ -245,19 +172,15 @@ func (o *outgoing) raft(m *raftpb.Message) {
 		if e.Data == nil {
 			continue
 		}
-		b = frame.AppendPrefix(b, fieldData, len(e.Data))
+		b = protofield.AppendPrefix(b, fieldData, len(e.Data))
 		if len(e.Data) < lendMin {
 			b = append(b, e.Data...)
 			continue
 		}
-		*o.buf = b
-		o.cut()
-		o.size += len(e.Data)
-		o.pieces = append(o.pieces, mem.SliceBuffer(e.Data))
-		o.begin(0)
-		b = *o.buf
+		f.Buf = b
+		f.Lend(e.Data)
 	}
-	*o.buf = b
+	f.Buf = b
 }
 
 func sizeNumber(v *uint64) int {
@@ -281,38 +204,20 @@ func appendPointer(b []byte, num protowire.Number, v *uint64) []byte {
 // incoming is a received batch. It is used again for the next one; the raft messages are new each time and share
 // nothing with the received bytes.
 type incoming struct {
-	version  uint32
-	cluster  []byte // lies in the received bytes, until take returns
-	from, to layout.ChunkserverID
 	messages []multiraft.Message
 	space    space
-	take     func(*incoming) error
-	// err is why the stream ends. Parse does not return it, because grpc would make it another status.
-	err error
-}
-
-func (in *incoming) Size() int                  { return 0 }
-func (in *incoming) AppendTo(dst []byte) []byte { return dst }
-
-// Parse takes a batch.
-func (in *incoming) Parse(b []byte) error {
-	defer in.reset() // nothing may point to b any more
-	if err := in.parse(b); err != nil {
-		in.err = status.Errorf(codes.InvalidArgument, "peernet: %v", err)
-		return nil
-	}
-	in.err = in.take(in)
-	return nil
 }
 
 func (in *incoming) reset() {
 	clear(in.messages)
-	*in = incoming{messages: in.messages[:0], take: in.take, err: in.err}
+	in.messages = in.messages[:0]
 }
 
+// parse parses a batch.
 func (in *incoming) parse(b []byte) error {
 	in.space = batchSpace()
-	var f frame.Field
+	version := uint32(0)
+	var f protofield.Field
 	for len(b) > 0 {
 		var err error
 		if b, err = f.Next(b); err != nil {
@@ -320,13 +225,7 @@ func (in *incoming) parse(b []byte) error {
 		}
 		switch {
 		case f.Is(batchVersion, protowire.VarintType):
-			in.version = uint32(f.Number)
-		case f.Is(batchCluster, protowire.BytesType):
-			in.cluster = f.Bytes
-		case f.Is(batchFrom, protowire.VarintType):
-			in.from = layout.ChunkserverID(f.Number)
-		case f.Is(batchTo, protowire.VarintType):
-			in.to = layout.ChunkserverID(f.Number)
+			version = uint32(f.Number)
 		case f.Is(batchMessages, protowire.BytesType):
 			if len(in.messages) == messagesMax {
 				return fmt.Errorf("%w: more than %d messages", errTooMuch, messagesMax)
@@ -337,6 +236,9 @@ func (in *incoming) parse(b []byte) error {
 			}
 			in.messages = append(in.messages, m)
 		}
+	}
+	if version != Version {
+		return fmt.Errorf("version %d, this is %d", version, Version)
 	}
 	return nil
 }
@@ -353,7 +255,7 @@ var errTooMuch = errors.New("too much in one batch")
 // parseMessage parses one message of a batch from bytes that are borrowed.
 func (s *space) parseMessage(b []byte) (multiraft.Message, error) {
 	var m multiraft.Message
-	var f frame.Field
+	var f protofield.Field
 	var raw []byte
 	for len(b) > 0 {
 		var err error
@@ -418,7 +320,7 @@ func (s *space) decode(b []byte) (*raftpb.Message, error) {
 		list = make([]record, entries)
 		m.Entries = make([]*raftpb.Entry, 0, entries)
 	}
-	var f frame.Field
+	var f protofield.Field
 	for len(b) > 0 {
 		if b, err = f.Next(b); err != nil {
 			return nil, err
@@ -439,7 +341,7 @@ func (s *space) decode(b []byte) (*raftpb.Message, error) {
 // survey counts the entries of a message, and the bytes of everything else if there is something else than numbers that
 // set knows: such a message is left to the general decoder.
 func survey(b []byte) (entries, general int, err error) {
-	var f frame.Field
+	var f protofield.Field
 	simple, rest := true, 0
 	for len(b) > 0 {
 		before := len(b)
@@ -493,7 +395,7 @@ func (n *numbers) set(m *raftpb.Message, num protowire.Number, v uint64) {
 // decode parses an entry, whose data lies in b from now on.
 func (r *record) decode(b []byte) error {
 	e := &r.entry
-	var f frame.Field
+	var f protofield.Field
 	for p := b; len(p) > 0; {
 		var err error
 		if p, err = f.Next(p); err != nil {

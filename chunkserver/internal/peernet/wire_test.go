@@ -2,25 +2,21 @@ package peernet
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/chunkclient/frame"
+	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
+	"github.com/ashlar-storage/ashlar/storage/stream/streamtest"
 )
 
 func samples() []*raftpb.Message {
@@ -93,49 +89,44 @@ func newer(t *testing.T) []*raftpb.Message {
 	return []*raftpb.Message{a, b}
 }
 
-// TestBatchEncoding: generated code reads what is written here, of which Size tells the length, whether it is lent or
-// appended, and parse reads it as well.
+// TestBatchEncoding: generated code reads what is written here, whether it is lent or copied, and parse reads it as well.
 func TestBatchEncoding(t *testing.T) {
 	var msgs []multiraft.Message
 	for i, m := range append(append(samples(), newer(t)...), entries(1, lendMin).Raft, entries(2, 300<<10).Raft, entries(3, lendMin-1).Raft) {
 		msgs = append(msgs, multiraft.Message{Copyset: layout.CopysetID(i * 100), Stamp: uint64(i) << 50, Raft: m})
 	}
 	out := &outgoing{}
+	out.reset()
 	for i := range msgs {
-		if added, err := out.add(&msgs[i]); !added || err != nil {
-			appended, size := out.AppendTo(nil), out.Size()
-			b := out.Lend().Materialize()
-			if !bytes.Equal(b, appended) || size != len(b) || len(b) == 0 {
-				t.Fatalf("lent %d bytes, appended %d, said %d", len(b), len(appended), size)
-			}
-			if added, err := out.add(&msgs[i]); !added || err != nil {
-				t.Fatal(added, err)
+		if !out.add(&msgs[i]) {
+			if out.reset(); !out.add(&msgs[i]) {
+				t.Fatal("an empty batch takes no message")
 			}
 		}
-		if out.count > 1 && out.Size() > batchBytes {
-			t.Fatalf("%d messages of %d bytes", out.count, out.Size())
+		if out.count > 1 && out.frame.Len() > batchBytes {
+			t.Fatalf("%d messages of %d bytes", out.count, out.frame.Len())
 		}
 		alone := &outgoing{}
-		_, _ = alone.add(&msgs[i])
-		size := alone.Size()
-		check(t, alone.Lend().Materialize(), size, msgs[i])
+		alone.reset()
+		_ = alone.add(&msgs[i])
+		check(t, alone.frame.Payload(nil), msgs[i])
 	}
 }
 
 // check compares a batch of one message with the generated code and with what was meant.
-func check(t *testing.T, b []byte, size int, want multiraft.Message) {
+func check(t *testing.T, b []byte, want multiraft.Message) {
 	t.Helper()
 	g := &raftv1.Batch{}
 	r := &raftpb.Message{}
-	if err := proto.Unmarshal(b, g); err != nil || len(g.GetMessages()) != 1 || g.GetVersion() != Version || size != len(b) {
-		t.Fatalf("%v: %d bytes, said %d: %v", err, len(b), size, g)
+	if err := proto.Unmarshal(b, g); err != nil || len(g.GetMessages()) != 1 || g.GetVersion() != Version {
+		t.Fatalf("%v: %d bytes: %v", err, len(b), g)
 	}
 	m := g.GetMessages()[0]
 	if err := proto.Unmarshal(m.GetRaft(), r); err != nil || !proto.Equal(r, want.Raft) || m.GetCopyset() != uint64(want.Copyset) || m.GetStamp() != want.Stamp {
 		t.Fatalf("%v: got %v, want %v", err, r, want.Raft)
 	}
 	in := &incoming{}
-	if err := in.parse(b); err != nil || len(in.messages) != 1 || in.version != Version {
+	if err := in.parse(b); err != nil || len(in.messages) != 1 {
 		t.Fatal(err)
 	}
 	if got := in.messages[0]; got.Copyset != want.Copyset || got.Stamp != want.Stamp || !proto.Equal(got.Raft, want.Raft) {
@@ -145,7 +136,7 @@ func check(t *testing.T, b []byte, size int, want multiraft.Message) {
 
 func sampleBatch(t testing.TB) []byte {
 	t.Helper()
-	b := &raftv1.Batch{Version: 1, Cluster: []byte("sixteen bytes id"), From: 1 << 40, To: 3}
+	b := &raftv1.Batch{Version: 1}
 	for i, m := range samples() {
 		raw, err := proto.Marshal(m)
 		if err != nil {
@@ -176,6 +167,9 @@ func sameBatch(t *testing.T, b []byte) {
 		}
 		msgs = append(msgs, r)
 	}
+	if werr == nil && want.GetVersion() != Version {
+		werr = errors.New("another version")
+	}
 	in := &incoming{}
 	err := in.parse(b)
 	if errors.Is(err, errTooMuch) && len(b) > 2*messagesMax {
@@ -186,9 +180,6 @@ func sameBatch(t *testing.T, b []byte) {
 	}
 	if werr != nil {
 		return
-	}
-	if in.version != want.GetVersion() || !bytes.Equal(in.cluster, want.GetCluster()) || uint64(in.from) != want.GetFrom() || uint64(in.to) != want.GetTo() {
-		t.Fatalf("%x: got %+v, want %v", b, in, want)
 	}
 	if !slices.EqualFunc(in.messages, msgs, func(a multiraft.Message, b *raftpb.Message) bool { return proto.Equal(a.Raft, b) }) {
 		t.Fatalf("%x: got %+v, want %v", b, in.messages, msgs)
@@ -209,10 +200,10 @@ func TestBatchParse(t *testing.T) {
 
 // batch returns the encoding of a batch of messages whose raft messages are encoded as raw says.
 func batch(raws ...[]byte) []byte {
-	var b []byte
+	b := []byte{batchVersion << 3, Version}
 	for _, raw := range raws {
-		b = frame.AppendPrefix(b, batchMessages, frame.SizeBytes(len(raw)))
-		b = append(frame.AppendPrefix(b, messageRaft, len(raw)), raw...)
+		b = protofield.AppendPrefix(b, batchMessages, protofield.SizeBytes(len(raw)))
+		b = append(protofield.AppendPrefix(b, messageRaft, len(raw)), raw...)
 	}
 	return b
 }
@@ -222,9 +213,9 @@ func batch(raws ...[]byte) []byte {
 func TestBatchLimits(t *testing.T) {
 	none := []byte{fieldEntries<<3 | 2, 0}
 	voters := func(n int) []byte { // a snapshot whose configuration has n voters
-		b := append(frame.AppendPrefix(nil, 1, n), make([]byte, n)...)
+		b := append(protofield.AppendPrefix(nil, 1, n), make([]byte, n)...)
 		for _, num := range []protowire.Number{1, 2, 9} { // ConfState, SnapshotMetadata, Snapshot
-			b = append(frame.AppendPrefix(nil, num, len(b)), b...)
+			b = append(protofield.AppendPrefix(nil, num, len(b)), b...)
 		}
 		return b
 	}
@@ -234,7 +225,7 @@ func TestBatchLimits(t *testing.T) {
 		b  []byte
 		ok bool
 	}{
-		"messages":               {bytes.Repeat([]byte{0x2a, 0}, messagesMax), true},
+		"messages":               {append(batch(), bytes.Repeat([]byte{0x2a, 0}, messagesMax)...), true},
 		"too many messages":      {bytes.Repeat([]byte{0x2a, 0}, messagesMax+1), false},
 		"entries":                {batch(full), true},
 		"too many entries":       {batch(append(none, full...)), false},
@@ -254,87 +245,62 @@ func TestBatchLimits(t *testing.T) {
 	}
 }
 
-// TestSmallBatchesHoldLittle: what waits in grpc holds memory by its length.
-func TestSmallBatchesHoldLittle(t *testing.T) {
-	for _, c := range []struct{ messages, most int }{{1, 256}, {10, 2 << 10}, {300, batchBytes}} {
-		out := &outgoing{}
-		for i := range c.messages {
-			m := heartbeat(uint64(i))
-			if added, err := out.add(&m); !added || err != nil {
-				t.Fatal(added, err)
-			}
-		}
-		sent, held := 0, 0
-		for _, p := range out.Lend() {
-			sent += p.Len()
-			held += cap(p.ReadOnlyData())
-			p.Free()
-		}
-		if sent < 10*c.messages || held > c.most {
-			t.Errorf("%d messages: %d bytes hold %d", c.messages, sent, held)
-		}
-	}
-}
-
 func FuzzBatch(f *testing.F) {
 	f.Add(sampleBatch(f))
 	f.Fuzz(func(t *testing.T, b []byte) { sameBatch(t, b) })
 }
 
-// rawBody is a message that is sent as it is.
-type rawBody []byte
-
-func (p rawBody) Size() int                  { return len(p) }
-func (p rawBody) AppendTo(dst []byte) []byte { return append(dst, p...) }
-func (p rawBody) Parse([]byte) error         { return nil }
-
-// TestMalformedBatch: a batch that can not be parsed, or is not for us, ends its stream with an error that says so.
+// TestMalformedBatch: a batch that can not be parsed ends its stream with an error that says so.
 func TestMalformedBatch(t *testing.T) {
 	a := start(t, 1, 9, "127.0.0.1:0")
-	conn, err := grpc.NewClient("passthrough:///"+a.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	hello := func(version uint32, cluster byte, to uint64) []byte {
-		c := [16]byte{cluster}
-		b, err := proto.Marshal(&raftv1.Batch{Version: version, Cluster: c[:], From: 2, To: to})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	good := hello(1, 9, 1)
 	for name, c := range map[string]struct {
-		batches [][]byte
-		want    codes.Code
-		says    string
+		batch []byte
+		says  string
 	}{
-		"truncated": {[][]byte{good, {0x2a, 5, 8}}, codes.InvalidArgument, "EOF"},
-		"raft":      {[][]byte{good, {0x2a, 4, 0x12, 2, 0x3a, 9}}, codes.InvalidArgument, "EOF"},
-		"entry":     {[][]byte{good, {0x2a, 6, 0x12, 4, 0x3a, 2, 0x22, 9}}, codes.InvalidArgument, "EOF"},
-		"at once":   {[][]byte{{0}}, codes.InvalidArgument, "field"},
-		"version":   {[][]byte{hello(2, 9, 1)}, codes.FailedPrecondition, "version"},
-		"cluster":   {[][]byte{hello(1, 8, 1)}, codes.FailedPrecondition, "cluster"},
-		"to":        {[][]byte{hello(1, 9, 5)}, codes.FailedPrecondition, "not 5"},
+		"truncated": {[]byte{8, 1, 0x2a, 5, 8}, "EOF"},
+		"raft":      {[]byte{8, 1, 0x2a, 4, 0x12, 2, 0x3a, 9}, "EOF"},
+		"entry":     {[]byte{8, 1, 0x2a, 6, 0x12, 4, 0x3a, 2, 0x22, 9}, "EOF"},
+		"at once":   {[]byte{0}, "field"},
+		"version":   {[]byte{8, 2}, "version 2"},
+		"none":      {[]byte{}, "version 0"},
 	} {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		st, err := raftv1.NewRaftClient(conn).Send(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, b := range c.batches {
-			if err := st.SendMsg(&frame.Message{Body: rawBody(b)}); err != nil {
-				break // the answer says why
+		for _, purpose := range []stream.Purpose{stream.RaftControl, stream.RaftData} {
+			p := streamtest.Dial(t, a.addr, stream.Hello{Purpose: purpose, Cluster: a.cfg.Cluster, From: 2, To: 1})
+			p.Send(c.batch)
+			var end *stream.EndError
+			if _, err := p.Recv(); !errors.As(err, &end) || !strings.Contains(end.Reason, c.says) {
+				t.Errorf("%s: %v", name, err)
 			}
-		}
-		err = st.RecvMsg(&raftv1.SendReply{})
-		if cancel(); status.Code(err) != c.want || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if got, _ := a.sink.count(); got > 0 {
 		t.Errorf("%d messages were taken", got)
+	}
+}
+
+// TestRefused: a stream that is not for us is refused, with the reason.
+func TestRefused(t *testing.T) {
+	a := start(t, 1, 9, "127.0.0.1:0")
+	good := stream.Hello{Purpose: stream.RaftData, Cluster: a.cfg.Cluster, From: 2, To: 1}
+	for name, c := range map[string]struct {
+		change func(*stream.Hello)
+		want   stream.Code
+	}{
+		"cluster": {func(h *stream.Hello) { h.Cluster[3]++ }, stream.BadCluster},
+		"to":      {func(h *stream.Hello) { h.To = 5 }, stream.BadChunkserver},
+		"nobody":  {func(h *stream.Hello) { h.To = 0 }, stream.BadChunkserver},
+		"from":    {func(h *stream.Hello) { h.From = 0 }, stream.BadChunkserver},
+		"purpose": {func(h *stream.Hello) { h.Purpose = stream.Chunk }, stream.BadPurpose},
+		"early":   {func(*stream.Hello) { a.host.Store(nil) }, stream.NotReady},
+	} {
+		h := good
+		c.change(&h)
+		_, err := stream.Dial(t.Context(), a.addr, h, 0)
+		a.Bind(a.sink)
+		var refused *stream.RefusedError
+		if !errors.As(err, &refused) || refused.Code != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

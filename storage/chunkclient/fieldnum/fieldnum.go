@@ -4,7 +4,6 @@ package fieldnum
 const (
 	RequestsVersion  = 1
 	RequestsRequests = 2
-	RequestsCluster  = 3
 )
 
 // Fields of Request.

@@ -53,7 +53,7 @@ func TestNumbers(t *testing.T) {
 			}
 			want[name] = int(f.Number())
 			if f.Number() > 15 {
-				t.Errorf("%s: package frame appends numbers up to 15", f.FullName())
+				t.Errorf("%s: package protofield appends numbers up to 15", f.FullName())
 			}
 		}
 	}

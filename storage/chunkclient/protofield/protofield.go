@@ -1,4 +1,4 @@
-package frame
+package protofield
 
 import (
 	"encoding/binary"
@@ -19,7 +19,7 @@ type Field struct {
 }
 
 // ErrField means that a field's number or type is not valid.
-var ErrField = errors.New("frame: invalid field")
+var ErrField = errors.New("protofield: invalid field")
 
 // Next reads the first field of b into f and returns what follows it. A truncated field is io.ErrUnexpectedEOF. Of a
 // group only number and type are told.
