@@ -97,8 +97,7 @@ type history struct {
 }
 
 // run is one client: it works through the portals in turn, each time that its session ends or hangs.
-func (h *history) run(ctx context.Context, id int, cl *cluster.Cluster, portals []string) {
-	c := demo(cl, fmt.Sprintf("history-%d", id), portals...)
+func (h *history) run(ctx context.Context, id int, c *load.Client, portals []string) {
 	defer c.Close()
 	rnd := rand.New(rand.NewPCG(uint64(id), uint64(h.begin.UnixNano())))
 	seen := map[uint64]uint64{}
@@ -211,8 +210,9 @@ func (h *history) add(id int, in step, out outcome, call time.Duration) {
 }
 
 // TestFaultHistory lets clients share blocks through two gateways, stops one gateway and then the other, and lets
-// each go on later, when its clients have moved: the commands that wait in its sockets must then be refused. The
-// history of every block must be linearizable.
+// each go on later, when its clients have moved: the commands that wait in its sockets must then be refused. Half of the
+// clients are hosts of their own, and half are one host, which uses both gateways at once. The history of every block
+// must be linearizable.
 func TestFaultHistory(t *testing.T) {
 	cl := startCluster(t, cluster.Options{Gateways: 2})
 	h := &history{begin: time.Now()}
@@ -221,7 +221,13 @@ func TestFaultHistory(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range historyClients {
 		portals := []string{cl.Portals[i%2], cl.Portals[(i+1)%2]}
-		wg.Go(func() { h.run(ctx, i, cl, portals) })
+		c := demo(cl, fmt.Sprintf("history-%d", i), portals...)
+		if i >= historyClients/2 {
+			c = load.NewClient(initiator.Config{
+				Target: cl.Target, LUN: cl.LUN, Name: "iqn.2026-11.dev.ashlar.test:history", ISID: [6]byte{0x80, 0, 0, 1, 0, byte(i)},
+			}, portals...)
+		}
+		wg.Go(func() { h.run(ctx, i, c, portals) })
 	}
 	// After the first stop all clients are at gateway-2.
 	for _, role := range []string{"gateway-1", "gateway-2"} {
