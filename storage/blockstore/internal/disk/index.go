@@ -25,8 +25,9 @@ const (
 	// that checkpoint after checkpoint changed is then written once. indexFlushesMax stops checkpoints that are too fast for it.
 	indexFlushes    = 24
 	indexFlushesMax = 3 * indexFlushes
-	// indexBase is up to which size the index has only one level below level 0, in bytes: that of 400 GiB in small pieces.
-	indexBase = 1 << 30
+	// indexBase is up to which size the index has only one level below level 0, in bytes: that of 100 GiB in small pieces. To
+	// merge level 0 takes as much again for a while, and a full disk has only the reserve for that (Options.Reserve).
+	indexBase = 256 << 20
 	// indexFilterBits is the bits per key of the filters of level 0, so that a leaf is looked for only where it is.
 	indexFilterBits = 10
 	// poisonedPause slows down Pebble, which repeats a failed flush for ever, in a store that does not use it any more.
