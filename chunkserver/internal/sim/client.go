@@ -1,13 +1,11 @@
 package sim
 
 import (
-	"errors"
 	"math/rand/v2"
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
-	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -221,12 +219,10 @@ func (l *life) read(s *set, o *op, a *multiraft.Access) (r multiraft.Reply, seen
 	}
 	w := l.node.w
 	dst := make([]byte, o.n*copyset.SectorSize)
-	for range 2 {
+	for range repairsMax {
 		r = w.opts.Bug.read(l, s, o, a, dst, g)
 		if r.Status != multiraft.Done || r.Outcome.Code != copyset.OK {
-			var bad *blockstore.ChecksumError
-			if r.Status == multiraft.Damaged && errors.As(r.Err, &bad) && l.host.Repair(w.ctx, g, bad) == nil {
-				w.stats.Repaired++
+			if r.Status == multiraft.Damaged && l.mend(g, r.Err) {
 				continue
 			}
 			return r, nil
@@ -260,6 +256,13 @@ func (l *life) propose(s *set, cmd *copyset.Command) multiraft.Reply {
 	g := l.host.Group(s.id)
 	if g == nil {
 		return multiraft.Reply{Status: multiraft.NotLeader}
+	}
+	if l.node.w.opts.damages() && cmd.Length > 0 {
+		for range repairsMax { // as the data path does
+			if !l.mend(g, g.Probe(cmd.Chunk, cmd.Offset, cmd.Length, cmd.Op == copyset.OpCompareAndWrite)) {
+				break
+			}
+		}
 	}
 	return l.node.w.opts.Bug.propose(l, g, cmd)
 }

@@ -3,9 +3,7 @@ package sim
 import (
 	"time"
 
-	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
-	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
 const (
@@ -270,11 +268,3 @@ func (w *world) lead(n *node) {
 		}
 	})
 }
-
-// damage is what a disk does wrong by itself.
-func (l *life) damage(vfs.Op) vfs.Fault { return vfs.Fault{} }
-
-// damages tells whether disks do something wrong by themselves in this world.
-func (o *Options) damages() bool { return false }
-
-var _ multiraft.Transport = (*port)(nil)

@@ -30,8 +30,9 @@ type node struct {
 	rate        float64
 	disk        *rand.Rand
 	slow        time.Duration // the most that a sync of the log takes
-	// lost: its disk is not used any more; why.
-	lost error
+	// failed: what its disk does wrong once it has done. lost: its disk is not used any more; why.
+	failed bool
+	lost   error
 }
 
 // clock is the time that the chunkserver sees.
@@ -95,6 +96,9 @@ func (n *node) start() {
 	l := &life{node: n}
 	n.life = l
 	l.fs = n.w.opts.Bug.disk(n, vfs.NewFault(n.mem, l.inject))
+	if ill := n.w.opts.ill; ill == losses || ill == strays {
+		l.fs = illFS{l.fs, l}
+	}
 	if n.id == 1 && n.lives == 1 {
 		l.crash = n.w.opts.CrashAt
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	nemesisMax                           time.Duration // the longest pause between two faults
 	slow                                 time.Duration // the most that a sync of any log takes
 	gentle                               bool          // hardly any crashes
+	ill                                  illness       // of the first chunkserver's disk
 }
 
 // Stats count what happened.
@@ -50,6 +51,8 @@ type Stats struct {
 	Packets, Lost, Doubled int
 	// DiskChanges are writes, syncs and the like; Images were sent, Installed arrived; Repaired blocks.
 	DiskChanges, Images, Installed, Repaired int
+	// Damages are what disks did wrong by themselves.
+	Damages int
 	// Unchecked histories took too long to check.
 	Unchecked int
 	// Time is what passed in the simulation.
@@ -77,6 +80,7 @@ func (s *Stats) Add(t *Stats) {
 		{&s.Installed, &t.Installed},
 		{&s.Repaired, &t.Repaired},
 		{&s.Unchecked, &t.Unchecked},
+		{&s.Damages, &t.Damages},
 	} {
 		*p.to += *p.from
 	}
@@ -115,7 +119,7 @@ func (o *Options) draw() {
 	if r.IntN(3) == 0 {
 		o.nodes = 4 + r.IntN(2)
 	}
-	o.clients, o.operations = 2+r.IntN(3), 25+r.IntN(30)
+	o.clients, o.operations = 2+r.IntN(3), 12+r.IntN(18)
 	o.nemesisMax = []time.Duration{300 * time.Millisecond, time.Second, 2 * time.Second}[r.IntN(3)]
 	o.gentle = r.IntN(3) == 0
 	o.slow = []time.Duration{0, 0, 60 * time.Millisecond}[r.IntN(3)]
@@ -124,6 +128,12 @@ func (o *Options) draw() {
 	o.deferBelow = []int{-1, 0, 0}[r.IntN(3)]
 	o.checkpointEvery = []time.Duration{50 * time.Millisecond, 400 * time.Millisecond, 3 * time.Second}[r.IntN(3)]
 	o.tailEntries = []uint64{1, 8, 256}[r.IntN(3)]
+	if r.IntN(3) == 0 {
+		o.ill = illness(r.IntN(int(illnesses)))
+	}
+	if o.CrashAt > 0 || o.Bug != NoBug {
+		o.ill = healthy
+	}
 	if o.CrashAt > 0 {
 		o.nodes, o.copysets, o.clients, o.operations, o.slow = 3, 1, 2, 12, 0
 		o.checkpointEvery = 50 * time.Millisecond
@@ -252,7 +262,7 @@ func (w *world) last(c *client) {
 func (w *world) replicas(s *set) []*life {
 	var ls []*life
 	for _, id := range s.where() {
-		if n := w.nodes[id-1]; n.lost == nil {
+		if n := w.nodes[id-1]; !n.out(s) {
 			ls = append(ls, n.life)
 		}
 	}
@@ -300,7 +310,12 @@ func (w *world) compare(s *set) {
 		var err error
 		done := false
 		w.spawn(l, "compare", func() {
-			data, _, _, err = l.host.Group(s.id).ReadBlocks(w.ctx, s.chunk, 0, areaBlocks*layout.BlockSize, 0)
+			for range repairsMax {
+				g := l.host.Group(s.id)
+				if data, _, _, err = g.ReadBlocks(w.ctx, s.chunk, 0, areaBlocks*layout.BlockSize, 0); !l.mend(g, err) {
+					break
+				}
+			}
 			done = true
 		})
 		w.until(w.now+restMax, func() bool { return done })
@@ -330,7 +345,7 @@ func (w *world) compare(s *set) {
 
 // account checks that the disk has nothing in use but what the copysets' content needs.
 func (w *world) account(n *node) {
-	if w.err != nil || n.lost != nil {
+	if w.err != nil || n.lost != nil || n.life != nil && n.life.store != nil && n.life.store.Err() != nil {
 		return
 	}
 	if n.life == nil || n.life.store == nil || n.life.host == nil {
@@ -380,7 +395,7 @@ func sortedPeers(m map[layout.PeerID]layout.ChunkserverID) []layout.PeerID {
 // String sums up in one line.
 func (s *Stats) String() string {
 	return fmt.Sprintf("%d operations (%d abandoned), %d faults: %d crashes, %d power cuts, %d partitions, %d stops, %d clock jumps, "+
-		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d repairs, %d not checked; %v simulated",
+		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d damages of disks, %d repairs, %d not checked; %v simulated",
 		s.Operations, s.Moves, s.Faults, s.Crashes, s.PowerCuts, s.Partitions, s.Pauses, s.Skips, s.Transfers,
-		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Repaired, s.Unchecked, s.Time.Round(time.Second))
+		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Damages, s.Repaired, s.Unchecked, s.Time.Round(time.Second))
 }
