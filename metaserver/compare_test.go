@@ -88,6 +88,18 @@ func TestReplicasDiffer(t *testing.T) {
 	if odd := compared().GetOdd(); len(odd) != 1 || odd[0] != peers[2].GetId() || !problem("against a majority of the others") {
 		t.Errorf("odd: %v", odd)
 	}
+	// The next comparison of the others does not make it right.
+	report(50, "AA-")
+	time.Sleep(300 * time.Millisecond)
+	if odd := compared().GetOdd(); len(odd) != 1 || !problem("against a majority of the others") {
+		t.Errorf("forgotten: %v", odd)
+	}
+	// It is replaced at once: that it fails will not pass.
+	eventually(t, "its replacement", func() bool {
+		r := must(admin.ShowCopyset(t.Context(), &metav1.ShowCopysetRequest{Id: set.GetId()}))(t)
+		return !slices.ContainsFunc(r.GetPeers(), func(p *metav1.Peer) bool { return p.GetId() == peers[2].GetId() })
+	})
+	eventually(t, "the end of the alarm", func() bool { return !compared().GetDiffer() && !problem("differed") })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if got := w.distrust[peers[2].GetId()]; got.GetIndex() != 40 || string(got.GetSum()) != strings.Repeat("B", 16) {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"maps"
 	"slices"
 
 	"go.uber.org/zap"
@@ -18,20 +19,29 @@ func (t *Topology) compareLocked(c *copyset) {
 		if p.Role == schedule.Voter {
 			voters = append(voters, p.ID)
 		}
-		if d, ok := c.digests[p.ID]; ok {
+		if d, ok := c.digests[p.ID]; ok && c.disproved[p.ID].Index == 0 {
 			digests = append(digests, d)
 		}
 	}
-	for id := range c.digests {
-		if _, member := c.rec.Peer(id); !member {
-			delete(c.digests, id)
-		}
+	gone := func(id layout.PeerID, _ replicas.Digest) bool {
+		_, ok := c.rec.Peer(id)
+		return !ok
 	}
-	old := c.verdict
-	v := replicas.Judge(voters, digests)
+	maps.DeleteFunc(c.digests, gone)
+	maps.DeleteFunc(c.disproved, gone)
+	old, v := c.verdict, replicas.Judge(voters, digests)
+	if !v.Differ && len(c.disproved) > 0 {
+		return // the others are equal, which is no news
+	}
 	c.verdict = v
 	if !v.Differ || old.Differ && old.Index == v.Index && slices.Equal(old.Odd, v.Odd) {
 		return
+	}
+	for _, id := range v.Odd {
+		if c.disproved == nil {
+			c.disproved = map[layout.PeerID]replicas.Digest{}
+		}
+		c.disproved[id] = c.digests[id]
 	}
 	if !old.Differ || old.Index != v.Index {
 		t.mu.differences++
@@ -54,10 +64,10 @@ func numbers(ids []layout.PeerID) []uint64 {
 func distrust(out []schedule.Order, c *copyset, st *schedule.State, on layout.ChunkserverID) []schedule.Order {
 	m, ok := c.rec.On(on)
 	rep := st.Reports[on]
-	if !ok || !slices.Contains(c.verdict.Odd, m.ID) || rep == nil || rep.Peer != m.ID || rep.Error != "" || !st.Spare(m.ID) {
+	d := c.disproved[m.ID]
+	if !ok || d.Index == 0 || rep == nil || rep.Peer != m.ID || rep.Error != "" || !st.Spare(m.ID) {
 		return out
 	}
-	d := c.digests[m.ID]
 	return append(out, schedule.Order{Copyset: c.rec.ID, Action: schedule.Distrust, Peer: m.ID, Index: d.Index, Format: d.Format, Sum: d.Sum})
 }
 

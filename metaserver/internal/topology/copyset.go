@@ -25,7 +25,9 @@ type copyset struct {
 	leaderless time.Time
 	// digests are the last ones of its members.
 	digests map[layout.PeerID]replicas.Digest
-	verdict replicas.Verdict
+	// disproved are the members that were found odd, with the digest by which they were: they stay so.
+	disproved map[layout.PeerID]replicas.Digest
+	verdict   replicas.Verdict
 }
 
 // setCopysetLocked puts a record in the place of the one before it.
@@ -127,6 +129,9 @@ func (t *Topology) leaderLocked(c *copyset) bool {
 	return true
 }
 
+// forGood is for how long a replica counts as failing that will not work again.
+const forGood = time.Hour
+
 // stateLocked gives the scheduler's view of a copyset. How long something has been reported ends with the last heartbeat:
 // silence says nothing.
 func (t *Topology) stateLocked(c *copyset) *schedule.State {
@@ -141,6 +146,9 @@ func (t *Topology) stateLocked(c *copyset) *schedule.State {
 			st.Reports[id] = r
 			if since := c.failing[id]; !since.IsZero() {
 				st.Failing[id] = s.beat.Sub(since)
+			}
+			if _, odd := c.disproved[r.Peer]; odd && r.Error != "" {
+				st.Failing[id] = forGood
 			}
 		}
 	}
