@@ -193,3 +193,12 @@ func fillIndex(b *testing.B, dir string, opts Options, gib int) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkChecksum computes the CRC32C of a block.
+func BenchmarkChecksum(b *testing.B) {
+	p := pattern(1, layout.BlockSize)
+	b.SetBytes(layout.BlockSize)
+	for b.Loop() {
+		_ = extent.Checksum(p)
+	}
+}

@@ -281,3 +281,24 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	b.ReportMetric(float64(openGroups*each), "entries")
 }
+
+// appendAllocsMax is how many objects an Append of 16 groups may make on the heap, on average: the appender of the test makes
+// four for each group and entry, and the lists of the groups grow.
+const appendAllocsMax = 16*5 + 4
+
+// TestAppendAllocations bounds what an Append leaves to the garbage collector.
+func TestAppendAllocations(t *testing.T) {
+	l, err := Open(nullFS{vfs.NewMem()}, "log", benchOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAppender(l, 16, 1, 4096)
+	got := testing.AllocsPerRun(500, func() {
+		if err := a.step(0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got > appendAllocsMax {
+		t.Errorf("an Append makes %v objects, at most %d are allowed", got, appendAllocsMax)
+	}
+}
