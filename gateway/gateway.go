@@ -135,6 +135,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.mediums.erasures.port = g.reserver.port
 	group.Go(func() error { return g.reserver.run(gctx) })
 	group.Go(func() error { return g.mediums.erasures.run(gctx) })
+	group.Go(func() error { return g.mediums.client.Watch(gctx) })
 	first := make(chan struct{})
 	group.Go(func() error { return g.watch(gctx, meta, router, first) })
 	group.Go(func() error { return g.heartbeat(gctx, meta.Node()) })

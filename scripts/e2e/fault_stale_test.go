@@ -25,72 +25,134 @@ func TestFaultStaleFirstCommand(t *testing.T) {
 	}
 }
 
-func staleFirstCommand(t *testing.T, cl *cluster.Cluster, name string, closes bool) {
-	const lba, length = 4096, 4096
-	stale, fresh, last := bytes.Repeat([]byte{0xA1}, length), bytes.Repeat([]byte{0xB2}, length), bytes.Repeat([]byte{0xC3}, length)
-	host := func(portal int, isid byte) *wire.Host {
-		t.Helper()
-		h, err := wire.Open(t.Context(), cl.Portals[portal], wire.Login{
-			Initiator: name, Target: cl.Target, ISID: [6]byte{0x80, 1, 2, 3, 0, isid},
-		})
-		must(t, err)
-		t.Cleanup(h.Close)
-		h.LUN = wire.LUN(cl.LUN)
-		must(t, h.Ready())
-		return h
-	}
-	rw := func(op byte) []byte {
-		cdb := make([]byte, 10)
-		cdb[0] = op
-		binary.BigEndian.PutUint32(cdb[2:], lba)
-		binary.BigEndian.PutUint16(cdb[7:], length/512)
-		return cdb
-	}
-	do := func(h *wire.Host, op byte, in int, out []byte) wire.Result {
-		t.Helper()
-		r, err := h.Do(rw(op), in, out)
-		must(t, err)
-		if r.Sense.Key == 6 { // the states of the gateways as paths change while one of them hangs
-			must(t, h.Ready())
-			r, err = h.Do(rw(op), in, out)
-			must(t, err)
-		}
-		must(t, r.Err())
-		return r
-	}
-	write := func(h *wire.Host, data []byte) {
-		t.Helper()
-		do(h, 0x2a, 0, data)
-	}
-	read := func(when string, h *wire.Host, want []byte) {
-		t.Helper()
-		r := do(h, 0x28, length, nil)
-		if !bytes.Equal(r.Data, want) {
-			t.Fatalf("%s: read %#x, want %#x", when, r.Data[0], want[0])
-		}
-	}
+// staleHost is a host that logs in at the gateways of a cluster, and writes and reads one block of 4096 bytes.
+type staleHost struct {
+	t    *testing.T
+	cl   *cluster.Cluster
+	name string
+}
 
-	old := host(0, 1)
+func (s staleHost) login(portal int, isid byte) *wire.Host {
+	s.t.Helper()
+	h, err := wire.Open(s.t.Context(), s.cl.Portals[portal], wire.Login{
+		Initiator: s.name, Target: s.cl.Target, ISID: [6]byte{0x80, 1, 2, 3, 0, isid},
+	})
+	must(s.t, err)
+	s.t.Cleanup(h.Close)
+	h.LUN = wire.LUN(s.cl.LUN)
+	must(s.t, h.Ready())
+	return h
+}
+
+// staleLength is what is written and read at once, in bytes.
+const staleLength = 4096
+
+// staleCDB is READ(10) or WRITE(10).
+func staleCDB(op byte, lba uint32) []byte {
+	cdb := make([]byte, 10)
+	cdb[0] = op
+	binary.BigEndian.PutUint32(cdb[2:], lba)
+	binary.BigEndian.PutUint16(cdb[7:], staleLength/512)
+	return cdb
+}
+
+func (s staleHost) do(h *wire.Host, cdb []byte, in int, out []byte) wire.Result {
+	s.t.Helper()
+	r, err := h.Do(cdb, in, out)
+	must(s.t, err)
+	if r.Sense.Key == 6 { // the states of the gateways as paths change while one of them hangs
+		must(s.t, h.Ready())
+		r, err = h.Do(cdb, in, out)
+		must(s.t, err)
+	}
+	must(s.t, r.Err())
+	return r
+}
+
+func (s staleHost) write(h *wire.Host, lba uint32, fill byte) {
+	s.t.Helper()
+	s.do(h, staleCDB(0x2a, lba), 0, bytes.Repeat([]byte{fill}, staleLength))
+}
+
+func (s staleHost) read(when string, h *wire.Host, lba uint32, want byte) {
+	s.t.Helper()
+	r := s.do(h, staleCDB(0x28, lba), staleLength, nil)
+	if !bytes.Equal(r.Data, bytes.Repeat([]byte{want}, staleLength)) {
+		s.t.Fatalf("%s: read %#x, want %#x", when, r.Data[0], want)
+	}
+}
+
+// leave has h send a write of the block to a gateway that hangs.
+func (s staleHost) leave(h *wire.Host, lba uint32, fill byte) {
+	s.t.Helper()
+	_, err := h.Start(staleCDB(0x2a, lba), 0, bytes.Repeat([]byte{fill}, staleLength))
+	must(s.t, err)
+	if p, err := h.RecvWithin(100 * time.Millisecond); !errors.Is(err, wire.ErrQuiet) {
+		s.t.Fatalf("opcode %#x from a gateway that hangs: %v", p.Opcode(), err)
+	}
+}
+
+// hang stops gateway 1 until the test goes on with it, or ends.
+func hang(t *testing.T, cl *cluster.Cluster) {
+	t.Helper()
 	must(t, cl.Signal("gateway-1", syscall.SIGSTOP))
 	t.Cleanup(func() { _ = cl.Signal("gateway-1", syscall.SIGCONT) })
 	time.Sleep(200 * time.Millisecond) // until all its threads have stopped
-	_, err := old.Start(rw(0x2a), 0, stale)
-	must(t, err)
-	if p, err := old.RecvWithin(100 * time.Millisecond); !errors.Is(err, wire.ErrQuiet) {
-		t.Fatalf("opcode %#x from a gateway that hangs: %v", p.Opcode(), err)
-	}
-	moved := host(1, 1)
-	write(moved, fresh)
+}
+
+func staleFirstCommand(t *testing.T, cl *cluster.Cluster, name string, closes bool) {
+	const lba = 4096
+	s := staleHost{t, cl, name}
+	old := s.login(0, 1)
+	hang(t, cl)
+	s.leave(old, lba, 0xA1)
+	moved := s.login(1, 1)
+	s.write(moved, lba, 0xB2)
 	if closes {
 		old.Close()
 	}
 	must(t, cl.Signal("gateway-1", syscall.SIGCONT))
 	for until := time.Now().Add(2 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
-		read("at the other gateway", moved, fresh)
+		s.read("at the other gateway", moved, lba, 0xB2)
 	}
 	old.Close()
-	back := host(0, 2)
-	read("back at the first gateway", back, fresh)
-	write(back, last)
-	read("in the end", back, last)
+	back := s.login(0, 2)
+	s.read("back at the first gateway", back, lba, 0xB2)
+	s.write(back, lba, 0xC3)
+	s.read("in the end", back, lba, 0xC3)
+}
+
+// TestFaultStaleAfterReturn: a host uses one gateway, another one, and the first one again, which then hangs with a write in its
+// socket. It goes on at the second, where it has kept its session, with blocks whose copysets have not seen that the path had gone
+// back. So nothing there refuses the older epoch, nor the newer one of the first gateway when that goes on: the write must not be
+// served, because the host does not answer for it any more.
+func TestFaultStaleAfterReturn(t *testing.T) {
+	const chunks = 16 << 20 / 512
+	cl := startCluster(t, cluster.Options{Gateways: 2})
+	awaitHealthy(t, cl, 30*time.Second)
+	for name, closes := range map[string]bool{"closed": true, "silent": false} {
+		t.Run(name, func(t *testing.T) {
+			s := staleHost{t, cl, "iqn.2026-11.dev.ashlar.test:return-" + name}
+			first, second := s.login(0, 1), s.login(1, 1)
+			const here, there = 8 * chunks, 9 * chunks // in two copysets
+			for _, lba := range []uint32{here, there} {
+				s.write(first, lba, 0x01)
+				s.write(second, lba, 0x02)
+			}
+			s.write(first, here, 0x03)
+			hang(t, cl)
+			s.leave(first, there, 0xA1)
+			s.write(second, there, 0xB2)
+			time.Sleep(1500 * time.Millisecond)
+			if closes {
+				first.Close()
+			}
+			must(t, cl.Signal("gateway-1", syscall.SIGCONT))
+			for until := time.Now().Add(2 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+				s.read("at the other gateway", second, there, 0xB2)
+			}
+			first.Close()
+			s.read("in the end", s.login(0, 2), there, 0xB2)
+		})
+	}
 }

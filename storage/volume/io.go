@@ -209,7 +209,7 @@ func (h *Handle) stamp(ctx context.Context, t tenancy, r *chunkclient.Request) e
 		return h.mu.dead
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case t != h.mu.tenancy || !h.usableLocked():
+	case !h.usableLocked() || t != h.mu.tenancy:
 		return errNotProven
 	}
 	r.Initiator, r.Fence = h.mu.id, h.mu.fence
@@ -227,12 +227,24 @@ func (h *Handle) stampAccessLocked(ctx context.Context, r *chunkclient.Request) 
 
 // repeat prepares a request that has to be sent again. One that changes something stays in its tenancy, also
 // when that is over: only there its number tells whether it was done. What reads is sent anew in the next one.
-func (h *Handle) repeat(ctx context.Context, p *piece, r *chunkclient.Request) error {
+func (h *Handle) repeat(ctx context.Context, o *operation, p *piece, r *chunkclient.Request) error {
 	if r.Seq == 0 {
 		return h.stamp(ctx, p.tenancy, r)
 	}
 	h.mu.Lock()
+	hung := h.usableLocked() && p.tenancy != h.mu.tenancy && r.Fence.Epoch == h.mu.fence.Epoch
+	h.mu.Unlock()
+	if hung {
+		var err error
+		if o.tenancy, err = h.enter(ctx); err != nil {
+			return err
+		}
+	}
+	h.mu.Lock()
 	defer h.mu.Unlock()
+	if hung && o.tenancy == h.mu.tenancy && r.Fence.Epoch == h.mu.fence.Epoch {
+		p.tenancy = o.tenancy
+	}
 	switch {
 	case h.mu.dead != nil:
 		return h.mu.dead
@@ -264,7 +276,7 @@ func (h *Handle) progress(t tenancy) {
 // numbers, or in another tenancy, after the operation was proven in it.
 func (h *Handle) finish(ctx context.Context, o *operation, p *piece) (chunkclient.Response, error) {
 	defer h.settlePiece(p)
-	again := func(r *chunkclient.Request) error { return h.repeat(ctx, p, r) }
+	again := func(r *chunkclient.Request) error { return h.repeat(ctx, o, p, r) }
 	for {
 		if p.tenancy == 0 {
 			err := h.send(ctx, o, p)

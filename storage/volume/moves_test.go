@@ -331,3 +331,71 @@ func (s *silent) Attach(ctx context.Context, v layout.VolumeID, initiator string
 	}
 	return a, err
 }
+
+// TestProvenAfterAHang: after a hang nothing is sent, nor repeated, before its initiator has shown that it still wants it, in the
+// same epoch.
+func TestProvenAfterAHang(t *testing.T) {
+	f := newFakeCluster(1, 3, 1)
+	proofs := make(chan *asked, 4)
+	var mu sync.Mutex
+	var fences []layout.Fence
+	r := f.router()
+	defer func() {
+		r.Close()
+		f.wg.Wait()
+	}()
+	c := volume.New(&tappedDoer{r, func(q *chunkclient.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		fences = append(fences, q.Fence)
+	}}, f, 1<<20, nil)
+	h := c.Open(placement(false), "iqn.a", 0, func() volume.Proof {
+		a := &asked{make(chan struct{}, 8), make(chan struct{})}
+		proofs <- a
+		return a
+	})
+	ctx := within(t, 10*time.Second)
+	block := make([]byte, 4096)
+	done := make(chan error, 2)
+	write := func(ctx context.Context, off int64) { done <- h.WriteAt(ctx, block, off) }
+	go write(ctx, 0)
+	p := <-proofs
+	<-p.come
+	close(p.answer)
+	must(t, <-done)
+
+	f.Lock()
+	for s := range f.leaders { // so that it is repeated for a while
+		f.leaders[s] = 99
+	}
+	f.Unlock()
+	go write(ctx, 0)
+	time.Sleep(5 * time.Millisecond)
+	c.Hang()
+	p = <-proofs
+	<-p.come // the one that is repeated
+	given, giveUp := context.WithCancel(ctx)
+	go write(given, 4096)
+	<-p.come
+	giveUp()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	f.Lock()
+	for s := range f.leaders {
+		f.leaders[s] = 1
+	}
+	f.Unlock()
+	select {
+	case err := <-done:
+		t.Fatalf("done before the answer: %v", err)
+	case <-time.After(30 * time.Millisecond):
+	}
+	close(p.answer)
+	must(t, <-done)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(fences) != 2 || fences[1] != fences[0] { // what is repeated is not begun
+		t.Errorf("begun under %v", fences)
+	}
+}

@@ -38,7 +38,7 @@ type Move struct {
 	Lasted, Pause time.Duration
 }
 
-// tenancy counts the epochs that a handle has had; 0 is before the first.
+// tenancy counts the tenancies that a handle has had; 0 is before the first.
 type tenancy uint64
 
 // errNotProven says that an operation was proven in a tenancy that is over, or in doubt. It stays within the package.
@@ -60,8 +60,12 @@ func (h *Handle) Doubt() bool {
 	return h.mu.tenancy != 0 && h.mu.dead == nil
 }
 
-// usableLocked tells whether anything may be sent in the present tenancy.
+// usableLocked tells whether anything may be sent in the present tenancy. After a hang that is the next one.
 func (h *Handle) usableLocked() bool {
+	if n := h.client.hangs.count(); n != h.mu.hangs && h.mu.tenancy != 0 && h.newProof != nil {
+		h.mu.hangs, h.mu.proof = n, h.newProof()
+		h.mu.tenancy++
+	}
 	return h.mu.tenancy != 0 && !h.mu.overtaken && h.mu.sure == h.mu.doubts
 }
 
@@ -69,7 +73,8 @@ func (h *Handle) usableLocked() bool {
 func (h *Handle) enter(ctx context.Context) (tenancy, error) {
 	for {
 		h.mu.Lock()
-		t, proof, usable, dead := h.mu.tenancy, h.mu.proof, h.usableLocked(), h.mu.dead
+		usable := h.usableLocked()
+		t, proof, dead := h.mu.tenancy, h.mu.proof, h.mu.dead
 		h.mu.Unlock()
 		if dead != nil {
 			return 0, dead
@@ -154,7 +159,7 @@ func (h *Handle) attached(a Attachment, had layout.Epoch, doubts uint64, answere
 	}
 	h.mu.tenancy++
 	h.mu.id, h.mu.fence = a.Initiator, layout.Fence{Epoch: a.Epoch}
-	h.mu.overtaken, h.mu.sure = false, doubts
+	h.mu.overtaken, h.mu.sure, h.mu.hangs = false, doubts, h.client.hangs.count()
 	h.mu.pace.next()
 	if h.newProof != nil {
 		h.mu.proof = h.newProof()

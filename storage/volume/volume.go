@@ -12,6 +12,8 @@
 //	                     ▲  └──nobody uses the handle──► in doubt ──Attach: still the last one, or not──┐
 //	                     └────────────────────────────────────────────────────────────────────────────┘
 //
+// A tenancy also ends when the process hung (Watch): the next one has the same epoch.
+//
 // An operation is sent in a tenancy only after its initiator has shown that it wanted it when that epoch was there (Proof).
 // Of an operation that meets the end of a tenancy only those pieces are sent in the next one that provably had no effect
 // in the one before: those that were not sent, and those of which every request was refused. What was answered is done, and a
@@ -29,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -76,6 +79,7 @@ type Client struct {
 	doer     Doer
 	attacher Attacher
 	moved    func(Move)
+	hangs    hangs
 	bytes    *semaphore.Weighted
 	most     int64
 }
@@ -86,7 +90,9 @@ func New(doer Doer, attacher Attacher, inFlight int64, moved func(Move)) *Client
 	if moved == nil {
 		moved = func(Move) {}
 	}
-	return &Client{doer: doer, attacher: attacher, moved: moved, bytes: semaphore.NewWeighted(inFlight), most: inFlight}
+	return &Client{
+		doer: doer, attacher: attacher, moved: moved, hangs: hangs{begin: time.Now()}, bytes: semaphore.NewWeighted(inFlight), most: inFlight,
+	}
 }
 
 // Handle is the use of one volume by one initiator. Its methods may be called concurrently.
@@ -110,7 +116,9 @@ type Handle struct {
 		overtaken bool
 		// doubts counts the calls of Doubt, and sure is the count at which the epoch was known to be the last one.
 		doubts, sure uint64
-		pace         pace
+		// hangs is the count of them at which the tenancy began.
+		hangs uint64
+		pace  pace
 
 		access layout.AccessGeneration
 		// accessChanged is closed, and made anew, when access rises.
