@@ -93,10 +93,10 @@ test-sim: $(LAYER) ## simulation layer: the tests with seeded operations and fau
 
 # A binary that does not build fails every test of the next two layers, which is what the summary shows.
 .PHONY: test-fault
-test-fault: $(LAYER) ## fault layer: kill, stop and restart real processes under verified load
+test-fault: $(LAYER) ## fault layer: kill, stop and restart real processes, and break disks, under verified load
 	@$(MAKE) --no-print-directory build || true
 	@$(LAYER) -name faults -budget $(FAULT_BUDGET) -results $(RESULTS) -- \
-	  $(GO) test -json -count=1 -tags e2e -run '^TestFault' -timeout $(FAULT_BUDGET) ./scripts/e2e
+	  $(GO) test -json -count=1 -p 1 -tags e2e -run '^TestFault' -timeout $(FAULT_BUDGET) ./scripts/e2e ./scripts/e2e/disks
 
 .PHONY: test-e2e
 test-e2e: $(LAYER) ## end to end: libiscsi and QEMU on this host, open-iscsi in a Linux VM

@@ -34,6 +34,8 @@ type disk struct {
 	log   *zap.Logger
 	watch *diskwatch.Watch
 	usage func() blockstore.Usage
+	// margin is the free space above the store's reserve below which writes are refused, in bytes.
+	margin int64
 	// yield asks for what is led here to be led by others: everything, or what others have committed and this disk has not.
 	yield func(ctx context.Context, all bool)
 	last  atomic.Pointer[usageAt]
@@ -47,8 +49,8 @@ type usageAt struct {
 }
 
 // newDisk returns a disk whose space was just asked for.
-func newDisk(log *zap.Logger, w *diskwatch.Watch, usage func() blockstore.Usage, yield func(context.Context, bool)) *disk {
-	d := &disk{log: log, watch: w, usage: usage, yield: yield}
+func newDisk(log *zap.Logger, w *diskwatch.Watch, usage func() blockstore.Usage, margin int64, yield func(context.Context, bool)) *disk {
+	d := &disk{log: log, watch: w, usage: usage, margin: margin, yield: yield}
 	d.sample()
 	return d
 }
@@ -71,10 +73,11 @@ func (d *disk) Err() error {
 	return nil
 }
 
-// report is what the metaserver is told.
+// report is what the metaserver is told. The capacity is that for hosts: a disk that is used to it refuses writes.
 func (d *disk) report(failure error) heartbeat.Disk {
 	u, age := d.Usage()
-	r := heartbeat.Disk{Capacity: u.Capacity, Used: u.Used, Age: age, Health: d.watch.Health(), Err: failure}
+	capacity := max(u.Capacity-u.Reserve-d.margin, 1)
+	r := heartbeat.Disk{Capacity: capacity, Used: min(u.Used+u.PendingFree, capacity), Age: age, Health: d.watch.Health(), Err: failure}
 	if r.Err == nil {
 		r.Err = d.Err()
 	}

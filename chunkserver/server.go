@@ -201,7 +201,7 @@ func (s *Server) open(p *parts, lis net.Listener) (err error) {
 	if p.host, err = multiraft.New(mcfg); err != nil {
 		return err
 	}
-	p.disk = newDisk(s.log, p.watch, p.store.Usage, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
+	p.disk = newDisk(s.log, p.watch, p.store.Usage, mcfg.SpaceMargin, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
 	p.net.Bind(p.host)
 	p.rpc = chunkrpc.New(p.host, s.cfg.Readers)
 	services := p.net.Streams()

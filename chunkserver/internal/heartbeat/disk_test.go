@@ -170,3 +170,19 @@ func TestNews(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 }
+
+// TestOrdersThatComeAgain: an order that can not be carried out does not make heartbeats come faster and faster.
+func TestOrdersThatComeAgain(t *testing.T) {
+	b, m, _, _ := newBeat(t)
+	m.reply = &metav1.ChunkserverHeartbeatReply{IntervalMs: 1, Orders: []*metav1.Order{
+		{Copyset: 4, Do: &metav1.Order_Transfer{Transfer: &metav1.TransferLeader{Peer: 41}}},
+	}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*intervalMin)
+	defer cancel()
+	if err := b.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := m.last(); n < 2 || n > 11 {
+		t.Errorf("%d heartbeats in %v", n, 10*intervalMin)
+	}
+}

@@ -204,6 +204,11 @@ func (b *Beat) Run(ctx context.Context) error {
 		select {
 		case <-time.After(max(pause-time.Since(began), intervalMin)):
 		case <-b.nudge:
+			// Not at once: an order that changes nothing comes again with each answer.
+			select {
+			case <-time.After(intervalMin - time.Since(began)):
+			case <-ctx.Done():
+			}
 		case <-ctx.Done():
 		}
 	}

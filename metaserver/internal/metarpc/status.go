@@ -162,6 +162,9 @@ func (p *picture) diskProblems(out *problems) {
 			continue
 		}
 		switch used := c.Used * 100 / c.Capacity; {
+		case used >= 100:
+			out.add("The disk of chunkserver %d (%s) is full: writes to the copysets on it are refused (07/27/07) until data is deleted or unmapped there, "+
+				"or copysets have moved to other chunkservers.", c.ID, c.Address)
 		case used >= fullUrgent:
 			out.add("The disk of chunkserver %d (%s) is %d %% full and will soon refuse writes: add chunkservers or delete data now.", c.ID, c.Address, used)
 		case used >= fullPercent:
