@@ -21,7 +21,7 @@
 // Chunkservers crash at a write or sync, before or after it, or at any other moment, alone or all at once; what was not
 // synced is lost in part, torn at sectors. Packets are lost, repeated, delayed and overtake each other; links are cut both
 // ways, one way, and again and again. Processes are stopped and go on; clocks go at different speeds (within the drift that
-// the lease allows for) and jump forward; disks are slow. Leadership is moved. Followers fall so far behind that they get
+// the lease allows for) and jump forward; disks are slow. Leadership is moved, peers are replaced by others. Followers fall so far behind that they get
 // images. Gateways hang and deliver a command when another has begun a new epoch. In some runs the disk of one chunkserver
 // inverts bits, loses writes or sends them astray, fails reads, or fails a write or a sync once (illness).
 //
@@ -36,6 +36,6 @@
 //
 // # What is not simulated
 //
-// A full disk, damage of the index and of more than one replica, changes of the membership, the gRPC services, the
-// metaserver. Other tests have these.
+// A full disk, damage of the index and of more than one replica, a chunkserver that is replaced because of its disk, digests,
+// the gRPC services, the metaserver. Other tests have these.
 package sim

@@ -65,6 +65,7 @@ type life struct {
 	// peers are made (until placed), and these wait for one (syncing).
 	syncing, taking int
 	placed          bool
+	obeyed          int                         // the last of world.wanted that was obeyed
 	given           map[layout.CopysetID]uint64 // the last entry of which a bug gave the blocks back
 }
 
@@ -184,12 +185,15 @@ func (l *life) fall() {
 	n.w.dying = append(n.w.dying, l)
 }
 
-// obey makes the peers that the chunkserver is to have, until all are there. It is the only one to give orders to its host.
+// obey makes and removes peers as they are wanted. It is the only one to give orders to its host.
 func (l *life) obey() {
 	for {
-		if l.node.w.place(l) {
-			l.placed = true
-			return
+		wanted := l.node.w.wanted
+		if l.placed = l.placed && l.obeyed == wanted; !l.placed {
+			l.node.w.park(func() bool { return l.syncing == 0 }, 0)
+			if l.node.w.place(l) {
+				l.placed, l.obeyed = true, wanted
+			}
 		}
 		l.node.w.sleep(orderEvery)
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	slow                                 time.Duration // the most that a sync of any log takes
 	gentle                               bool          // hardly any crashes
 	ill                                  illness       // of the first chunkserver's disk
+	moves                                bool          // peers are replaced, if there is a chunkserver for that
 }
 
 // Stats count what happened.
@@ -51,6 +52,8 @@ type Stats struct {
 	Packets, Lost, Doubled int
 	// DiskChanges are writes, syncs and the like; Images were sent, Installed arrived; Repaired blocks.
 	DiskChanges, Images, Installed, Repaired int
+	// Replaced peers.
+	Replaced int
 	// Damages are what disks did wrong by themselves.
 	Damages int
 	// Unchecked histories took too long to check.
@@ -81,6 +84,7 @@ func (s *Stats) Add(t *Stats) {
 		{&s.Repaired, &t.Repaired},
 		{&s.Unchecked, &t.Unchecked},
 		{&s.Damages, &t.Damages},
+		{&s.Replaced, &t.Replaced},
 	} {
 		*p.to += *p.from
 	}
@@ -131,12 +135,13 @@ func (o *Options) draw() {
 	if r.IntN(3) == 0 {
 		o.ill = illness(r.IntN(int(illnesses)))
 	}
+	o.moves = o.ill == healthy
 	if o.CrashAt > 0 || o.Bug != NoBug {
 		o.ill = healthy
 	}
 	if o.CrashAt > 0 {
 		o.nodes, o.copysets, o.clients, o.operations, o.slow = 3, 1, 2, 12, 0
-		o.checkpointEvery = 50 * time.Millisecond
+		o.checkpointEvery, o.moves = 50*time.Millisecond, false
 	}
 }
 
@@ -204,12 +209,17 @@ func (w *world) live() {
 	if w.opts.CrashAt == 0 {
 		w.spawn(nil, "nemesis", w.nemesis)
 	}
+	for _, s := range w.sets {
+		if s.moves = w.opts.moves && len(w.nodes) > len(s.members); s.moves {
+			w.spawn(nil, "move", func() { w.move(s) })
+		}
+	}
 	w.until(w.now+faultsMax, done)
 	w.heal()
 	if w.err != nil {
 		return
 	}
-	if !w.until(w.now+progressMax, done) {
+	if !w.until(w.now+progressMax, func() bool { return done() && w.moved() }) {
 		w.find("no progress within %v after the last fault", progressMax)
 		return
 	}
@@ -395,7 +405,7 @@ func sortedPeers(m map[layout.PeerID]layout.ChunkserverID) []layout.PeerID {
 // String sums up in one line.
 func (s *Stats) String() string {
 	return fmt.Sprintf("%d operations (%d abandoned), %d faults: %d crashes, %d power cuts, %d partitions, %d stops, %d clock jumps, "+
-		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d damages of disks, %d repairs, %d not checked; %v simulated",
+		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d peers replaced, %d damages of disks, %d repairs, %d not checked; %v simulated",
 		s.Operations, s.Moves, s.Faults, s.Crashes, s.PowerCuts, s.Partitions, s.Pauses, s.Skips, s.Transfers,
-		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Damages, s.Repaired, s.Unchecked, s.Time.Round(time.Second))
+		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Replaced, s.Damages, s.Repaired, s.Unchecked, s.Time.Round(time.Second))
 }

@@ -15,6 +15,7 @@ type set struct {
 	// extra are peers that joined since, gone those that were removed.
 	extra   map[layout.PeerID]layout.ChunkserverID
 	gone    map[layout.PeerID]bool
+	moves   bool // a peer of it is replaced
 	history []*op
 }
 
@@ -41,6 +42,24 @@ func (w *world) place(l *life) bool {
 			}
 			if err := l.host.Found(w.ctx, s.id, p, s.members); err != nil {
 				w.say("chunkserver %d founds copyset %d: %v", l.node.id, s.id, err)
+				done = false
+			}
+		}
+		for _, p := range slices.Sorted(maps.Keys(s.extra)) {
+			if s.extra[p] != l.node.id {
+				continue
+			}
+			if err := l.host.Join(w.ctx, s.id, p); err != nil {
+				w.say("chunkserver %d joins copyset %d: %v", l.node.id, s.id, err)
+				done = false
+			}
+		}
+		for p := range s.gone { // one at most
+			if s.members[p] != l.node.id {
+				continue
+			}
+			if err := l.host.Remove(w.ctx, s.id, p); err != nil {
+				w.say("chunkserver %d removes copyset %d: %v", l.node.id, s.id, err)
 				done = false
 			}
 		}

@@ -113,8 +113,8 @@ func TestSimEveryCrash(t *testing.T) {
 
 // seeds are those that found a bug first. Any change of the code gives a seed another run, so the search goes on from there.
 var seeds = [bugs]uint64{
-	LogNotSynced: 1, BlocksNotSynced: 1, NamesNotSynced: 2, AckBeforeQuorum: 1, AckBeforeSync: 1, AckBeforeCommit: 1,
-	VoteForgotten: 3, EpochUnchecked: 3, RetryTwice: 3, WriteSplit: 1, CompareApart: 2, FollowerReads: 1, LeaseUnchecked: 77,
+	LogNotSynced: 1, BlocksNotSynced: 3, NamesNotSynced: 2, AckBeforeQuorum: 1, AckBeforeSync: 1, AckBeforeCommit: 1,
+	VoteForgotten: 5, EpochUnchecked: 3, RetryTwice: 6, WriteSplit: 1, CompareApart: 4, FollowerReads: 1, LeaseUnchecked: 77,
 	WritesLost: 1, ListNotSynced: 4, BlocksReusedEarly: 1, WrongByte: 2,
 }
 

@@ -75,6 +75,7 @@ type world struct {
 	over   bool          // what crashes stays down
 	broken bool          // a task panicked, and may hold locks
 	sets   []*set
+	wanted int             // counts the changes of what peers there are to be
 	ctx    context.Context //nolint:containedctx // never ends
 	values uint32
 	epochs map[layout.InitiatorID]layout.Epoch // the newest of each client
