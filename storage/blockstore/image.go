@@ -252,7 +252,7 @@ func (im *Image) Next(buf []byte) ([]byte, error) {
 	switch im.stage {
 	case stageHeader:
 		im.stage = stageState
-		return frame.AppendHeader(buf, im.c.id, im.index, im.term, len(im.state)), nil
+		return frame.AppendHeader(buf, im.c.id, im.index, im.term, len(im.state), len(im.versions) == 0), nil
 	case stageState:
 		if rest := im.state[im.stated:]; len(rest) > 0 {
 			n := min(len(rest), frame.PayloadMax)

@@ -234,7 +234,7 @@ func TestStreamOrder(t *testing.T) {
 		p := pattern(1, n*layout.BlockSize)
 		return frame.AppendBlocks(nil, BlockRun{Chunk: ch, First: first, CRCs: blockCRCs(p), Data: p})
 	}
-	header := frame.AppendHeader(nil, 1, 5, 5, 3)
+	header := frame.AppendHeader(nil, 1, 5, 5, 3, true)
 	state := func(p string) []byte { return frame.End(append(frame.Begin(nil, frame.KindState), p...), 0) }
 	end := func(n byte) []byte {
 		return frame.End(append(frame.Begin(nil, frame.KindEnd), n, 0, 0, 0, 0, 0, 0, 0), 0)

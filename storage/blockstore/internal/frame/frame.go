@@ -9,7 +9,7 @@
 //	8  4  CRC32C of bytes 0-7 and of the payload, without the bytes of blocks, which have their own
 //	12    payload
 //
-//	kind 1, header, the first:  magic "ashlarim"  version:2 (2)  zero:6  copyset:8  index:8  term:8  length of state:8
+//	kind 1, header, the first:  magic "ashlarim"  version:2 (2; 1: no frame is of kind 5 or 6)  zero:6  copyset:8  index:8  term:8  length of state:8
 //	kind 2, state, as often as needed for the whole state: its next bytes
 //	kind 5, versions, of each volume that has or had any: volume:8  and what the index has of them
 //	kind 6, leaf, before the blocks of a leaf that is not the head's, or that shares blocks with the leaf before it:
@@ -73,6 +73,7 @@ const (
 
 	imageMagic    = "ashlarim"
 	imageVersion  = 2
+	plainVersion  = 1 // of an image without versions, which earlier releases take too
 	imageHeader   = 48
 	blocksPayload = 24 // before the checksums
 	leafPayload   = 40
@@ -105,11 +106,15 @@ func crc(b []byte, plain int) uint32 {
 	return extent.UpdateChecksum(crc, b[Header:len(b)-plain])
 }
 
-// AppendHeader appends the first frame of a stream to b, which is empty.
-func AppendHeader(b []byte, id layout.CopysetID, index, term uint64, state int) []byte {
+// AppendHeader appends the first frame of a stream to b, which is empty. plain says that no volume has or had versions.
+func AppendHeader(b []byte, id layout.CopysetID, index, term uint64, state int, plain bool) []byte {
+	version := uint16(imageVersion)
+	if plain {
+		version = plainVersion
+	}
 	b = Begin(b, KindHeader)
 	b = append(b, imageMagic...)
-	b = binary.LittleEndian.AppendUint16(b, imageVersion)
+	b = binary.LittleEndian.AppendUint16(b, version)
 	b = append(b, 0, 0, 0, 0, 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, uint64(id))
 	b = binary.LittleEndian.AppendUint64(b, index)
@@ -219,7 +224,7 @@ func ParseHeader(p []byte) (id layout.CopysetID, r extent.Record, state uint64, 
 	if len(p) < 10 || string(p[:8]) != imageMagic {
 		return 0, extent.Record{}, 0, &Error{What: "not an image"}
 	}
-	if v := binary.LittleEndian.Uint16(p[8:]); v != imageVersion {
+	if v := binary.LittleEndian.Uint16(p[8:]); v != imageVersion && v != plainVersion {
 		return 0, extent.Record{}, 0, &extent.VersionError{What: "image", Have: uint32(v), Knows: imageVersion}
 	}
 	if len(p) != imageHeader {

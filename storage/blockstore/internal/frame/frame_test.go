@@ -75,7 +75,7 @@ func TestVersions(t *testing.T) {
 // TestFlips flips every bit of frames: each is found.
 func TestFlips(t *testing.T) {
 	_, younger, _, id := sample()
-	for _, b := range [][]byte{AppendLeaf(nil, id, younger), AppendVersions(nil, 7, extent.Versions{}.Take(3)), AppendHeader(nil, 1, 2, 3, 4)} {
+	for _, b := range [][]byte{AppendLeaf(nil, id, younger), AppendVersions(nil, 7, extent.Versions{}.Take(3)), AppendHeader(nil, 1, 2, 3, 4, false)} {
 		for i := range 8 * len(b) {
 			c := bytes.Clone(b)
 			c[i/8] ^= 1 << (i % 8)
@@ -91,7 +91,7 @@ func TestFlips(t *testing.T) {
 // TestCutter: a stream that is cut anywhere gives the same frames, and says whether it ends within one.
 func TestCutter(t *testing.T) {
 	_, younger, _, id := sample()
-	frames := [][]byte{AppendHeader(nil, 1, 2, 3, 4), AppendVersions(nil, 7, extent.Versions{}.Take(3)), AppendLeaf(nil, id, younger)}
+	frames := [][]byte{AppendHeader(nil, 1, 2, 3, 4, false), AppendVersions(nil, 7, extent.Versions{}.Take(3)), AppendLeaf(nil, id, younger)}
 	stream := slices.Concat(frames...)
 	for at := range stream {
 		var c Cutter
@@ -108,5 +108,23 @@ func TestCutter(t *testing.T) {
 	stop := errors.New("stop")
 	if err := new(Cutter).Write(stream, func([]byte) error { return stop }); !errors.Is(err, stop) {
 		t.Error(err)
+	}
+}
+
+// TestHeader: an image without versions has the format that earlier releases take; others have one that they refuse.
+func TestHeader(t *testing.T) {
+	for plain, version := range map[bool]byte{true: plainVersion, false: imageVersion} {
+		_, p, err := Parse(AppendHeader(nil, 1, 2, 3, 4, plain))
+		if err != nil || p[8] != version {
+			t.Errorf("plain %v: version %d, %v", plain, p[8], err)
+		}
+		if id, r, state, err := ParseHeader(p); err != nil || id != 1 || r.Index != 2 || r.Term != 3 || state != 4 {
+			t.Errorf("plain %v: %d %+v %d, %v", plain, id, r, state, err)
+		}
+		p[8] = 3
+		var newer *extent.VersionError
+		if _, _, _, err := ParseHeader(p); !errors.As(err, &newer) {
+			t.Error(err)
+		}
 	}
 }
