@@ -152,6 +152,7 @@ func (h *Host) ReceiveImage(m Message) (*Incoming, error) {
 		return nil, ErrNoGroup
 	}
 	if m.Raft.GetSnapshot().GetMetadata().GetIndex() <= g.Applied() {
+		g.w.post(event{g: g, kind: evMessage, msg: m.Raft}) // raft tells the leader, who has lost the answer to an earlier one
 		return nil, fmt.Errorf("multiraft: copyset %d has applied more than the image", g.id)
 	}
 	if h.receiving.Add(1) > int64(2*h.cfg.SnapshotsMax) {

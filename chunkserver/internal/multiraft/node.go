@@ -55,7 +55,7 @@ type node struct {
 func (w *worker) step(g *Group, ev *event) {
 	n, m := &g.node, ev.msg
 	from := layout.PeerID(m.GetFrom())
-	if m.GetTo() != uint64(g.peer) || from == 0 || raft.IsLocalMsgTarget(m.GetFrom()) {
+	if m.GetTo() != uint64(g.peer) || from == 0 || raft.IsLocalMsgTarget(m.GetFrom()) || m.GetSnapshot().GetMetadata().GetIndex() > g.Applied() {
 		return
 	}
 	switch m.GetType() {
@@ -67,7 +67,7 @@ func (w *worker) step(g *Group, ev *event) {
 		n.arrived.newer(stamp{term: m.GetTerm(), from: from, at: ev.stamp})
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		w.acknowledge(g, from, m.GetTerm(), ev.stamp)
-	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp:
+	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgSnap: // what an image would bring is here, see ReceiveImage
 	default:
 		return
 	}

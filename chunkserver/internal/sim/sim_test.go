@@ -62,6 +62,15 @@ func TestSim(t *testing.T) {
 	t.Logf("%d seeds from %d, %.0f per minute: %v", n, first, float64(n)/time.Since(begin).Minutes(), &sum)
 }
 
+// TestSimFound: seeds that found a bug. 1240: a leader that had lost the answer to an image sent it again for ever.
+func TestSimFound(t *testing.T) {
+	for _, seed := range []uint64{1240} {
+		if r := run(t, Options{Seed: seed}); r.Err != nil {
+			t.Errorf("seed %d: %v", seed, r.Err)
+		}
+	}
+}
+
 // TestSimRepeats: a seed does the same each time.
 func TestSimRepeats(t *testing.T) {
 	last := uint64(8)
