@@ -166,6 +166,7 @@ func TestHalfOpenPerAddress(t *testing.T) {
 	if err := first.login(testInitiator+".other", 2); err != nil {
 		t.Errorf("one that logs in after all: %v", err)
 	}
+	eventually(t, "the place to become free", func() bool { return p.Stats().Logins == 1 })
 	if err := dial(t, p).login(testInitiator+".other", 3); err != nil {
 		t.Errorf("one in the place that became free: %v", err)
 	}
