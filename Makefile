@@ -4,10 +4,10 @@
 # overruns is killed and counts as failed. The last line says what ran: "N passed, N failed, N skipped".
 # The budgets are limits for two cores and cold caches; a usual run takes a part of each.
 STATIC_BUDGET ?= 2m
-UNIT_BUDGET   ?= 5m30s
-SIM_BUDGET    ?= 1m30s
-FAULT_BUDGET  ?= 6m
-E2E_BUDGET    ?= 10m
+UNIT_BUDGET   ?= 6m
+SIM_BUDGET    ?= 2m30s
+FAULT_BUDGET  ?= 7m
+E2E_BUDGET    ?= 12m
 
 SHELL   := /bin/bash
 GO      ?= go
