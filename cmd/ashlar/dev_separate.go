@@ -152,8 +152,15 @@ func daemonProcess(binary, dir, roleName string, number int) (*exec.Cmd, *os.Fil
 	//nolint:noctx // the caller's stop order ends a daemon, by signals; "dev start" leaves it running
 	cmd := exec.Command(binary, roleName, "--config", filepath.Join(dir, "conf", name+".yaml"))
 	cmd.Stdout, cmd.Stderr = out, out
+	if os.Getenv("GOMAXPROCS") == "" {
+		cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", processors(runtime.GOMAXPROCS(0), len(daemonsOf(dir)))))
+	}
 	return cmd, out, nil
 }
+
+// processors returns how many processors each of the daemons that share a machine uses at once: twice its share, for they are
+// not all busy at a time. One that uses more wakes processors which the next daemon on the way of a command needs.
+func processors(machine, daemons int) int { return max(1, (2*machine+daemons-1)/daemons) }
 
 // newDevStart returns "ashlar dev start".
 func newDevStart(dir *string) *cobra.Command {
