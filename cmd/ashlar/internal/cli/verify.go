@@ -234,14 +234,9 @@ func (s *session) verify(ctx context.Context, id uint64, last bool) (*verifyOut,
 	}
 	var index uint64
 	if !last {
-		if c.GetLeader() == 0 {
-			return nil, fmt.Errorf("copyset %d has no leader, which has to ask its replicas: see ashlar cluster status", id)
-		}
-		d, err := askDigest(ctx, c.GetLeader(), address[c.GetLeader()], id, true)
-		if err != nil {
+		if index, err = s.startDigest(ctx, id, address); err != nil {
 			return nil, err
 		}
-		index = d.GetAsked()
 	}
 	all := map[uint64]*chunkv1.DigestReply{}
 	for _, cs := range slices.Sorted(maps.Keys(address)) {
@@ -256,6 +251,34 @@ func (s *session) verify(ctx context.Context, id uint64, last bool) (*verifyOut,
 	o := compareDigests(id, all)
 	o.NotCompared = append(missing, o.NotCompared...)
 	return o, nil
+}
+
+// startDigest has the leader of a copyset ask its replicas, and returns the index at which they are compared. Leadership may be
+// on its way from one to another, so it waits a little for one that leads.
+func (s *session) startDigest(ctx context.Context, id uint64, address map[uint64]string) (uint64, error) {
+	wait, cancel := context.WithTimeout(ctx, scrubAsk)
+	defer cancel()
+	for {
+		c, err := s.admin.ShowCopyset(ctx, &metav1.ShowCopysetRequest{Id: id})
+		if err != nil {
+			return 0, err
+		}
+		err = fmt.Errorf("copyset %d has no leader, which has to ask its replicas: see ashlar cluster status", id)
+		if lead := c.GetLeader(); lead != 0 {
+			var d *chunkv1.DigestReply
+			if d, err = askDigest(ctx, lead, address[lead], id, true); err == nil {
+				return d.GetAsked(), nil
+			}
+			if status.Code(err) != codes.FailedPrecondition { // another one leads by now
+				return 0, err
+			}
+		}
+		select {
+		case <-wait.Done():
+			return 0, err
+		case <-time.After(pollEvery):
+		}
+	}
 }
 
 // awaitDigest asks a chunkserver until it has the digest of an index, or a later one; 0: the last one.

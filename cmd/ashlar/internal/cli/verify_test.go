@@ -27,11 +27,17 @@ type verifyFake struct {
 	// asked counts questions for chunkserver 3, whose digest takes its time.
 	asked int
 	odd   uint64
+	// leads are the leaders that are told first, one after the other.
+	leads []uint64
 }
 
 func (f *verifyFake) ShowCopyset(context.Context, *metav1.ShowCopysetRequest) (*metav1.Copyset, error) {
+	lead := uint64(2)
+	if len(f.leads) > 0 {
+		lead, f.leads = f.leads[0], f.leads[1:]
+	}
 	return &metav1.Copyset{
-		Id: 7, Leader: 2, Peers: []*metav1.Peer{{Id: 71, Chunkserver: 1}, {Id: 72, Chunkserver: 2}, {Id: 73, Chunkserver: 3}},
+		Id: 7, Leader: lead, Peers: []*metav1.Peer{{Id: 71, Chunkserver: 1}, {Id: 72, Chunkserver: 2}, {Id: 73, Chunkserver: 3}},
 		Comparison: &metav1.Comparison{Index: 30, Peers: []uint64{71, 72, 73}, Differ: true, Odd: []uint64{73}},
 	}, nil
 }
@@ -100,6 +106,7 @@ func TestVerifyCommand(t *testing.T) {
 		<-done
 	}()
 
+	f.leads = []uint64{0, 0, 1} // nobody leads yet, and then it is another one than was told
 	out, _, err := run(t, f.address, "copyset", "verify", "7")
 	if err != nil || f.started != 1 || !strings.Contains(out, "the replicas hold the same") || !strings.Contains(out, "index 50") || strings.Count(out, "Peer 7") != 3 {
 		t.Fatalf("%v\n%s", err, out)
