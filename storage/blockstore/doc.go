@@ -46,8 +46,8 @@
 //
 // # Image stream
 //
-// A copyset's content travels to another peer as a sequence of frames (see frame.go), each with a CRC32C, the blocks
-// with their own checksums.
+// A copyset's content travels to another peer as a sequence of frames (internal/frame), each with a CRC32C, the blocks
+// with their own checksums; internal/image reads it.
 //
 // # Bounds
 //

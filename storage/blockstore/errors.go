@@ -6,6 +6,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/image"
 )
 
 var (
@@ -17,8 +18,6 @@ var (
 	ErrRemoved = errors.New("blockstore: copyset removed")
 	// ErrNoVersion means that the volume has no such version.
 	ErrNoVersion = errors.New("blockstore: no such version")
-	// ErrImageClosed means that the image was closed, or that its copyset was removed from the index.
-	ErrImageClosed = errors.New("blockstore: image closed")
 )
 
 // ImageError means that an image stream is damaged, cut, or not for this copyset. Nothing was changed.
@@ -26,6 +25,8 @@ type ImageError = frame.Error
 
 // The errors of the parts below.
 var (
+	// ErrImageClosed means that the image was closed, or that its copyset was removed from the index.
+	ErrImageClosed = image.ErrClosed
 	// ErrRange means an offset, a length or a number of checksums that the call does not allow. It is the caller's
 	// mistake; nothing was changed.
 	ErrRange = extent.ErrRange
