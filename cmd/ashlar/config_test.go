@@ -128,6 +128,7 @@ func TestDevOptions(t *testing.T) {
 		"--volume: ":     func(o *devOptions) { o.volume = "demo=4GB" },
 		"--chunkservers": func(o *devOptions) { o.chunkservers = 2 },
 		"--gateways":     func(o *devOptions) { o.gateways = 0 },
+		"--zones":        func(o *devOptions) { o.zones = 4 },
 		"--portal":       func(o *devOptions) { o.portal = "3260" },
 		"--meta":         func(o *devOptions) { o.meta = "127.0.0.1:65500" },
 		"--restart":      func(o *devOptions) { o.restart = true },

@@ -21,6 +21,7 @@ type devOptions struct {
 	meta         string
 	metaservers  int
 	chunkservers int
+	zones        int
 	gateways     int
 	volume       string
 	etcd         []string
@@ -62,6 +63,7 @@ to the meta port + 99. With the same --dir the cluster comes back with all its d
 	f.StringVar(&o.meta, "meta", "127.0.0.1:7400", "address of the first metaserver")
 	f.IntVar(&o.metaservers, "metaservers", 1, "number of metaservers")
 	f.IntVar(&o.chunkservers, "chunkservers", 3, "number of chunkservers, at least 3")
+	f.IntVar(&o.zones, "zones", 0, "number of zones that the chunkservers are in by turns, at least 3 (default: each in its own)")
 	f.IntVar(&o.gateways, "gateways", 1, "number of gateways")
 	f.StringVar(&o.volume, "volume", "demo=4GiB", "volume to create and export, NAME=SIZE")
 	f.StringSliceVar(&o.etcd, "etcd", nil, "use this etcd instead of an embedded one, HOST:PORT[,…]")
@@ -98,6 +100,12 @@ func (o *devOptions) complete() error {
 		if c.n < c.least || c.n > c.most {
 			return fmt.Errorf("--%s %d: use %d to %d", c.flag, c.n, c.least, c.most)
 		}
+	}
+	if o.zones == 0 {
+		o.zones = o.chunkservers
+	}
+	if o.zones < 3 || o.zones > o.chunkservers {
+		return fmt.Errorf("--zones %d: use 3 to %d", o.zones, o.chunkservers)
 	}
 	for flag, address := range map[string]string{"portal": o.portal, "meta": o.meta} {
 		if _, err := addPort(address, devPortSpan); err != nil {

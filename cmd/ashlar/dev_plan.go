@@ -134,7 +134,7 @@ func (o *devOptions) chunkserver(n int) chunkserver.Config {
 	c := chunkserver.Default()
 	c.Dir = filepath.Join(o.dir, fmt.Sprintf("chunkserver-%d", n+1))
 	c.Listen, c.Metaservers = mustAddPort(o.meta, portChunkserver+n), o.metaAddresses()
-	c.Zone, c.Server = fmt.Sprintf("zone-%d", n+1), fmt.Sprintf("server-%d", n+1)
+	c.Zone, c.Server = fmt.Sprintf("zone-%d", n%o.zones+1), fmt.Sprintf("server-%d", n+1)
 	return c
 }
 

@@ -5,7 +5,7 @@
 //	vm_test.go          open-iscsi, ext4 and fio in a small Linux VM (vm/)
 //	vm_tools_test.go    the commands of sg3_utils, one by one, in the VM
 //	vm_multipath_test.go dm-multipath over two gateways, in the VM
-//	fault_*_test.go     processes killed, stopped and restarted under verified load (load/, initiator/)
+//	fault_*_test.go     processes killed, stopped and restarted, and disks filled, damaged and taken away, under verified load
 //	history_test.go     linearizability of shared blocks over two gateways (porcupine)
 //	reset_test.go, modes_test.go, sanitize_test.go   LOGICAL UNIT RESET, mode pages and SANITIZE over two gateways
 //	paths_test.go       what hosts are told of two gateways as their paths (ALUA)

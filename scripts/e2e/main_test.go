@@ -87,15 +87,14 @@ func skipForeign(t *testing.T) {
 	}
 }
 
-// startCluster starts a cluster for one test and stops it at its end.
+// startCluster starts a cluster for one test and stops it at its end. A directory that opt names is the caller's to remove.
 func startCluster(t *testing.T, opt cluster.Options) *cluster.Cluster {
 	t.Helper()
 	skipForeign(t)
-	dir, err := os.MkdirTemp("", "ashlar-e2e-")
-	if err != nil {
-		t.Fatal(err)
+	if opt.Dir == "" {
+		opt.Dir = clusterDir(t)
 	}
-	opt.Binary, opt.Dir = underTest(t), filepath.Join(dir, "data")
+	opt.Binary = underTest(t)
 	cl, err := cluster.Start(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
@@ -108,13 +107,26 @@ func startCluster(t *testing.T, opt cluster.Options) *cluster.Cluster {
 		if err := cl.Stop(); err != nil {
 			t.Error(err)
 		}
-		if os.Getenv("E2E_KEEP") == "" {
-			if err := os.RemoveAll(dir); err != nil {
-				t.Error(err)
-			}
-		}
 	})
 	return cl
+}
+
+// clusterDir makes the directory of a cluster, which is removed at the end of the test.
+func clusterDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ashlar-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if os.Getenv("E2E_KEEP") != "" {
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(dir, "data")
 }
 
 // logWriter prints into a test's log.

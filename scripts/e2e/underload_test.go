@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/ashlar-storage/ashlar/scripts/e2e/cluster"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/initiator"
 	"github.com/ashlar-storage/ashlar/scripts/e2e/load"
+	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
 // verifyMax bounds one pass over the region.
@@ -42,8 +44,13 @@ func demo(cl *cluster.Cluster, name string, portals ...string) *load.Client {
 // startLoad begins a load on the demo unit and waits until it flows.
 func startLoad(t *testing.T, cl *cluster.Cluster, cfg load.Config) *loaded {
 	t.Helper()
+	return startLoadOn(t, demo(cl, "load", cl.Portals...), cfg)
+}
+
+// startLoadOn begins a load of a client, which it closes at the end of the test, and waits until it flows.
+func startLoadOn(t *testing.T, c *load.Client, cfg load.Config) *loaded {
+	t.Helper()
 	cfg.Seed = uint64(time.Now().UnixNano())
-	c := demo(cl, "load", cl.Portals...)
 	r := &loaded{t: t, client: c, l: load.New(c, cfg)}
 	t.Cleanup(func() { r.stop(); c.Close() })
 	r.begin((*load.Load).Run)
@@ -181,6 +188,78 @@ func copysets(t *testing.T, cl *cluster.Cluster) map[uint64]copyset {
 		t.Fatal("no copysets")
 	}
 	return out
+}
+
+// site is where a chunkserver is.
+type site struct{ role, zone string }
+
+// places returns where the chunkservers are, by their ids.
+func places(t *testing.T, cl *cluster.Cluster) map[uint64]site {
+	t.Helper()
+	var list []struct {
+		ID           uint64
+		Zone, Server string
+	}
+	must(t, json.Unmarshal([]byte(admin(t, cl, "chunkserver", "list", "-o", "json")), &list))
+	out := map[uint64]site{}
+	for _, c := range list {
+		out[c.ID] = site{role: "chunkserver-" + strings.TrimPrefix(c.Server, "server-"), zone: c.Zone}
+	}
+	return out
+}
+
+// placement returns where a volume's bytes are.
+func placement(t *testing.T, cl *cluster.Cluster, volume string) *layout.Map {
+	t.Helper()
+	var v struct {
+		Size        int64  `json:"size_bytes"`
+		ChunkSize   uint32 `json:"chunk_size_bytes"`
+		StripeUnit  uint32 `json:"stripe_unit_bytes"`
+		StripeCount uint32 `json:"stripe_count"`
+		Ranges      []struct {
+			First    uint32 `json:"first_chunk"`
+			Chunks   uint32
+			Copysets []layout.CopysetID
+		}
+	}
+	must(t, json.Unmarshal([]byte(admin(t, cl, "volume", "show", volume, "-o", "json")), &v))
+	m := &layout.Map{Volume: 1, Size: v.Size, ChunkSize: v.ChunkSize, StripeUnit: v.StripeUnit, StripeCount: v.StripeCount}
+	for _, r := range v.Ranges {
+		m.Ranges = append(m.Ranges, layout.Range{First: r.First, Chunks: r.Chunks, Copysets: r.Copysets})
+	}
+	must(t, m.Validate())
+	return m
+}
+
+// problems is what "cluster status" says is wrong.
+func problems(t *testing.T, cl *cluster.Cluster) []string {
+	t.Helper()
+	o, err := status(t, cl, allMeta(cl))
+	must(t, err)
+	var out []string
+	list, _ := o.field("problems").([]any)
+	for _, p := range list {
+		out = append(out, p.(string))
+	}
+	return out
+}
+
+// awaitProblem waits until one of the problems has all of the texts, and tells how long that took.
+func awaitProblem(t *testing.T, cl *cluster.Cluster, limit time.Duration, texts ...string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	for {
+		all := problems(t, cl)
+		if slices.ContainsFunc(all, func(p string) bool {
+			return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(p, text) })
+		}) {
+			return time.Since(start)
+		}
+		if time.Since(start) > limit {
+			t.Fatalf("no problem with %q after %v: %q", texts, limit, all)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 }
 
 // reportsFresh is after how long the metaserver's view is later than an event: two heartbeats and some.

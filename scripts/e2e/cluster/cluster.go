@@ -45,6 +45,8 @@ type Options struct {
 	Gateways     int
 	Volume       string   // NAME=SIZE
 	Args         []string // more arguments
+	// Env is added to the environment of all daemons: ASHLAR_KEY=VALUE overrides a key of their configuration.
+	Env []string
 }
 
 // Cluster is a running "ashlar dev --separate".
@@ -109,7 +111,7 @@ func (c *Cluster) Restart(ctx context.Context) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(c.opt.Binary, c.args...) //nolint:noctx // it outlives ctx and is stopped by Stop or Kill
-	cmd.Stderr = log
+	cmd.Stderr, cmd.Env = log, append(os.Environ(), c.opt.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -276,7 +278,9 @@ func (c *Cluster) StartRole(ctx context.Context, role string) error {
 	old, _ := c.PID(role)
 	ctx, cancel := context.WithTimeout(ctx, startMax)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, c.opt.Binary, "dev", "start", role, "--dir", c.opt.Dir).CombinedOutput()
+	cmd := exec.CommandContext(ctx, c.opt.Binary, "dev", "start", role, "--dir", c.opt.Dir)
+	cmd.Env = append(os.Environ(), c.opt.Env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("dev start %s: %w\n%s", role, err, out)
 	}
