@@ -93,6 +93,10 @@ var table = []rule{
 
 	{from: "chunkserver/internal/copyset", ban: noIO, why: "copyset is pure"},
 	{
+		from: "chunkserver/internal/lease", inside: []string{"storage/layout"}, only: "std", ban: noIO,
+		why: "the lease is arithmetic",
+	},
+	{
 		from: "chunkserver/internal/digest", inside: []string{"storage/blockstore", "storage/layout"}, ban: noIO,
 		why: "a digest is computed of what it is given",
 	},

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -24,8 +25,8 @@ type Message struct {
 	Copyset layout.CopysetID
 	// Raft is shared and must not be changed.
 	Raft *raftpb.Message
-	// Stamp carries the read lease, see lease.go; 0 for none.
-	Stamp uint64
+	// Stamp carries the read lease; 0 for none.
+	Stamp lease.Stamp
 }
 
 // Transport carries messages to other chunkservers. It may lose, delay, repeat and reorder them.
@@ -125,10 +126,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// leaseLength is how long a lease is valid after the stamps that a quorum answered: a follower that answered grants
-// nobody else a vote for ElectionTicks ticks, the first of which may come at once.
+// leaseLength is how long a lease is valid after the stamps that a quorum answered.
 func (c *Config) leaseLength() time.Duration {
-	return c.Tick * time.Duration(c.ElectionTicks-1) * time.Duration(100-c.DriftPercent) / 100
+	return lease.Length(c.Tick, c.ElectionTicks, c.DriftPercent)
 }
 
 // Status says how a proposal or read ended.

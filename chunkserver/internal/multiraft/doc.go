@@ -15,7 +15,7 @@
 //
 // # Reads
 //
-// A leader serves reads without a raft round while it has the lease (lease.go). Reads run on the caller's goroutine
+// A leader serves reads without a raft round while it has the lease (package lease). Reads run on the caller's goroutine
 // against three values that worker and applier publish: the lease's end, the fences, and the blockstore itself.
 //
 // # Failures

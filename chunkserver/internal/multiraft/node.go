@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
@@ -38,12 +39,12 @@ type node struct {
 	seen        map[layout.PeerID]layout.ChunkserverID // where peers that are not members yet write from
 
 	// Leader: what makes the lease. transferTicks counts since a transfer began, 0: none in this term.
-	acks          map[layout.PeerID]uint64
+	answers       lease.Answers
 	transferTicks int
 	// Leader: messages that only tell a new commit index, see postpone.
 	commits []*raftpb.Message
-	// Follower: the newest stamp of the leader of this term, and the one that the round brought.
-	echo, arrived stamp
+	// Follower: what the leader's stamps are answered with.
+	echo lease.Echo
 
 	// An image that raft was told of; installing: it accepted it. held are the appends that wait until it is in place.
 	image      *incoming
@@ -64,7 +65,7 @@ func (w *worker) step(g *Group, ev *event) {
 			return // what it promised before it was started is not known
 		}
 	case raftpb.MsgApp, raftpb.MsgHeartbeat:
-		n.arrived.newer(stamp{term: m.GetTerm(), from: from, at: ev.stamp})
+		n.echo.Arrive(m.GetTerm(), from, ev.stamp)
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		w.acknowledge(g, from, m.GetTerm(), ev.stamp)
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgSnap: // what an image would bring is here, see ReceiveImage
@@ -124,7 +125,7 @@ func (w *worker) observe(g *Group, rd *raft.Ready) {
 			g.lease.Store(0)
 			g.leading.Store(false)
 		}
-		n.acks = map[layout.PeerID]uint64{}
+		n.answers.Reset()
 		n.transferTicks = 0
 		n.commits = nil
 	}

@@ -74,7 +74,6 @@ func (h *Host) newGroup(id layout.CopysetID, peer layout.PeerID) *Group {
 	g := &Group{id: id, peer: peer, host: h, w: h.workerOf(id), ap: h.applierOf(id)}
 	g.waiters.m = map[uint64]*proposal{}
 	g.node.seen = map[layout.PeerID]layout.ChunkserverID{}
-	g.node.acks = map[layout.PeerID]uint64{}
 	empty := copyset.New(nil, 0, 0)
 	g.members.Store(empty.Members())
 	g.view.Store(empty.View())

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -40,7 +41,7 @@ type event struct {
 	g       *Group
 	kind    eventKind
 	msg     *raftpb.Message
-	stamp   uint64
+	stamp   lease.Stamp
 	from    layout.ChunkserverID
 	peer    layout.PeerID
 	prop    *proposal
@@ -392,7 +393,7 @@ const answeredTicks = 4
 
 // answers tells whether a follower is there: a transfer to one that is not costs the term's lease and stops writes.
 func (w *worker) answers(n *node, p layout.PeerID) bool {
-	return n.acks[p] != 0 && w.now-time.Duration(n.acks[p]) <= answeredTicks*w.host.cfg.Tick
+	return n.answers.Within(p, answeredTicks*w.host.cfg.Tick, w.now)
 }
 
 // yield hands leadership to the successor. A transfer that came to nothing is tried again until the term ends, because
