@@ -100,6 +100,11 @@ var table = []rule{
 		from: "chunkserver/internal/digest", inside: []string{"storage/blockstore", "storage/layout"}, ban: noIO,
 		why: "a digest is computed of what it is given",
 	},
+	{from: "chunkserver/internal/sim/loop", inside: none, only: "std", ban: noIO, why: "a loop knows nothing of what it runs"},
+	{
+		from: "chunkserver/internal/sim/history", inside: []string{"chunkserver/internal/copyset", "storage/layout"}, ban: noIO,
+		why: "a history is judged by what it says",
+	},
 	{
 		from: "chunkserver/...", inside: []string{"chunkserver/...", "storage/...", "api/..."},
 		why: "daemons meet through api/",

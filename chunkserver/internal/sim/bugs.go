@@ -11,6 +11,7 @@ import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -179,8 +180,8 @@ func (b Bug) crashed(n *node) {
 }
 
 // read serves a read.
-func (b Bug) read(l *life, s *set, o *op, a *multiraft.Access, dst []byte, g *multiraft.Group) multiraft.Reply {
-	off := uint32(o.first * copyset.SectorSize)
+func (b Bug) read(l *life, s *set, o *history.Op, a *multiraft.Access, dst []byte, g *multiraft.Group) multiraft.Reply {
+	off := uint32(o.First * copyset.SectorSize)
 	if b == FollowerReads {
 		if cs, err := l.store.Copyset(s.id); err == nil {
 			if _, err = cs.Read(s.chunk, off, dst, nil); err == nil {
@@ -243,7 +244,7 @@ func (b Bug) propose(l *life, g *multiraft.Group, cmd *copyset.Command) multiraf
 				return multiraft.Reply{Status: multiraft.Done, Outcome: copyset.Outcome{Code: copyset.Miscompare, Offset: uint32(i)}}
 			}
 		}
-		w.park(never, w.clock(l)+latency)
+		w.Sleep(latency)
 		cmd.Op, cmd.Payload = copyset.OpWrite, cmd.Payload[n:]
 	}
 	r := l.proposeOnce(g, cmd)

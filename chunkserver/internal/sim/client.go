@@ -6,6 +6,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -43,59 +44,59 @@ func (c *client) fence() layout.Fence { return layout.Fence{Epoch: c.epoch} }
 // run does n operations.
 func (c *client) run(n int) {
 	for range n {
-		c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(thinkMax))))
-		c.w.park(func() bool { return c.w.now >= c.w.lull }, c.w.lull)
+		c.w.Sleep(1 + time.Duration(c.rng.Int64N(int64(thinkMax))))
+		c.w.Park(func() bool { return c.w.Now >= c.w.lull }, c.w.lull)
 		c.one(c.w.sets[c.rng.IntN(len(c.w.sets))], c.draw())
 	}
 	c.done = true
 }
 
 // draw chooses an operation.
-func (c *client) draw() *op {
-	o := &op{}
+func (c *client) draw() *history.Op {
+	o := &history.Op{}
 	blocks := func(most int) {
-		o.n = (1 + c.rng.IntN(most)) * blockSectors
-		o.first = c.rng.IntN((area-o.n)/blockSectors+1) * blockSectors
+		o.N = (1 + c.rng.IntN(most)) * history.BlockSectors
+		o.First = c.rng.IntN((history.Area-o.N)/history.BlockSectors+1) * history.BlockSectors
 	}
 	sectors := func(most int) {
-		o.n = 1 + c.rng.IntN(most)
-		o.first = c.rng.IntN(area - o.n + 1)
+		o.N = 1 + c.rng.IntN(most)
+		o.First = c.rng.IntN(history.Area - o.N + 1)
 	}
 	switch k := c.rng.IntN(100); {
 	case k < 28:
-		o.kind = copyset.OpWrite
+		o.Kind = copyset.OpWrite
 		blocks(3)
 	case k < 44:
-		o.kind = copyset.OpWrite
+		o.Kind = copyset.OpWrite
 		sectors(12)
 	case k < 54: // large enough for a sidecar
-		o.kind, o.n = copyset.OpWrite, 16*blockSectors
-		o.first = c.rng.IntN(areaBlocks-16+1) * blockSectors
+		o.Kind, o.N = copyset.OpWrite, 16*history.BlockSectors
+		o.First = c.rng.IntN(history.AreaBlocks-16+1) * history.BlockSectors
 	case k < 66:
-		o.kind = copyset.OpCompareAndWrite
-		sectors(blockSectors)
+		o.Kind = copyset.OpCompareAndWrite
+		sectors(history.BlockSectors)
 	case k < 70:
-		o.kind = copyset.OpDiscard
+		o.Kind = copyset.OpDiscard
 		sectors(40)
 	case k < 74:
-		o.kind = copyset.OpWriteZeroes
+		o.Kind = copyset.OpWriteZeroes
 		sectors(40)
 	default:
-		sectors(area)
+		sectors(history.Area)
 	}
 	return o
 }
 
 // command encodes a mutation.
-func (c *client) command(s *set, o *op) copyset.Command {
+func (c *client) command(s *set, o *history.Op) copyset.Command {
 	cmd := copyset.Command{
-		Op: o.kind, Chunk: s.chunk, Offset: uint32(o.first * copyset.SectorSize), Length: uint32(o.n * copyset.SectorSize),
+		Op: o.Kind, Chunk: s.chunk, Offset: uint32(o.First * copyset.SectorSize), Length: uint32(o.N * copyset.SectorSize),
 		Initiator: layout.InitiatorID(c.id), Fence: c.fence(), Access: access, Seq: c.seq, LowWater: c.seq,
 	}
-	switch o.kind {
+	switch o.Kind {
 	case copyset.OpWrite:
 		cmd.Payload = make([]byte, cmd.Length)
-		fill(cmd.Payload, o.value)
+		history.Fill(cmd.Payload, o.Value)
 		first := (layout.BlockSize - cmd.Offset%layout.BlockSize) % layout.BlockSize
 		for i := range copyset.WholeBlocks(cmd.Offset, cmd.Length) {
 			at := int(first) + i*layout.BlockSize
@@ -103,32 +104,32 @@ func (c *client) command(s *set, o *op) copyset.Command {
 		}
 	case copyset.OpCompareAndWrite:
 		cmd.Payload = make([]byte, 2*cmd.Length)
-		for i, v := range o.expect {
-			fill(cmd.Payload[i*copyset.SectorSize:(i+1)*copyset.SectorSize], v)
+		for i, v := range o.Expect {
+			history.Fill(cmd.Payload[i*copyset.SectorSize:(i+1)*copyset.SectorSize], v)
 		}
-		fill(cmd.Payload[cmd.Length:], o.value)
+		history.Fill(cmd.Payload[cmd.Length:], o.Value)
 	}
 	return cmd
 }
 
 // one does an operation.
-func (c *client) one(s *set, o *op) {
-	if o.kind == copyset.OpCompareAndWrite {
+func (c *client) one(s *set, o *history.Op) {
+	if o.Kind == copyset.OpCompareAndWrite {
 		// Mostly what is there, as far as this client knows; it may have changed when the command arrives.
-		r := &op{first: o.first, n: o.n}
+		r := &history.Op{First: o.First, N: o.N}
 		c.one(s, r)
-		o.expect = append([]uint32(nil), r.seen...)
+		o.Expect = append([]uint32(nil), r.Seen...)
 	}
-	if o.kind != 0 {
+	if o.Kind != 0 {
 		c.seq++
 		c.w.values++
-		o.value = c.w.values
+		o.Value = c.w.values
 	}
 	c.w.stats.Operations++
-	o.call = c.w.steps
+	o.Call = c.w.Steps
 	ok := c.repeat(s, o)
-	o.ret = c.w.steps
-	c.w.note(uint64(c.id), uint64(o.value), uint64(o.out.Code))
+	o.Ret = c.w.Steps
+	c.w.Note(uint64(c.id), uint64(o.Value), uint64(o.Out.Code))
 	if ok {
 		s.history = append(s.history, o)
 		return
@@ -138,15 +139,15 @@ func (c *client) one(s *set, o *op) {
 }
 
 // repeat asks until the operation is answered. It returns false when the operation is to be abandoned.
-func (c *client) repeat(s *set, o *op) bool {
-	leave := o.kind != 0 && !c.w.quiet && c.rng.IntN(moveEvery) == 0
+func (c *client) repeat(s *set, o *history.Op) bool {
+	leave := o.Kind != 0 && !c.w.quiet && c.rng.IntN(moveEvery) == 0
 	if leave && c.rng.IntN(2) == 0 {
 		// The gateway hangs with the command and goes on when another serves the client.
 		cmd, to := c.command(s, o), c.where(s)
-		c.w.after(time.Duration(c.rng.Int64N(int64(zombieMax))), func() {
-			c.w.spawn(nil, "zombie", func() { c.propose(s, to, &cmd) })
+		c.w.After(time.Duration(c.rng.Int64N(int64(zombieMax))), func() {
+			c.w.Spawn(nil, "zombie", func() { c.propose(s, to, &cmd) })
 		})
-		c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+		c.w.Sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
 		return false
 	}
 	for {
@@ -159,7 +160,7 @@ func (c *client) repeat(s *set, o *op) bool {
 				return false
 			}
 		case r.Status == multiraft.Done && r.Outcome.Code == copyset.OK, r.Status == multiraft.Done && r.Outcome.Code == copyset.Miscompare:
-			o.out = r.Outcome
+			o.Out = r.Outcome
 			return true
 		case r.Status == multiraft.Done && r.Outcome.Code == copyset.StaleAccess, r.Status == multiraft.Invalid, r.Status == multiraft.Done:
 			c.w.find("client %d: %v is answered %v %v: %v", c.id, o, r.Status, r.Outcome.Code, r.Err)
@@ -171,7 +172,7 @@ func (c *client) repeat(s *set, o *op) bool {
 			if r.Status == multiraft.Damaged && !c.w.opts.damages() {
 				c.w.find("client %d: %v: %v", c.id, o, r.Err)
 			}
-			c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+			c.w.Sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
 		}
 	}
 }
@@ -193,9 +194,9 @@ func (c *client) timeout() time.Duration {
 }
 
 // ask sends the operation once.
-func (c *client) ask(s *set, o *op) (r multiraft.Reply, answered bool) {
+func (c *client) ask(s *set, o *history.Op) (r multiraft.Reply, answered bool) {
 	to := c.where(s)
-	if o.kind != 0 {
+	if o.Kind != 0 {
 		cmd := c.command(s, o)
 		return c.propose(s, to, &cmd)
 	}
@@ -205,20 +206,20 @@ func (c *client) ask(s *set, o *op) (r multiraft.Reply, answered bool) {
 		r, seen = l.read(s, o, a)
 	})
 	if answered && r.Status == multiraft.Done {
-		o.seen = seen
+		o.Seen = seen
 		c.leader[s] = layout.ChunkserverID(to)
 	}
 	return r, answered
 }
 
 // read serves a read.
-func (l *life) read(s *set, o *op, a *multiraft.Access) (r multiraft.Reply, seen []uint32) {
+func (l *life) read(s *set, o *history.Op, a *multiraft.Access) (r multiraft.Reply, seen []uint32) {
 	g := l.host.Group(s.id)
 	if g == nil {
 		return multiraft.Reply{Status: multiraft.NotLeader}, nil
 	}
 	w := l.node.w
-	dst := make([]byte, o.n*copyset.SectorSize)
+	dst := make([]byte, o.N*copyset.SectorSize)
 	for range repairsMax {
 		r = w.opts.Bug.read(l, s, o, a, dst, g)
 		if r.Status != multiraft.Done || r.Outcome.Code != copyset.OK {
@@ -232,9 +233,9 @@ func (l *life) read(s *set, o *op, a *multiraft.Access) (r multiraft.Reply, seen
 	if r.Status != multiraft.Done {
 		return r, nil
 	}
-	seen, ok := values(dst)
+	seen, ok := history.Values(dst)
 	if !ok {
-		w.find("chunkserver %d returns wrong bytes: copyset %d sectors %d+%d", l.node.id, s.id, o.first, o.n)
+		w.find("chunkserver %d returns wrong bytes: copyset %d sectors %d+%d", l.node.id, s.id, o.First, o.N)
 	}
 	return r, seen
 }
@@ -271,7 +272,7 @@ func (l *life) propose(s *set, cmd *copyset.Command) multiraft.Reply {
 func (l *life) proposeOnce(g *multiraft.Group, cmd *copyset.Command) multiraft.Reply {
 	a := &waiter{}
 	g.Propose(cmd, a)
-	l.node.w.park(func() bool { return a.done }, 0)
+	l.node.w.Park(func() bool { return a.done }, 0)
 	return a.reply
 }
 
@@ -290,7 +291,7 @@ func (c *client) raise(s *set) {
 			return
 		case answered:
 			c.leader[s] = r.Leader
-			c.w.sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
+			c.w.Sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
 		default:
 			c.leader[s] = 0
 		}
@@ -298,14 +299,14 @@ func (c *client) raise(s *set) {
 }
 
 // move begins a new epoch in all copysets, as a path that moves to another gateway does.
-func (c *client) move(s *set, o *op) {
+func (c *client) move(s *set, o *history.Op) {
 	c.w.stats.Moves++
 	c.epoch++
 	c.seq = 0
 	c.w.epochs[layout.InitiatorID(c.id)] = c.epoch
-	o.maybe = true
+	o.Maybe = true
 	c.raise(s)
-	o.ret = c.w.steps
+	o.Ret = c.w.Steps
 	s.history = append(s.history, o)
 	for _, other := range c.w.sets {
 		if other != s {

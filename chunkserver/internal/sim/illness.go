@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -128,7 +129,7 @@ func (n *node) out(s *set) bool {
 }
 
 // repairsMax bounds the repairs of one request.
-const repairsMax = 2 * areaBlocks
+const repairsMax = 2 * history.AreaBlocks
 
 // mend repairs the damage that a request met, if that is what its error is.
 func (l *life) mend(g *multiraft.Group, err error) bool {

@@ -18,7 +18,7 @@ const (
 // move replaces a peer of the copyset by one on another chunkserver, as the metaserver does: a learner is added and filled, and
 // then takes the other's place in one joint change. Orders are repeated until they are obeyed.
 func (w *world) move(s *set) {
-	w.sleep(w.within(moveAfter))
+	w.Sleep(w.within(moveAfter))
 	var to layout.ChunkserverID
 	for _, n := range w.nodes {
 		if at := s.where(); !contains(at, n.id) {
@@ -42,7 +42,7 @@ func (w *world) move(s *set) {
 				break
 			}
 		}
-		w.sleep(moveStep)
+		w.Sleep(moveStep)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 // nemesis does one fault after the other until the world is quiet.
 func (w *world) nemesis() {
 	for {
-		w.sleep(nemesisMin + time.Duration(w.dice.Int64N(int64(w.opts.nemesisMax-nemesisMin))))
+		w.Sleep(nemesisMin + time.Duration(w.dice.Int64N(int64(w.opts.nemesisMax-nemesisMin))))
 		if w.quiet {
 			return
 		}
@@ -71,10 +71,10 @@ func (w *world) fault() {
 	case 8:
 		w.net.loss = float64(w.dice.IntN(30)) / 100
 		w.net.dup = float64(w.dice.IntN(20)) / 100
-		w.after(w.within(cutMax), func() { w.net.loss, w.net.dup = 0, 0 })
+		w.After(w.within(cutMax), func() { w.net.loss, w.net.dup = 0, 0 })
 	case 9:
 		w.net.far = w.within(farMax)
-		w.after(w.within(cutMax), func() { w.net.far = 0 })
+		w.After(w.within(cutMax), func() { w.net.far = 0 })
 	case 10, 11:
 		w.pause(n)
 	case 12:
@@ -82,7 +82,7 @@ func (w *world) fault() {
 		w.stats.Skips++
 	case 13:
 		n.slow = w.within(slowMax)
-		w.after(w.within(cutMax), func() { n.slow = w.opts.slow })
+		w.After(w.within(cutMax), func() { n.slow = w.opts.slow })
 	case 14:
 		w.forgets(w.sets[w.dice.IntN(len(w.sets))])
 	case 15:
@@ -137,14 +137,14 @@ func (w *world) forgets(s *set) {
 	w.stats.Partitions++
 	w.net.cut[lead.id][b.id], w.net.cut[b.id][lead.id] = true, true
 	at := time.Second + w.within(cutMax/2)
-	w.lull = w.now + at
-	w.after(at, func() {
+	w.lull = w.Now + at
+	w.After(at, func() {
 		if a.life != nil && !w.quiet {
 			a.life.fall()
-			w.after(time.Millisecond, a.start)
+			w.After(time.Millisecond, a.start)
 		}
 	})
-	w.after(at+w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
+	w.After(at+w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
 }
 
 // wakes stops the followers of a leader, which is cut off when they go on.
@@ -158,9 +158,9 @@ func (w *world) wakes(s *set) {
 	for _, l := range []*life{a.life, b.life} {
 		w.stats.Pauses++
 		l.paused = true
-		w.after(d+w.within(latency), func() { l.paused = false })
+		w.After(d+w.within(latency), func() { l.paused = false })
 	}
-	w.after(d+w.within(4*latency), func() { w.isolate(lead) })
+	w.After(d+w.within(4*latency), func() { w.isolate(lead) })
 }
 
 // isolate cuts a chunkserver off from the others, but not from the clients, for a while.
@@ -172,7 +172,7 @@ func (w *world) isolate(n *node) {
 	for other := 1; other <= len(w.nodes); other++ {
 		w.net.cut[n.id][other], w.net.cut[other][n.id] = true, true
 	}
-	w.after(w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
+	w.After(w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
 }
 
 // partition cuts links for a while: of one chunkserver, of a pair, one way only, or again and again.
@@ -203,13 +203,13 @@ func (w *world) partition(n *node) {
 	w.say("partition %d of chunkserver %d", kind, n.id)
 	cut()
 	if w.dice.IntN(4) > 0 {
-		w.after(w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
+		w.After(w.within(cutMax), func() { w.net.cut = [nodesMax + 1][nodesMax + 1]bool{} })
 		return
 	}
 	at := time.Duration(0)
 	for i := range flaps {
 		at += w.within(flapMax)
-		w.after(at, func() {
+		w.After(at, func() {
 			if w.quiet {
 				return
 			}
@@ -229,7 +229,7 @@ func (w *world) pause(n *node) {
 	w.stats.Pauses++
 	w.say("chunkserver %d is stopped", n.id)
 	l.paused = true
-	w.after(w.within(pauseMax), func() {
+	w.After(w.within(pauseMax), func() {
 		w.say("chunkserver %d goes on", n.id)
 		l.paused = false
 	})
@@ -249,7 +249,7 @@ func (w *world) lead(n *node) {
 			to = p
 		}
 	}
-	w.spawn(l, "lead", func() {
+	w.Spawn(l, "lead", func() {
 		g := l.host.Group(s.id)
 		if g == nil {
 			return
@@ -258,7 +258,7 @@ func (w *world) lead(n *node) {
 		switch kind { // an error means that it does not lead, or that the other can not
 		case 0:
 			if w.dice.IntN(2) == 0 { // it does not hear who leads now
-				w.after(w.within(4*latency), func() { w.isolate(n) })
+				w.After(w.within(4*latency), func() { w.isolate(n) })
 			}
 			_ = g.TransferLeader(w.ctx, to)
 		case 1:

@@ -60,12 +60,12 @@ func (n *network) send(from, to int, once bool, f func()) bool {
 		copies = 2
 	}
 	for range copies {
-		n.w.after(n.delay(), func() {
+		n.w.After(n.delay(), func() {
 			if n.cut[from][to] {
 				st.Lost++
 				return
 			}
-			n.w.note(uint64(from), uint64(to))
+			n.w.Note(uint64(from), uint64(to))
 			f()
 		})
 	}
@@ -108,7 +108,7 @@ func (p *port) Send(to layout.ChunkserverID, msgs []multiraft.Message) {
 	})
 	if !ok && p.w.net.rng.IntN(4) == 0 {
 		l := p.l
-		p.w.after(latency, func() {
+		p.w.After(latency, func() {
 			if !l.dead {
 				l.host.Unreachable(to)
 			}
@@ -124,12 +124,12 @@ func (w *world) call(from, to int, name string, timeout time.Duration, once bool
 		if l == nil || l.host == nil {
 			return
 		}
-		w.spawn(l, name, func() {
+		w.Spawn(l, name, func() {
 			f(l)
 			w.net.send(to, from, true, func() { done = true })
 		})
 	})
-	w.park(func() bool { return done }, w.clock(w.cur.owner)+timeout)
+	w.Park(func() bool { return done }, w.Clock()+timeout)
 	return done
 }
 
@@ -155,7 +155,7 @@ func (p *port) Install(ctx context.Context, to layout.ChunkserverID, m multiraft
 		frames = append(frames, b)
 		sent.Add(int64(len(b)))
 		if p.w.dice.IntN(4) == 0 {
-			p.w.sleep(time.Duration(p.w.dice.Int64N(int64(20 * time.Millisecond))))
+			p.w.Sleep(time.Duration(p.w.dice.Int64N(int64(20 * time.Millisecond))))
 		}
 	}
 	if ctx.Err() != nil {
@@ -176,8 +176,8 @@ func (p *port) Install(ctx context.Context, to layout.ChunkserverID, m multiraft
 func (l *life) take(m multiraft.Message, frames [][]byte) error {
 	w := l.node.w
 	l.taking++
-	w.after(2*installTimeout, func() { l.taking-- })
-	w.park(func() bool { return l.syncing == 0 }, 0)
+	w.After(2*installTimeout, func() { l.taking-- })
+	w.Park(func() bool { return l.syncing == 0 }, 0)
 	in, err := l.host.ReceiveImage(multiraft.Message{Copyset: m.Copyset, Raft: clone(m.Raft)})
 	if err != nil {
 		return err
@@ -189,12 +189,12 @@ func (l *life) take(m multiraft.Message, frames [][]byte) error {
 			return err
 		}
 		if w.dice.IntN(4) == 0 {
-			w.sleep(time.Duration(w.dice.Int64N(int64(20 * time.Millisecond))))
+			w.Sleep(time.Duration(w.dice.Int64N(int64(20 * time.Millisecond))))
 		}
 	}
 	handed = true
 	ctx, cancel := context.WithCancel(context.Background())
-	w.after(installTimeout, cancel)
+	w.After(installTimeout, cancel)
 	if err = in.Finish(ctx); err == nil {
 		w.stats.Installed++
 	}
@@ -216,7 +216,7 @@ func (p *port) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layou
 			return
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		p.w.after(readTimeout, cancel)
+		p.w.After(readTimeout, cancel)
 		data, _, through, err = g.ReadBlocks(ctx, ch, off, length, applied)
 	})
 	return data, through, err

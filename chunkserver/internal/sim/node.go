@@ -11,6 +11,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -37,7 +38,7 @@ type node struct {
 
 // clock is the time that the chunkserver sees.
 func (n *node) clock() time.Duration {
-	return n.base + time.Duration(float64(n.w.now-n.since)*n.rate)
+	return n.base + time.Duration(float64(n.w.Now-n.since)*n.rate)
 }
 
 // trueTime is when the chunkserver's clock will show at.
@@ -46,7 +47,13 @@ func (n *node) trueTime(at time.Duration) time.Duration {
 }
 
 // skip moves the chunkserver's clock forward, as that of a machine that slept.
-func (n *node) skip(d time.Duration) { n.since, n.base = n.w.now, n.clock()+d }
+func (n *node) skip(d time.Duration) { n.since, n.base = n.w.Now, n.clock()+d }
+
+// Clock, TrueTime, Stopped and Dead implement loop.Owner.
+func (l *life) Clock() time.Duration                    { return l.node.clock() }
+func (l *life) TrueTime(at time.Duration) time.Duration { return l.node.trueTime(at) }
+func (l *life) Stopped() bool                           { return l.paused }
+func (l *life) Dead() bool                              { return l.dead }
 
 // life is a chunkserver from its start to its crash.
 type life struct {
@@ -104,7 +111,7 @@ func (n *node) start() {
 		l.crash = n.w.opts.CrashAt
 	}
 	n.w.say("chunkserver %d starts", n.id)
-	n.w.spawn(l, "boot", func() {
+	n.w.Spawn(l, "boot", func() {
 		if err := l.run(); err != nil && !l.dead {
 			n.w.stats.Refused++
 			if n.w.opts.damages() {
@@ -159,7 +166,7 @@ func (l *life) run() (err error) {
 	l.stop = cancel
 	l.host = host
 	n.w.say("chunkserver %d serves", n.id)
-	n.w.spawn(l, taskOrders, l.obey)
+	n.w.Spawn(l, taskOrders, l.obey)
 	return host.Run(ctx)
 }
 
@@ -173,16 +180,26 @@ func (l *life) fall() {
 	if !n.w.over {
 		n.w.stats.Crashes++
 	}
-	n.w.note(uint64(n.id), n.lives)
+	n.w.Note(uint64(n.id), n.lives)
 	n.w.say("chunkserver %d crashes", n.id)
 	n.mem = n.mem.Crash(n.disk)
 	n.index = n.index.CrashClone(pebblevfs.CrashCloneCfg{})
 	n.w.opts.Bug.crashed(n)
 	n.life = nil
 	if !n.w.over {
-		n.w.after(restartMin+time.Duration(n.disk.Int64N(int64(restartMax-restartMin))), n.start)
+		n.w.After(restartMin+time.Duration(n.disk.Int64N(int64(restartMax-restartMin))), n.start)
 	}
 	n.w.dying = append(n.w.dying, l)
+}
+
+// cut ends the life at an operation on the disk. One that is only being opened goes on to where it gives back what it has
+// opened, but changes nothing any more.
+func (l *life) cut() vfs.Fault {
+	l.fall()
+	if l.host != nil {
+		loop.Kill()
+	}
+	return vfs.Fault{Err: errCrashed}
 }
 
 // obey makes and removes peers as they are wanted. It is the only one to give orders to its host.
@@ -190,12 +207,12 @@ func (l *life) obey() {
 	for {
 		wanted := l.node.w.wanted
 		if l.placed = l.placed && l.obeyed == wanted; !l.placed {
-			l.node.w.park(func() bool { return l.syncing == 0 }, 0)
+			l.node.w.Park(func() bool { return l.syncing == 0 }, 0)
 			if l.node.w.place(l) {
 				l.placed, l.obeyed = true, wanted
 			}
 		}
-		l.node.w.sleep(orderEvery)
+		l.node.w.Sleep(orderEvery)
 	}
 }
 
@@ -232,18 +249,16 @@ func (l *life) inject(op vfs.Op) vfs.Fault {
 	if l.dead {
 		return vfs.Fault{Err: errCrashed}
 	}
-	w.note(uint64(n.id), uint64(op.Kind), uint64(op.Offset), uint64(op.Length))
+	w.Note(uint64(n.id), uint64(op.Kind), uint64(op.Offset), uint64(op.Length))
 	if l.late {
-		l.fall()
-		panic(killed{})
+		return l.cut()
 	}
 	if changes(op.Kind) {
 		w.stats.DiskChanges++
 		if l.crash > 0 {
 			if l.crash--; l.crash == 0 {
 				if late := n.disk.IntN(2) == 0; w.opts.CrashAt == 0 && !late || w.opts.CrashAt > 0 && !w.opts.CrashLate {
-					l.fall()
-					panic(killed{})
+					return l.cut()
 				}
 				l.late = true
 			}
@@ -256,18 +271,19 @@ func (l *life) inject(op vfs.Op) vfs.Fault {
 // delay makes a slow disk: the log's syncs and the reads of requests. Whoever else waits for the disk holds locks.
 func (l *life) delay(op vfs.Op) {
 	w := l.node.w
-	if w.quiet || w.cur == nil || w.cur.dying {
+	t := w.Current()
+	if w.quiet || t == nil || t.Dying() {
 		return
 	}
 	switch {
-	case op.Kind == vfs.OpSync && l.node.slow > 0 && strings.HasPrefix(op.Path, "log/") && l.host != nil && w.cur.name == taskHost:
-		w.sleep(1 + time.Duration(l.node.disk.Int64N(int64(l.node.slow))))
-	case op.Kind == vfs.OpSync && op.Path == "store/blocks" && w.cur.name == taskHost && l.taking == 0 && l.placed && l.node.disk.IntN(2) == 0:
+	case op.Kind == vfs.OpSync && l.node.slow > 0 && strings.HasPrefix(op.Path, "log/") && l.host != nil && t.Name() == taskHost:
+		w.Sleep(1 + time.Duration(l.node.disk.Int64N(int64(l.node.slow))))
+	case op.Kind == vfs.OpSync && op.Path == "store/blocks" && t.Name() == taskHost && l.taking == 0 && l.placed && l.node.disk.IntN(2) == 0:
 		l.syncing++
-		w.sleep(1 + time.Duration(l.node.disk.Int64N(int64(slowSync))))
+		w.Sleep(1 + time.Duration(l.node.disk.Int64N(int64(slowSync))))
 		l.syncing--
-	case op.Kind == vfs.OpReadAt && w.cur.name == taskRead && l.node.disk.IntN(4) == 0:
-		w.sleep(1 + time.Duration(l.node.disk.Int64N(int64(slowRead))))
+	case op.Kind == vfs.OpReadAt && t.Name() == taskRead && l.node.disk.IntN(4) == 0:
+		w.Sleep(1 + time.Duration(l.node.disk.Int64N(int64(slowRead))))
 	}
 }
 

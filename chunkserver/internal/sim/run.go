@@ -11,6 +11,8 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -145,12 +147,33 @@ func (o *Options) draw() {
 	}
 }
 
-// Run simulates a cluster with clients and faults.
+// Run simulates a cluster with clients and faults. A simulation of which one step does not end is left to itself: its error
+// is a *loop.StuckError, and the process should run no other.
 func Run(opts Options) Result {
 	opts.draw()
-	w := &world{opts: opts, logf: opts.Log, ctx: context.Background(), now: time.Second}
-	w.epochs, w.fresh = map[layout.InitiatorID]layout.Epoch{}, freshSeq
-	w.choose, w.dice = w.rand(streamChoose, 0), w.rand(streamDice, 0)
+	w := newWorld(opts)
+	done := make(chan struct{})
+	go func() { // whoever watches can not be what is watched
+		defer close(done)
+		w.live()
+		w.stats.Time = w.Now
+		w.over = true
+		w.finish()
+	}()
+	if err := w.Watch(done, stuckMax); err != nil {
+		return Result{Err: err}
+	}
+	return Result{Stats: w.stats, Trace: w.Trace, Err: w.err}
+}
+
+// stuckMax is how long one step may take, in real time; the check of a history, which is none, ends sooner.
+const stuckMax = 2 * time.Minute
+
+// newWorld makes the chunkservers and the copysets.
+func newWorld(opts Options) *world {
+	w := &world{opts: opts, logf: opts.Log, ctx: context.Background(), epochs: map[layout.InitiatorID]layout.Epoch{}, fresh: freshSeq}
+	w.Loop = loop.New(time.Second, w.rand(streamChoose, 0), w.bury, func(err error) { w.find("%w", err) })
+	w.dice = w.rand(streamDice, 0)
 	w.net = &network{w: w, rng: w.rand(streamNetwork, 0)}
 	for i := range opts.nodes {
 		n := &node{
@@ -158,17 +181,13 @@ func Run(opts Options) Result {
 		}
 		n.format()
 		n.base, n.rate = time.Duration(1+n.disk.Int64N(int64(time.Hour))), 0.96+0.08*n.disk.Float64()
-		n.since = w.now
+		n.since = w.Now
 		w.nodes = append(w.nodes, n)
 	}
 	for i := range opts.copysets {
 		w.sets = append(w.sets, w.makeSet(i))
 	}
-	w.live()
-	w.stats.Time = w.now
-	w.over = true
-	w.finish()
-	return Result{Stats: w.stats, Trace: w.trace, Err: w.err}
+	return w
 }
 
 // makeSet draws a copyset of three peers.
@@ -189,14 +208,14 @@ func (w *world) live() {
 	for _, n := range w.nodes {
 		n.start()
 	}
-	if !w.until(w.now+foundMax, w.founded) {
+	if !w.Until(w.Now+foundMax, w.founded) {
 		w.find("the copysets are not founded")
 		return
 	}
 	clients := make([]*client, w.opts.clients)
 	for i := range clients {
 		clients[i] = &client{w: w, id: i + 1, rng: w.rand(streamClient, uint64(i)), epoch: 1, leader: map[*set]layout.ChunkserverID{}}
-		w.spawn(nil, "client", func() { clients[i].run(w.opts.operations) })
+		w.Spawn(nil, "client", func() { clients[i].run(w.opts.operations) })
 	}
 	done := func() bool {
 		for _, c := range clients {
@@ -207,19 +226,19 @@ func (w *world) live() {
 		return true
 	}
 	if w.opts.CrashAt == 0 {
-		w.spawn(nil, "nemesis", w.nemesis)
+		w.Spawn(nil, "nemesis", w.nemesis)
 	}
 	for _, s := range w.sets {
 		if s.moves = w.opts.moves && len(w.nodes) > len(s.members); s.moves {
-			w.spawn(nil, "move", func() { w.move(s) })
+			w.Spawn(nil, "move", func() { w.move(s) })
 		}
 	}
-	w.until(w.now+faultsMax, done)
+	w.Until(w.Now+faultsMax, done)
 	w.heal()
 	if w.err != nil {
 		return
 	}
-	if !w.until(w.now+progressMax, func() bool { return done() && w.moved() }) {
+	if !w.Until(w.Now+progressMax, func() bool { return done() && w.moved() }) {
 		w.find("no progress within %v after the last fault", progressMax)
 		return
 	}
@@ -257,13 +276,13 @@ func (w *world) heal() {
 // last reads everything once more.
 func (w *world) last(c *client) {
 	done := false
-	w.spawn(nil, "last", func() {
+	w.Spawn(nil, "last", func() {
 		for _, s := range w.sets {
-			c.one(s, &op{n: area})
+			c.one(s, &history.Op{N: history.Area})
 		}
 		done = true
 	})
-	if !w.until(w.now+progressMax, func() bool { return done }) {
+	if !w.Until(w.Now+progressMax, func() bool { return done }) {
 		w.find("no read within %v after the last fault", progressMax)
 	}
 }
@@ -298,11 +317,11 @@ func (w *world) rest() {
 	if w.err != nil {
 		return
 	}
-	if !w.until(w.now+progressMax, w.same) {
+	if !w.Until(w.Now+progressMax, w.same) {
 		w.find("the replicas have not applied the same within %v after the last fault", progressMax)
 		return
 	}
-	w.until(w.now+restMax, func() bool { return w.now > w.now+1 })
+	w.Until(w.Now+restMax, func() bool { return w.Now > w.Now+1 })
 	for _, s := range w.sets {
 		w.compare(s)
 	}
@@ -319,16 +338,16 @@ func (w *world) compare(s *set) {
 		var data []byte
 		var err error
 		done := false
-		w.spawn(l, "compare", func() {
+		w.Spawn(l, "compare", func() {
 			for range repairsMax {
 				g := l.host.Group(s.id)
-				if data, _, _, err = g.ReadBlocks(w.ctx, s.chunk, 0, areaBlocks*layout.BlockSize, 0); !l.mend(g, err) {
+				if data, _, _, err = g.ReadBlocks(w.ctx, s.chunk, 0, history.AreaBlocks*layout.BlockSize, 0); !l.mend(g, err) {
 					break
 				}
 			}
 			done = true
 		})
-		w.until(w.now+restMax, func() bool { return done })
+		w.Until(w.Now+restMax, func() bool { return done })
 		if w.err != nil {
 			return
 		}
@@ -384,7 +403,7 @@ func (w *world) judge() {
 		return
 	}
 	for _, s := range w.sets {
-		switch check(s.history) {
+		switch history.Check(s.history) {
 		case porcupine.Illegal:
 			if w.logf != nil {
 				for _, o := range s.history {

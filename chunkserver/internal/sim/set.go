@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -16,7 +17,7 @@ type set struct {
 	extra   map[layout.PeerID]layout.ChunkserverID
 	gone    map[layout.PeerID]bool
 	moves   bool // a peer of it is replaced
-	history []*op
+	history []*history.Op
 }
 
 // where lists the chunkservers that have, or are to have, a peer.

@@ -1,4 +1,13 @@
-package sim
+// Package history tells whether what the clients of a chunk saw can have happened: whether there is an order of the operations,
+// each between its call and its return, in which every one has the outcome that it had.
+//
+//	[call ───── write 7 of sectors 3+2 ───── return]
+//	         [call ── read: 0 7 7 0 ── return]                    linearizable: the write took effect before the read
+//	   [call ── compare 3+1 with 7, write 9 ── … abandoned: it took effect before ret, or never
+//
+// A sector holds the number of the operation that wrote it (Fill), so that what is read tells who wrote it, and bytes that
+// nobody wrote are seen at once (Values).
+package history
 
 import (
 	"encoding/binary"
@@ -11,19 +20,19 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
-// area is how much of each chunk is used, in sectors.
+// How much of each chunk is used: AreaBlocks blocks of BlockSectors sectors, Area sectors in all.
 const (
-	areaBlocks   = 24
-	blockSectors = layout.BlockSize / copyset.SectorSize
-	area         = areaBlocks * blockSectors
+	AreaBlocks   = 24
+	BlockSectors = layout.BlockSize / copyset.SectorSize
+	Area         = AreaBlocks * BlockSectors
 )
 
 // content is what an area holds: in each sector the number of the operation that wrote it, 0 for zeroes. The history is
 // checked against it as one register, so an operation on many blocks takes effect as a whole or not at all.
-type content [area]uint32
+type content [Area]uint32
 
-// fill writes the sectors of value v.
-func fill(p []byte, v uint32) {
+// Fill writes the sectors of value v.
+func Fill(p []byte, v uint32) {
 	if v == 0 {
 		clear(p)
 		return
@@ -37,12 +46,12 @@ func fill(p []byte, v uint32) {
 	}
 }
 
-// values reads back what fill wrote; ok is false when these are other bytes.
-func values(p []byte) (vs []uint32, ok bool) {
+// Values reads back what Fill wrote; ok is false when these are other bytes.
+func Values(p []byte) (vs []uint32, ok bool) {
 	var want [copyset.SectorSize]byte
 	for ; len(p) > 0; p = p[copyset.SectorSize:] {
 		v := uint32(binary.LittleEndian.Uint64(p))
-		fill(want[:], v)
+		Fill(want[:], v)
 		if want != [copyset.SectorSize]byte(p) {
 			return nil, false
 		}
@@ -51,40 +60,40 @@ func values(p []byte) (vs []uint32, ok bool) {
 	return vs, true
 }
 
-// op is one operation of a history.
-type op struct {
-	kind     copyset.Op // 0: a read
-	first, n int        // sectors
-	value    uint32     // that it writes
-	expect   []uint32   // what a compare and write compares with
-	maybe    bool       // it was abandoned: it took effect before ret, or never will
-	call     uint64
-	ret      uint64
+// Op is one operation of a history.
+type Op struct {
+	Kind     copyset.Op // 0: a read
+	First, N int        // sectors
+	Value    uint32     // that it writes
+	Expect   []uint32   // what a compare and write compares with
+	Maybe    bool       // it was abandoned: it took effect before Ret, or never will
+	Call     uint64
+	Ret      uint64
 	// What was answered.
-	seen []uint32 // of a read
-	out  copyset.Outcome
+	Seen []uint32 // of a read
+	Out  copyset.Outcome
 }
 
-func (o *op) String() string {
-	s := fmt.Sprintf("[%d %d] op %d sectors %d+%d value %d", o.call, o.ret, o.kind, o.first, o.n, o.value)
-	if o.maybe {
+func (o *Op) String() string {
+	s := fmt.Sprintf("[%d %d] op %d sectors %d+%d value %d", o.Call, o.Ret, o.Kind, o.First, o.N, o.Value)
+	if o.Maybe {
 		s += " abandoned"
 	}
-	if o.kind == copyset.OpCompareAndWrite {
-		s += fmt.Sprintf(" expect %v: %v at %d", o.expect, o.out.Code, o.out.Offset)
+	if o.Kind == copyset.OpCompareAndWrite {
+		s += fmt.Sprintf(" expect %v: %v at %d", o.Expect, o.Out.Code, o.Out.Offset)
 	}
-	if o.kind == 0 {
-		s += fmt.Sprintf(" saw %v", o.seen)
+	if o.Kind == 0 {
+		s += fmt.Sprintf(" saw %v", o.Seen)
 	}
 	return s
 }
 
 // step applies the operation to a content, or tells that it can not have had its outcome.
-func (o *op) step(c *content) (bool, *content) {
-	at := c[o.first : o.first+o.n]
-	switch o.kind {
+func (o *Op) step(c *content) (bool, *content) {
+	at := c[o.First : o.First+o.N]
+	switch o.Kind {
 	case 0:
-		for i, v := range o.seen {
+		for i, v := range o.Seen {
 			if at[i] != v {
 				return false, c
 			}
@@ -93,27 +102,27 @@ func (o *op) step(c *content) (bool, *content) {
 	case copyset.OpCompareAndWrite:
 		equal := true
 		differs := 0
-		for i, v := range o.expect {
+		for i, v := range o.Expect {
 			if at[i] != v {
 				equal, differs = false, i
 				break
 			}
 		}
 		switch {
-		case o.maybe && !equal:
+		case o.Maybe && !equal:
 			return true, c
-		case o.maybe:
-		case equal != (o.out.Code == copyset.OK):
+		case o.Maybe:
+		case equal != (o.Out.Code == copyset.OK):
 			return false, c
 		case !equal:
-			return differs == int(o.out.Offset)/copyset.SectorSize, c
+			return differs == int(o.Out.Offset)/copyset.SectorSize, c
 		}
 	}
 	next := *c
-	first, last, v := o.first, o.first+o.n, o.value
-	switch o.kind {
+	first, last, v := o.First, o.First+o.N, o.Value
+	switch o.Kind {
 	case copyset.OpDiscard: // whole blocks only
-		first, last, v = (first+blockSectors-1)/blockSectors*blockSectors, last/blockSectors*blockSectors, 0
+		first, last, v = (first+BlockSectors-1)/BlockSectors*BlockSectors, last/BlockSectors*BlockSectors, 0
 	case copyset.OpWriteZeroes:
 		v = 0
 	}
@@ -136,7 +145,7 @@ func (cs contents) has(c *content) bool {
 }
 
 // next are the contents after an operation; none when it can not have had its outcome.
-func (o *op) next(cs contents) contents {
+func (o *Op) next(cs contents) contents {
 	var out contents
 	add := func(c *content) {
 		if !out.has(c) {
@@ -147,7 +156,7 @@ func (o *op) next(cs contents) contents {
 		if ok, n := o.step(c); ok {
 			add(n)
 		}
-		if o.maybe {
+		if o.Maybe {
 			add(c)
 		}
 	}
@@ -165,7 +174,7 @@ func (c *content) hash() uint64 {
 var model = porcupine.Model{
 	Init: func() any { return contents{&content{}} },
 	Step: func(state, input, _ any) (bool, any) {
-		next := input.(*op).next(state.(contents))
+		next := input.(*Op).next(state.(contents))
 		return len(next) > 0, next
 	},
 	Equal: func(a, b any) bool {
@@ -191,11 +200,11 @@ var model = porcupine.Model{
 // checkTime bounds the check of one history. One that takes longer is counted, not believed.
 const checkTime = 10 * time.Second
 
-// check tells whether the history is linearizable.
-func check(history []*op) porcupine.CheckResult {
+// Check tells whether the history is linearizable.
+func Check(history []*Op) porcupine.CheckResult {
 	ops := make([]porcupine.Operation, len(history))
 	for i, o := range history {
-		ops[i] = porcupine.Operation{ClientId: i, Input: o, Call: int64(o.call), Return: int64(o.ret)}
+		ops[i] = porcupine.Operation{ClientId: i, Input: o, Call: int64(o.Call), Return: int64(o.Ret)}
 	}
 	return porcupine.CheckOperationsTimeout(model, ops, checkTime)
 }
