@@ -37,6 +37,17 @@
 // The package comments of internal/disk and internal/extent draw the formats. IDENTITY has the version of the whole directory: one of
 // another version is refused.
 //
+// # Gathering
+//
+// What is overwritten in small pieces lies scattered in the end. Copyset.Gather copies a stretch of a chunk to blocks that lie
+// together, Copyset.Exchange moves the extent map there (gather.go). To the content that is no change: applied index, checksums
+// and digests stay. What holds:
+//
+//  1. A block is exchanged only for a copy of itself: it was pinned since it was copied, so its address still means the same bytes.
+//  2. The old place is freed by the checkpoint that makes the new one durable, like that of any overwritten block.
+//  3. Blocks that the raft log or a version has too stay: to move them would be to have them twice.
+//  4. It takes no space that writes may have: the reserve stays, and a store that is full gathers nothing.
+//
 // # Versions
 //
 // A volume has versions in each copyset: its content of earlier moments (Copyset.TakeVersion). A version and the content share

@@ -265,9 +265,13 @@ type harness struct {
 	s    *Store
 	now  map[layout.CopysetID]*model
 	held []heldImage
+	// gathered are those that were not exchanged.
+	gathered []*Gathered
 	// frozen are those that are not committed.
 	frozen    []frozenModel
 	nextIndex uint64
+	// exchanged counts the blocks that were moved.
+	exchanged int
 
 	// mu guards what follows: Pebble's goroutines do file operations too. It is held while a crash is noted, so that
 	// both file systems crash at one moment.
@@ -424,8 +428,10 @@ func (h *harness) operate() {
 	switch k := h.rng.IntN(100); {
 	case k < 60:
 		h.mutate(id, m)
-	case k < 75:
+	case k < 71:
 		h.read(id, m)
+	case k < 75:
+		h.gather(id)
 	case k < 82:
 		h.freeze(id, m)
 	case k < 90:
@@ -552,8 +558,47 @@ func (h *harness) freeze(id layout.CopysetID, m *model) {
 	h.frozen = append(h.frozen, frozenModel{h.copyset(id).Freeze(m.state), m.clone()})
 }
 
-func (h *harness) commit() {
-	n := h.rng.IntN(len(h.frozen) + 1)
+// gather copies what is scattered, or ends what was copied before.
+func (h *harness) gather(id layout.CopysetID) {
+	if len(h.gathered) < 3 && h.rng.IntN(2) == 0 {
+		if h.rng.IntN(2) == 0 { // what is not durable is left alone
+			h.freeze(id, h.now[id])
+			h.commitAll()
+		}
+		// As Gather does, whether it is any use or not.
+		g := &Gathered{c: h.copyset(id), chunk: h.randChunk()}
+		_, _, err := g.look(0)
+		h.fail(err)
+		if len(g.from) > 0 {
+			h.fail(g.copy())
+		}
+		if len(g.from) == 0 {
+			g.unpin()
+			return
+		}
+		h.gathered = append(h.gathered, g)
+		return
+	}
+	if len(h.gathered) == 0 {
+		return
+	}
+	k := h.rng.IntN(len(h.gathered))
+	g := h.gathered[k]
+	h.gathered = slices.Delete(h.gathered, k, k+1)
+	if h.rng.IntN(5) > 0 {
+		n, err := g.c.Exchange(g)
+		h.fail(err)
+		h.exchanged += n
+	}
+	g.Drop()
+}
+
+// commitAll commits all that was frozen.
+func (h *harness) commitAll() { h.commitFirst(len(h.frozen)) }
+
+func (h *harness) commit() { h.commitFirst(h.rng.IntN(len(h.frozen) + 1)) }
+
+func (h *harness) commitFirst(n int) {
 	next := maps.Clone(h.durable)
 	var fs []*Frozen
 	for _, f := range h.frozen[:n] {
@@ -596,8 +641,12 @@ func (h *harness) endImage() {
 		if err != nil && !errors.Is(err, io.EOF) {
 			h.fail(err)
 		}
-		if u := h.s.Space(); u.Incoming != int64(countBlocks(in.taken))*layout.BlockSize {
-			h.t.Fatalf("an image brought %+v, not %d", in.taken, u.Incoming)
+		want := int64(countBlocks(in.taken)) * layout.BlockSize
+		for _, g := range h.gathered {
+			want += g.Bytes()
+		}
+		if u := h.s.Space(); u.Incoming != want {
+			h.t.Fatalf("an image brought %+v, %d are on their way, want %d", in.taken, u.Incoming, want)
 		}
 		return
 	}
@@ -671,7 +720,7 @@ func (h *harness) reopen() {
 	for _, x := range h.held {
 		x.im.Close()
 	}
-	h.held, h.frozen = nil, nil
+	h.held, h.frozen, h.gathered = nil, nil, nil
 	h.fail(h.s.Close())
 	h.mu.Lock()
 	want := []map[layout.CopysetID]*model{h.durable}
@@ -778,6 +827,7 @@ type readerFunc func(p []byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestModel(t *testing.T) {
+	exchanged := 0
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHarness(t, seed)
@@ -789,7 +839,11 @@ func TestModel(t *testing.T) {
 			}
 			h.reopen()
 			h.fail(h.s.Close())
+			exchanged += h.exchanged
 		})
+	}
+	if exchanged < 100 {
+		t.Errorf("only %d blocks were gathered", exchanged)
 	}
 }
 

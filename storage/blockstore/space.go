@@ -16,7 +16,7 @@ type Space struct {
 	File int64
 	// Volumes is the space of each volume that has any.
 	Volumes map[layout.VolumeID]VolumeSpace
-	// Incoming is what images have brought that are not installed yet.
+	// Incoming is what images have brought that are not installed yet, and what was gathered and not exchanged.
 	Incoming int64
 	// Logged is what only the raft log holds: large payloads of entries that were not applied, or were overwritten since.
 	Logged int64
@@ -38,4 +38,14 @@ func (s *Store) Space() Space {
 		c.AddSpace(u.Volumes)
 	}
 	return u
+}
+
+// GiveBack gives disk space that the data file has to spare back to the file system: empty areas of 1 MiB, as long as the free blocks
+// are more than twice those in use. It returns how much that was, in bytes.
+func (s *Store) GiveBack() int64 {
+	if s.ready() != nil {
+		return 0
+	}
+	s.reclaim()
+	return s.file.GiveBack() * layout.BlockSize
 }

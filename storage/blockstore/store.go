@@ -26,7 +26,7 @@ type Store struct {
 	reclaimer reclaimer
 	cache     cache
 	leaves    extentmap.Counters
-	// incoming counts the blocks of installers.
+	// incoming counts the blocks of installers and of what was gathered.
 	incoming atomic.Int64
 	// pressure has a token when deferred writes want a checkpoint.
 	pressure chan struct{}

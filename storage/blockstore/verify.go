@@ -101,7 +101,7 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 			}
 		}
 		if found != nil {
-			l = &extent.Leaf{Addr: found.Addr, CRC: found.CRC, Allocated: found.Allocated, Born: found.Born}
+			l = found.Clone(found.Gen, found.Seq)
 			slot = int(c.mu.epoch & 1)
 			c.readers[slot].Add(1)
 		}

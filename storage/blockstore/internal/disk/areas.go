@@ -10,7 +10,8 @@ import "github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 //	        full      ▲next     then the last: three of four are free
 //
 // Large payloads have a stream of their own, which is content with emptier areas only: they are written and read at once,
-// in as many pieces as they lie in.
+// in as many pieces as they lie in. What is gathered because it lay scattered goes to empty areas only. For that the file may grow
+// more than for others: what lay scattered leaves empty areas in the end, and those that are too many are given back (surplus.go).
 
 const (
 	// areaBlocks is the size of an area: a multiple of wordBlocks, and its count of free blocks fits 16 bits.
@@ -27,6 +28,7 @@ type stream uint8
 const (
 	few stream = iota
 	many
+	together
 	streams
 )
 
@@ -40,11 +42,11 @@ func streamOf(n uint32) stream {
 
 // crowdedBelow is the number of free blocks below which it is not worth to begin an area if the file may grow. For few, at
 // half, free runs are two blocks long on average; for many, at seven eighths, eight blocks.
-var crowdedBelow = [streams]uint16{few: areaBlocks / 2, many: areaBlocks * 7 / 8}
+var crowdedBelow = [streams]uint16{few: areaBlocks / 2, many: areaBlocks * 7 / 8, together: areaBlocks}
 
 // spareOf is how many free blocks the file may have for each one in use, so that a stream need not begin a crowded area.
 // With two, a volume that was overwritten at random can be written anew from its start to its end in large pieces.
-var spareOf = [streams]int64{few: 1, many: 2}
+var spareOf = [streams]int64{few: 1, many: 2, together: 4}
 
 // areaEndLocked returns the first block behind the area of b.
 func (a *allocator) areaEndLocked(b extent.Addr) extent.Addr {
@@ -73,10 +75,32 @@ func (a *allocator) nextInAreaLocked(s stream) extent.Addr {
 
 // crowdedLocked tells whether the next block of s would begin an area that is crowded.
 func (a *allocator) crowdedLocked(s stream) bool {
-	if _, ok := a.restLocked(s); ok {
+	if _, ok := a.restLocked(s); ok && s != together {
 		return false
 	}
 	return a.mu.areas[a.roomiestLocked(s)] < crowdedBelow[s]
+}
+
+// takeTogether allocates n blocks that follow each other, at most an area: of the area that was begun last, or of an empty one.
+// It returns false when there are none.
+func (a *allocator) takeTogether(n uint32) (extent.Run, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.allocated+uint64(n) > a.limit || a.mu.freeBlocks < uint64(n) {
+		return extent.Run{}, false
+	}
+	b, ok := a.restLocked(together)
+	if !ok || a.runLenLocked(b, min(n, uint32(a.areaEndLocked(b)-b))) < n {
+		area := a.roomiestLocked(together)
+		if b = extent.Addr(area) * areaBlocks; a.mu.areas[area] < areaBlocks || n > areaBlocks {
+			return extent.Run{}, false
+		}
+	}
+	a.clearLocked(b, uint64(n))
+	a.mu.freeBlocks -= uint64(n)
+	a.mu.allocated += uint64(n)
+	a.mu.next[together] = b + extent.Addr(n)
+	return extent.Run{Start: b, N: n}, true
 }
 
 // crowded tells whether the next block of s would begin an area that is crowded.

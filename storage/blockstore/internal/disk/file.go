@@ -184,7 +184,7 @@ func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 		case allocLimit:
 			return runs, fmt.Errorf("%w: capacity", ErrNoSpace)
 		case allocCrowded:
-			b.spread(n)
+			b.spread(n, streamOf(n))
 			settle = true
 		case allocGrow:
 			if err := b.grow(n); err != nil {
@@ -195,16 +195,28 @@ func (b *File) Allocate(n uint32, runs []extent.Run) ([]extent.Run, error) {
 	}
 }
 
+// AllocateTogether takes n free blocks that follow each other, at most an area of 1 MiB, growing the file if need be. It returns
+// false when there are none.
+func (b *File) AllocateTogether(n uint32) (extent.Run, bool) {
+	b.settle.Do(b.digHoles)
+	r, ok := b.alloc.takeTogether(n)
+	if !ok {
+		b.spread(n, together)
+		r, ok = b.alloc.takeTogether(n)
+	}
+	return r, ok
+}
+
 // spread makes the file longer although it has free blocks, because they lie in small pieces: what is written together
 // would become many small writes. It stops at as many free blocks as the stream of an allocation of n blocks may have, and
 // before the disk is short.
-func (b *File) spread(n uint32) {
+func (b *File) spread(n uint32, s stream) {
 	if b.tight.Load() > 0 && b.tight.Add(-int64(n)) > 0 {
 		return
 	}
 	b.growMu.Lock()
 	defer b.growMu.Unlock()
-	c, s := b.alloc.counts(), streamOf(n)
+	c := b.alloc.counts()
 	if c.Free >= spareOf[s]*(c.Used+c.Pending) || !b.alloc.crowded(s) {
 		return
 	}

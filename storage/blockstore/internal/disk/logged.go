@@ -152,3 +152,10 @@ func (b *File) Disown(runs []extent.Run) { b.alloc.disown(runs) }
 
 // Unlog ends the log's hold on blocks.
 func (b *File) Unlog(runs []extent.Run) { b.alloc.unlog(runs) }
+
+// Logged tells whether an entry of the raft log holds a block of the file.
+func (b *File) Logged(at extent.Addr) bool {
+	b.alloc.mu.Lock()
+	defer b.alloc.mu.Unlock()
+	return bit(b.alloc.mu.logged, at)
+}

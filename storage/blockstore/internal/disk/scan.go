@@ -62,17 +62,43 @@ type Placed struct {
 	extent.Entry
 }
 
+// Copy copies blocks of a chunk, verified, past the page cache, to as many from to on. *extent.ChecksumError names one that is
+// damaged, or can not be read. There are at most ScanMax of them.
+func (b *File) Copy(copyset layout.CopysetID, id layout.ChunkID, blocks []Placed, to extent.Addr) error {
+	buf := b.buffer()
+	defer b.buffers.Put(buf)
+	place := make(map[uint32]int, len(blocks))
+	for i, x := range blocks {
+		place[x.Block] = i
+	}
+	bad := b.read(copyset, id, slices.Clone(blocks), func(x Placed, p []byte) {
+		copy((*buf)[place[x.Block]*layout.BlockSize:], p)
+	})
+	if len(bad) > 0 {
+		return bad[0]
+	}
+	return b.writeAligned(to, (*buf)[:len(blocks)*layout.BlockSize])
+}
+
 // Compare reads blocks of a chunk past the page cache, in the order of the file, in which it leaves them, and returns those
 // that do not fit their checksums, or can not be read, by number.
 func (b *File) Compare(copyset layout.CopysetID, id layout.ChunkID, blocks []Placed) []*extent.ChecksumError {
+	return b.read(copyset, id, blocks, func(Placed, []byte) {})
+}
+
+// read is Compare that gives the blocks that are good, borrowed, to fn.
+func (b *File) read(copyset layout.CopysetID, id layout.ChunkID, blocks []Placed, fn func(x Placed, p []byte)) []*extent.ChecksumError {
 	slices.SortFunc(blocks, func(a, b Placed) int { return cmp.Compare(a.Addr, b.Addr) })
 	var bad []*extent.ChecksumError
 	check := func(run []Placed) error {
 		return b.Scan(run[0].Addr, len(run), func(p []byte) {
 			for i, x := range run {
-				if extent.Checksum(p[i*layout.BlockSize:(i+1)*layout.BlockSize]) != x.CRC {
+				p := p[i*layout.BlockSize : (i+1)*layout.BlockSize]
+				if extent.Checksum(p) != x.CRC {
 					bad = append(bad, &extent.ChecksumError{Copyset: copyset, Chunk: id, Block: x.Block})
+					continue
 				}
+				fn(x, p)
 			}
 		})
 	}
