@@ -26,6 +26,8 @@ func (s *Server) register(p *parts) (func(), error) {
 		counter("other_requests_total", "Requests that neither read nor write.", value(&st.Others)),
 		counter("read_bytes_total", "Bytes asked for by reads.", value(&st.ReadBytes)),
 		counter("written_bytes_total", "Bytes of write requests.", value(&st.WrittenBytes)),
+		counter("damaged_requests_total", "Requests whose data did not match its checksums when it came in. The gateway sends it again.",
+			value(&st.Damaged)),
 		counter("repaired_blocks_total", "Damaged blocks that were replaced by another peer's copy.", func() float64 { return float64(p.host.Repaired()) }),
 		counter("scrub_verified_blocks_total", "Blocks that the scrub read.", func() float64 { return float64(sc.Verified.Load()) }),
 		counter("scrub_damaged_blocks_total", "Blocks that the scrub found damaged.", func() float64 { return float64(sc.Damaged.Load()) }),

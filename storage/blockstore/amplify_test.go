@@ -47,11 +47,11 @@ type replica struct {
 // side keeps large payloads in the data file, as a chunkserver does.
 type side struct{ s *Store }
 
-func (x side) Tail(e *raftpb.Entry) int {
+func (x side) Tail(e *raftpb.Entry) (int, uint32) {
 	if n := len(e.GetData()) - amplifyHeader; n >= DefaultDeferBelow {
-		return n
+		return n, layout.CRC(e.GetData()[amplifyHeader:])
 	}
-	return 0
+	return 0, 0
 }
 
 func (x side) Store(tail []byte) ([]raftlog.Extent, error) {

@@ -105,7 +105,7 @@ func (l *streamLink) Start(c *Call) {
 	c.id = l.mu.nextID
 	l.mu.flight[c.id] = c
 	b := l.roomLocked(size + requestOverhead)
-	b.frame.Buf = appendRequest(b.frame.Buf, &c.Request, c.id, size)
+	appendRequest(b.frame, &c.Request, c.id, size)
 	b.requests++
 	l.mu.queued++
 	first, alone := l.mu.queued == 1, len(l.mu.flight) == 1

@@ -10,6 +10,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 // runsMax bounds the runs of one answer: the blocks of the largest chunk.
@@ -35,9 +36,13 @@ func sizeRequest(r *Request) int {
 	return n
 }
 
+// exceptMin is from how many bytes of whole blocks on a frame's checksum leaves them out: their own are compared by the
+// chunkserver.
+const exceptMin = 16 << 10
+
 // appendRequest appends a request as a field of Requests; size is sizeRequest's.
-func appendRequest(b []byte, r *Request, id uint64, size int) []byte {
-	b = protofield.AppendPrefix(b, fieldnum.RequestsRequests, protofield.SizeVarint(id)+size)
+func appendRequest(f *stream.Frame, r *Request, id uint64, size int) {
+	b := protofield.AppendPrefix(f.Buf, fieldnum.RequestsRequests, protofield.SizeVarint(id)+size)
 	b = protofield.AppendVarint(b, fieldnum.RequestID, id)
 	b = protofield.AppendVarint(b, fieldnum.RequestOp, uint64(r.Op))
 	b = protofield.AppendVarint(b, fieldnum.RequestCopyset, uint64(r.Copyset))
@@ -53,9 +58,17 @@ func appendRequest(b []byte, r *Request, id uint64, size int) []byte {
 	b = protofield.AppendVarint(b, fieldnum.RequestSeq, uint64(r.Seq))
 	b = protofield.AppendVarint(b, fieldnum.RequestLowWater, uint64(r.LowWater))
 	if len(r.Data) > 0 {
-		b = append(protofield.AppendPrefix(b, fieldnum.RequestData, len(r.Data)), r.Data...)
+		b = protofield.AppendPrefix(b, fieldnum.RequestData, len(r.Data))
+		rest := r.Data
+		blocks, skip := len(r.CRCs)*layout.BlockSize, int(-r.Offset%layout.BlockSize)
+		if end := skip + blocks; r.Op == Write && blocks >= exceptMin && end <= len(rest) {
+			f.Buf = append(b, rest[:end]...)
+			f.Except(blocks)
+			b, rest = f.Buf, rest[end:]
+		}
+		b = append(b, rest...)
 	}
-	return protofield.AppendFixed32s(b, fieldnum.RequestCRCs, r.CRCs)
+	f.Buf = protofield.AppendFixed32s(b, fieldnum.RequestCRCs, r.CRCs)
 }
 
 // answer is a response as it was received. Everything but numbers lies in the received bytes.

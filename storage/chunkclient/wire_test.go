@@ -16,6 +16,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/fieldnum"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
+	"github.com/ashlar-storage/ashlar/storage/stream"
 )
 
 func sampleRequests() []Request {
@@ -43,20 +44,20 @@ func generated(r *Request, id uint64) *chunkv1.Request {
 
 // TestRequestsEncoding: generated code reads what is written here.
 func TestRequestsEncoding(t *testing.T) {
-	var b []byte
+	f := stream.NewFrame(0)
 	want := &chunkv1.Requests{}
 	for i, r := range sampleRequests() {
 		id := uint64(1) << (20 * i)
 		size := sizeRequest(&r)
-		before := len(b)
-		b = appendRequest(b, &r, id, size)
-		if n := len(b) - before; n > size+requestOverhead-2 {
+		before := f.Len()
+		appendRequest(f, &r, id, size)
+		if n := f.Len() - before; n > size+requestOverhead-2 {
 			t.Errorf("request %d: %d bytes, %d of content", i, n, size)
 		}
 		want.Requests = append(want.Requests, generated(&r, id))
 	}
 	got := &chunkv1.Requests{}
-	if err := proto.Unmarshal(b, got); err != nil || !proto.Equal(got, want) {
+	if err := proto.Unmarshal(f.Payload(nil), got); err != nil || !proto.Equal(got, want) {
 		t.Fatalf("%v:\ngot  %v\nwant %v", err, got, want)
 	}
 }

@@ -28,3 +28,44 @@ func VerifyBlocks(p []byte, crcs []uint32) int {
 	}
 	return -1
 }
+
+// JoinCRCs returns the CRC32C of blocks that follow each other from their own, without going over them.
+func JoinCRCs(crcs []uint32) uint32 {
+	var crc uint32
+	for _, c := range crcs {
+		crc = zeroes[0][byte(crc)] ^ zeroes[1][byte(crc>>8)] ^ zeroes[2][byte(crc>>16)] ^ zeroes[3][crc>>24] ^ c
+	}
+	return crc
+}
+
+// zeroes says what a block of zero bits makes of a checksum: the sum modulo 2 of what it makes of each of the four bytes,
+// for a CRC is linear.
+var zeroes = zeroTables()
+
+func zeroTables() *[4][256]uint32 {
+	var bits [32]uint32 // what each bit becomes, at first by one byte
+	apply := func(v uint32) (sum uint32) {
+		for i := 0; v != 0; i, v = i+1, v>>1 {
+			sum ^= bits[i] & -(v & 1)
+		}
+		return sum
+	}
+	for i := range bits {
+		v := uint32(1) << i
+		bits[i] = castagnoli[byte(v)] ^ v>>8
+	}
+	for n := 1; n < BlockSize; n *= 2 {
+		twice := bits
+		for i := range twice {
+			twice[i] = apply(bits[i])
+		}
+		bits = twice
+	}
+	t := new([4][256]uint32)
+	for i := range t {
+		for b := range t[i] {
+			t[i][b] = apply(uint32(b) << (8 * i))
+		}
+	}
+	return t
+}

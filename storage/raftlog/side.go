@@ -20,8 +20,9 @@ type Extent struct {
 // Sidecar keeps the tails of large entries, their payloads, where applying them wants them anyway, so that they are
 // written once. Store, Sync and Release are called by the log writer, Load by any goroutine.
 type Sidecar interface {
-	// Tail returns how many bytes at the end of the entry's data are to be kept by the sidecar, 0 for none.
-	Tail(e *raftpb.Entry) int
+	// Tail returns how many bytes at the end of the entry's data are to be kept by the sidecar, 0 for none, and their CRC32C:
+	// an entry may bring checksums of which that follows, so that nobody has to go over the bytes again.
+	Tail(e *raftpb.Entry) (n int, crc uint32)
 	// Store writes a tail; it need not be durable yet. After an error the entry goes into the log as a whole.
 	Store(tail []byte) ([]Extent, error)
 	// Sync makes all that was stored durable. After an error the log fails.
@@ -129,7 +130,7 @@ func (l *Log) sideload(p *plan) error {
 	for i := range l.steps {
 		s := &l.steps[i]
 		for k, e := range s.entries {
-			n := l.side.Tail(e)
+			n, crc := l.side.Tail(e)
 			if n <= 0 {
 				continue
 			}
@@ -142,7 +143,7 @@ func (l *Log) sideload(p *plan) error {
 			if s.refs == nil {
 				s.refs = make([]*sideRef, len(s.entries))
 			}
-			r := &sideRef{size: len(data), tail: n, crc: crc32.Checksum(tail, castagnoli), extents: extents}
+			r := &sideRef{size: len(data), tail: n, crc: crc, extents: extents}
 			s.refs[k] = r
 			p.size += recordSize(r.stored()) - recordSize(len(data))
 			stored = true

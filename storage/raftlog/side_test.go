@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
@@ -58,11 +59,12 @@ func (s *fakeSide) hold(xs []Extent) error {
 	return nil
 }
 
-func (s *fakeSide) Tail(e *raftpb.Entry) int {
+func (s *fakeSide) Tail(e *raftpb.Entry) (int, uint32) {
 	if n := len(e.GetData()); n > 200 {
-		return n / fakeBlock * fakeBlock
+		tail := e.GetData()[n-n/fakeBlock*fakeBlock:]
+		return len(tail), layout.CRC(tail)
 	}
-	return 0
+	return 0, 0
 }
 
 func (s *fakeSide) Store(tail []byte) ([]Extent, error) {

@@ -48,6 +48,7 @@ type Conn struct {
 		buf        []byte
 		start, end int // what was read and not returned
 		long       []byte
+		apart      []span // space for those of a frame
 	}
 	// reads is odd while Recv waits for the other end.
 	reads  atomic.Uint64
@@ -132,7 +133,7 @@ func (c *Conn) Recv() ([]byte, error) {
 		if err != nil {
 			return nil, c.failure(err)
 		}
-		switch le.Uint32(h[4:]) {
+		switch h.kind() {
 		case kindBatch:
 			return payload, nil
 		case kindEnd:
@@ -168,7 +169,8 @@ func (c *Conn) next() (h header, payload []byte, err error) {
 		}
 		return h, nil, err
 	}
-	return h, payload, h.verify(payload)
+	payload, err = h.open(payload, &in.apart)
+	return h, payload, err
 }
 
 // fill reads until the buffer has n bytes, and takes what else is there.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -382,6 +383,68 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestExcept: what a frame leaves out of its checksum may change, and nothing else; the payload is the same.
+func TestExcept(t *testing.T) {
+	f := NewFrame(0)
+	f.Buf = append(f.Buf, "head of data"...)
+	f.Except(4)
+	f.Buf = append(f.Buf, " and "...)
+	f.Lend([]byte("what was lent"))
+	f.Except(8)
+	f.Except(0)
+	f.Lend([]byte(" and more"))
+	f.Buf = append(f.Buf, " at the end"...)
+	const text = "head of data and what was lent and more at the end"
+	b := slices.Concat(f.finish(kindBatch, nil)...)
+	if got, err := received(t, len(text), b); len(got) != 1 || string(got[0]) != text || !errors.Is(err, io.EOF) {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	for i := range b {
+		at := i - headerSize
+		apart := at >= 8 && at < 12 || at >= 22 && at < 30
+		bad := bytes.Clone(b)
+		bad[i] ^= 1 << (i % 8)
+		got, err := received(t, len(text), bad)
+		if apart && (len(got) != 1 || got[0][at] != bad[i]) {
+			t.Errorf("byte %d, left out: %q, %v", at, got, err)
+		}
+		if !apart && (len(got) > 0 || !errors.Is(err, ErrFrame) && !errors.Is(err, io.ErrUnexpectedEOF)) {
+			t.Errorf("byte %d: %q, %v", at, got, err)
+		}
+	}
+	f.Reset()
+	for range apartMax + 2 {
+		f.Buf = append(f.Buf, "12"...)
+		f.Except(1)
+	}
+	many := slices.Concat(f.finish(kindBatch, nil)...)
+	for at, want := range map[int]bool{2*apartMax - 1: true, 2*apartMax + 1: false} {
+		bad := bytes.Clone(many)
+		bad[headerSize+at] ^= 1
+		if got, _ := received(t, 1<<10, bad); (len(got) == 1) != want {
+			t.Errorf("byte %d of more spans than a frame can name: %d frames", at, len(got))
+		}
+	}
+}
+
+// plainly reads a frame's payload as the format says, if it is one.
+func plainly(h header, b []byte) ([]byte, bool) {
+	n := len(b) - spanSize*int(h[5])
+	if n < 0 || h[4] != kindBatch && h[5] > 0 {
+		return nil, false
+	}
+	covered, from := slices.Clone(h[:8]), 0
+	for t := b[n:]; len(t) > 0; t = t[spanSize:] {
+		at, length := int(le.Uint32(t)), int(le.Uint32(t[4:]))
+		if at < from || length == 0 || at+length > n {
+			return nil, false
+		}
+		covered, from = append(covered, b[from:at]...), at+length
+	}
+	covered = append(covered, b[from:]...)
+	return b[:n], crc32.Checksum(covered, castagnoli) == le.Uint32(h[8:])
+}
+
 // TestHostileLengths: a length that is told costs no memory until the bytes come.
 func TestHostileLengths(t *testing.T) {
 	taken := func(limit int, n uint32) (uint64, error) {
@@ -464,6 +527,12 @@ func TestWatch(t *testing.T) {
 func FuzzRecv(f *testing.F) {
 	f.Add(slices.Concat(framed(kindBatch, []byte("a")), framed(kindAlive, nil), framed(kindBatch, payload(300)), framed(kindEnd, []byte("why"))))
 	f.Add(framed(kindBatch, payload(2000)))
+	apart := NewFrame(0)
+	for range 3 {
+		apart.Buf = append(apart.Buf, payload(100)...)
+		apart.Except(60)
+	}
+	f.Add(slices.Concat(apart.finish(kindBatch, nil)...))
 	const limit = 1 << 10
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var want [][]byte
@@ -476,7 +545,8 @@ func FuzzRecv(f *testing.F) {
 			}
 			h, rest = header(rest), rest[headerSize:]
 			n := le.Uint32(h[:])
-			if most, known := map[uint32]uint32{kindBatch: limit, kindAlive: 0, kindEnd: helloMax}[le.Uint32(h[4:])]; !known || n > most {
+			most, known := map[byte]uint32{kindBatch: limit, kindAlive: 0, kindEnd: helloMax}[h[4]]
+			if !known || h[6]|h[7] != 0 || n > most+spanSize*uint32(h[5]) || h[4] != kindBatch && h[5] > 0 {
 				end = ErrFrame
 				break
 			}
@@ -484,7 +554,8 @@ func FuzzRecv(f *testing.F) {
 				end = io.ErrUnexpectedEOF
 				break
 			}
-			if !bytes.Equal(h[:], framed(h[4], rest[:n])[:headerSize]) {
+			p, ok := plainly(h, rest[:n])
+			if !ok {
 				end = ErrFrame
 				break
 			}
@@ -493,7 +564,7 @@ func FuzzRecv(f *testing.F) {
 				break
 			}
 			if h[4] == kindBatch {
-				want = append(want, rest[:n])
+				want = append(want, p)
 			}
 			rest = rest[n:]
 		}

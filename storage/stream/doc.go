@@ -5,7 +5,8 @@
 //	hello    0 magic "ashlar/s"  8 length u16  10 lowest u8  11 highest u8  12 purpose u8  13 zero×3  16 flags u32  20 zero×4
 //	        24 cluster×16  40 from u64  48 to u64  56 … what newer versions add …  length-4 CRC32C u32 of all before
 //	answer   0 magic "ashlar/s"  8 length u16  10 code u8  11 version u8  12 flags u32  16 text …  length-4 CRC32C u32
-//	frame    0 length u32 of the payload  4 kind u8  5 zero×3  8 CRC32C u32 of the 8 bytes before and the payload  12 payload
+//	frame    0 length u32 of what follows the header  4 kind u8  5 spans u8  6 zero×2  8 CRC32C u32 of the 8 bytes before and
+//	        what follows, less the spans  12 payload …, and for each span its offset in the payload u32, its length u32
 //
 // Numbers are little endian. The length of hello and answer is that of the whole. The answer names the version that is
 // spoken: the highest that both know. A flag that is not known is refused, by name; a field behind those above is ignored:

@@ -28,7 +28,18 @@ type Frame struct {
 	// lent is what is sent where it lies, in the order of the encoding.
 	lent []lent
 	size int // of lent, in bytes
+	// apart is what the checksum leaves out, in the order of the encoding.
+	apart []span
 }
+
+// span is a part of a payload, in bytes.
+type span struct{ at, n int }
+
+// apartMax is how many spans a frame can name; what is more is covered by its checksum.
+const apartMax = 255
+
+// spanSize is the length of a span's encoding, in bytes.
+const spanSize = 8
 
 // lent is a piece that follows the first at bytes of Buf.
 type lent struct {
@@ -39,7 +50,7 @@ type lent struct {
 // Reset makes the frame an empty batch.
 func (f *Frame) Reset() {
 	clear(f.lent)
-	f.Buf, f.lent, f.size = f.Buf[:headerSize], f.lent[:0], 0
+	f.Buf, f.lent, f.size, f.apart = f.Buf[:headerSize], f.lent[:0], 0, f.apart[:0]
 }
 
 // Len returns the length of the payload, in bytes.
@@ -55,6 +66,14 @@ func (f *Frame) Lend(p []byte) {
 	}
 	f.lent = append(f.lent, lent{len(f.Buf), p})
 	f.size += len(p)
+}
+
+// Except leaves the last n bytes of the encoding out of the frame's checksum: blocks that have checksums of their own in
+// what is covered, which the receiver compares before it uses them. So nobody goes over them only for the frame.
+func (f *Frame) Except(n int) {
+	if n > 0 && len(f.apart) < apartMax {
+		f.apart = append(f.apart, span{f.Len() - n, n})
+	}
 }
 
 // Payload appends the payload to b.
@@ -83,21 +102,51 @@ func (f *Frame) pieces(dst [][]byte) [][]byte {
 	return dst
 }
 
-// finish writes the header and appends the pieces to dst.
+// finish completes the frame and appends its pieces to dst.
 func (f *Frame) finish(kind byte, dst [][]byte) [][]byte {
+	for _, a := range f.apart {
+		f.Buf = le.AppendUint32(le.AppendUint32(f.Buf, uint32(a.at)), uint32(a.n))
+	}
 	le.PutUint32(f.Buf, uint32(f.Len()))
-	le.PutUint32(f.Buf[4:], uint32(kind))
+	le.PutUint32(f.Buf[4:], uint32(kind)|uint32(len(f.apart))<<8)
 	first := len(dst)
 	dst = f.pieces(dst)
-	crc := crc32.Checksum(f.Buf[:8], castagnoli)
+	c := checksum{crc: crc32.Checksum(f.Buf[:8], castagnoli), apart: f.apart}
 	for i, p := range dst[first:] {
 		if i == 0 {
 			p = p[headerSize:]
 		}
-		crc = crc32.Update(crc, castagnoli, p)
+		c.add(p)
 	}
-	le.PutUint32(f.Buf[8:], crc)
+	le.PutUint32(f.Buf[8:], c.crc)
 	return dst
+}
+
+// checksum is that of a payload whose pieces are added one after the other.
+type checksum struct {
+	crc   uint32
+	at    int    // of the next piece in the payload
+	apart []span // what is left out from there on
+}
+
+func (c *checksum) add(p []byte) {
+	for len(p) > 0 {
+		n := len(p)
+		switch {
+		case len(c.apart) == 0:
+			c.crc = crc32.Update(c.crc, castagnoli, p)
+		case c.at < c.apart[0].at:
+			n = min(n, c.apart[0].at-c.at)
+			c.crc = crc32.Update(c.crc, castagnoli, p[:n])
+		default:
+			end := c.apart[0].at + c.apart[0].n
+			n = min(n, end-c.at)
+			if c.at+n == end {
+				c.apart = c.apart[1:]
+			}
+		}
+		p, c.at = p[n:], c.at+n
+	}
 }
 
 // header is that of a frame which comes in.
@@ -106,7 +155,7 @@ type header [headerSize]byte
 // check returns the length of the payload, which is at most limit in a batch.
 func (h *header) check(limit int) (int, error) {
 	n, kind := le.Uint32(h[:]), le.Uint32(h[4:])
-	switch kind {
+	switch kind &^ (apartMax << 8) {
 	case kindBatch:
 	case kindAlive:
 		limit = 0
@@ -115,18 +164,41 @@ func (h *header) check(limit int) (int, error) {
 	default:
 		return 0, fmt.Errorf("%w: kind %#x", ErrFrame, kind)
 	}
-	if uint64(n) > uint64(limit) {
+	if h.kind() != kindBatch && h.apart() > 0 {
+		return 0, fmt.Errorf("%w: kind %#x", ErrFrame, kind)
+	}
+	if limit += spanSize * h.apart(); uint64(n) > uint64(limit) {
 		return 0, fmt.Errorf("%w: %d bytes, %d are allowed", ErrFrame, n, limit)
 	}
 	return int(n), nil
 }
 
-// verify compares the checksum.
-func (h *header) verify(payload []byte) error {
-	if crc32.Update(crc32.Checksum(h[:8], castagnoli), castagnoli, payload) != le.Uint32(h[8:]) {
-		return fmt.Errorf("%w: its checksum does not fit", ErrFrame)
+// kind returns what the frame is, and apart how many spans its checksum leaves out.
+func (h *header) kind() byte { return h[4] }
+func (h *header) apart() int { return int(h[5]) }
+
+// open compares the checksum of what follows the header and returns the payload. The spans are space for those that the
+// checksum leaves out.
+func (h *header) open(b []byte, spans *[]span) ([]byte, error) {
+	n := len(b) - spanSize*h.apart()
+	if n < 0 {
+		return nil, fmt.Errorf("%w: %d bytes with %d spans", ErrFrame, len(b), h.apart())
 	}
-	return nil
+	apart, end := (*spans)[:0], 0
+	for t := b[n:]; len(t) > 0; t = t[spanSize:] {
+		at, length := uint64(le.Uint32(t)), uint64(le.Uint32(t[4:]))
+		if at < uint64(end) || length == 0 || at+length > uint64(n) {
+			return nil, fmt.Errorf("%w: its checksum leaves out %d bytes at %d of %d, after %d", ErrFrame, length, at, n, end)
+		}
+		end = int(at + length)
+		apart = append(apart, span{int(at), int(length)})
+	}
+	*spans = apart
+	c := checksum{crc: crc32.Checksum(h[:8], castagnoli), apart: apart}
+	if c.add(b); c.crc != le.Uint32(h[8:]) {
+		return nil, fmt.Errorf("%w: its checksum does not fit", ErrFrame)
+	}
+	return b[:n], nil
 }
 
 // The sizes of frames that are kept, as powers of two: 4 KiB to 4 MiB. A batch with 1 MiB of data is longer than that.

@@ -7,8 +7,12 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 )
 
-// keepData is the largest buffer that a response keeps for its next use, in bytes.
-const keepData = 256 << 10
+const (
+	// keepData is the largest buffer that a response keeps for its next use, in bytes.
+	keepData = 256 << 10
+	// keepLong is the size of the buffers, in bytes, that are kept for responses that are longer, but not than this.
+	keepLong = 1 << 20
+)
 
 // keepCRCs is how many checksums a batch keeps space for.
 const keepCRCs = 16 << 10
@@ -29,24 +33,36 @@ func refuse(id uint64, status chunkv1.Status) *response {
 func release(p *response) {
 	data, crcs := p.data, p.crcs
 	*p = response{}
-	if cap(data) <= keepData {
+	switch {
+	case cap(data) <= keepData:
 		p.data, p.crcs = data[:0], crcs[:0]
+	case cap(data) == keepLong:
+		long.Put((*[keepLong]byte)(data[:keepLong]))
+		p.crcs = crcs[:0]
 	}
 	responses.Put(p)
 }
 
-// space returns n bytes, in buf if they fit.
-func space(buf []byte, n int) []byte {
-	if cap(buf) >= n {
-		return buf[:n]
+var long = sync.Pool{New: func() any { return new([keepLong]byte) }}
+
+// reserve makes data n bytes long; what is in it is not said.
+func (p *response) reserve(n int) {
+	switch {
+	case n <= cap(p.data):
+		p.data = p.data[:n]
+	case n > keepData && n <= keepLong:
+		p.data = long.Get().(*[keepLong]byte)[:n]
+	default:
+		p.data = make([]byte, n)
 	}
-	return make([]byte, n)
 }
 
 // Stats counts requests and their data.
 type Stats struct {
 	Reads, Writes, Others   atomic.Uint64
 	ReadBytes, WrittenBytes atomic.Uint64
+	// Damaged counts requests whose data did not match its checksums.
+	Damaged atomic.Uint64
 }
 
 func (s *Stats) count(r *request) {

@@ -81,8 +81,16 @@ func (p *probe) run(ctx context.Context) {
 	p.g.Propose(p.c, p.m)
 }
 
+// errDamaged means that data does not match the checksums that came with it: it was damaged on its way.
+var errDamaged = errors.New("the data does not match its CRC32C")
+
+// invalid refuses a request. One that was damaged on its way is to be sent again.
 func (se *session) invalid(r *request, weight int, err error) {
 	p := refuse(r.id, chunkv1.Status_STATUS_INVALID)
+	if errors.Is(err, errDamaged) {
+		p.status = chunkv1.Status_STATUS_BUSY
+		se.s.stats.Damaged.Add(1)
+	}
 	p.say(err)
 	se.answer(weight, p)
 }
@@ -176,7 +184,7 @@ func verify(c *copyset.Command, data []byte, crcs []uint32) error {
 		return fmt.Errorf("%d bytes for %d checksums", len(data), len(crcs))
 	}
 	if bad := layout.VerifyBlocks(data[skip:skip+len(crcs)*layout.BlockSize], crcs); bad >= 0 {
-		return fmt.Errorf("block %d of the data does not match its CRC32C", bad)
+		return fmt.Errorf("block %d: %w", bad, errDamaged)
 	}
 	return nil
 }
@@ -327,7 +335,7 @@ func (r *read) once() (*response, multiraft.Reply) {
 	if r.alloc {
 		p.runs, res = r.g.Allocated(r.chunk, r.off, r.n, nil, &r.access)
 	} else {
-		p.data = space(p.data, int(r.n))
+		p.reserve(int(r.n))
 		p.crcs, res = r.g.Read(r.chunk, r.off, p.data, p.crcs[:0], &r.access)
 	}
 	if res.Status == multiraft.Done && res.Outcome.Code == copyset.OK {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -57,7 +58,8 @@ const (
 	generalMax = 256 << 10
 )
 
-// lendMin is from which size on an entry's data is sent where it lies, in bytes; smaller ones are cheaper to copy.
+// lendMin is from which size on an entry's data is sent where it lies, in bytes; smaller ones are cheaper to copy. The blocks
+// in it that have checksums of their own are left out of the frame's, and compared by who receives the entry.
 const lendMin = 32 << 10
 
 // outgoing is a batch in the making. Data of entries, which are never changed, is lent to its frame.
@@ -178,9 +180,19 @@ func appendRaft(f *stream.Frame, m *raftpb.Message) {
 			continue
 		}
 		f.Buf = b
-		f.Lend(e.Data)
+		lend(f, e.Data)
+		b = f.Buf
 	}
 	f.Buf = b
+}
+
+// lend appends an entry's data to f, lent.
+func lend(f *stream.Frame, data []byte) {
+	blocks, at := copyset.EntryBlocks(data)
+	f.Buf = append(f.Buf, data[:at]...)
+	f.Lend(blocks)
+	f.Except(len(blocks))
+	f.Lend(data[at+len(blocks):])
 }
 
 func sizeNumber(v *uint64) int {
@@ -332,6 +344,11 @@ func (s *space) decode(b []byte) (*raftpb.Message, error) {
 		r := &list[len(m.Entries)]
 		if err := r.decode(f.Bytes); err != nil {
 			return nil, err
+		}
+		if len(r.entry.Data) >= lendMin {
+			if err := copyset.VerifyEntry(r.entry.Data); err != nil {
+				return nil, err
+			}
 		}
 		m.Entries = append(m.Entries, &r.entry)
 	}

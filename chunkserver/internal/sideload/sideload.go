@@ -24,10 +24,10 @@ type Sidecar struct {
 // New returns the sidecar of a store.
 func New(store *blockstore.Store) *Sidecar { return &Sidecar{store: store} }
 
-// Tail returns the length of the payload of a large write of whole blocks.
-func (s *Sidecar) Tail(e *raftpb.Entry) int {
+// Tail returns the length of the payload of a large write of whole blocks, and its CRC32C by those of its blocks.
+func (s *Sidecar) Tail(e *raftpb.Entry) (n int, crc uint32) {
 	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) < Min {
-		return 0
+		return 0, 0
 	}
 	var c copyset.Command
 	err := c.Decode(e.GetData(), s.crcs[:0])
@@ -35,9 +35,12 @@ func (s *Sidecar) Tail(e *raftpb.Entry) int {
 		s.crcs = c.CRCs
 	}
 	if err != nil || c.Op != copyset.OpWrite || c.Length < Min || (c.Offset|c.Length)%layout.BlockSize != 0 {
-		return 0
+		return 0, 0
 	}
-	return int(c.Length)
+	if len(c.CRCs) == 0 { // they are computed when it is applied
+		return int(c.Length), layout.CRC(c.Payload)
+	}
+	return int(c.Length), layout.JoinCRCs(c.CRCs)
 }
 
 // Store writes a payload to blocks of its own.
