@@ -16,6 +16,9 @@ import (
 const (
 	// checkpointLook is how often the checkpointer looks for what is due.
 	checkpointLook = 200 * time.Millisecond
+	// shortEntries and shortBytes are what stays in the log for followers that lag when space is to be reclaimed: those that are a
+	// moment behind do not need an image.
+	shortEntries, shortBytes = 64, 1 << 20
 	// overlayMax is the memory of changes that are not durable yet, in bytes, above which all groups are checkpointed.
 	overlayMax = 128 << 20
 )
@@ -33,7 +36,8 @@ type checkpointer struct {
 	mu   struct {
 		sync.Mutex
 		forced map[layout.CopysetID]bool
-		all    bool
+		// reclaim asks for a checkpoint of all groups, and a log with a short tail.
+		reclaim bool
 		// changed asks for a checkpoint of all groups that have something to checkpoint.
 		changed bool
 	}
@@ -47,10 +51,10 @@ func newCheckpointer(h *Host) *checkpointer {
 	return c
 }
 
-// kick has every group checkpointed soon: space is short.
+// kick has space reclaimed soon.
 func (c *checkpointer) kick() {
 	c.mu.Lock()
-	c.mu.all = true
+	c.mu.reclaim = true
 	c.mu.Unlock()
 	c.bell.Ring()
 }
@@ -94,14 +98,16 @@ func (c *checkpointer) Run(ctx context.Context) {
 // look measures the space and checkpoints what is due.
 func (c *checkpointer) look(ctx context.Context) {
 	u := c.host.cfg.Store.Usage()
-	c.host.spaceLow.Store(u.Free < u.Reserve+c.host.cfg.SpaceMargin)
+	reclaim := c.host.room.Look(c.host.now(), u, c.host.cfg.SpaceMargin)
 	if _, err := c.host.cfg.Log.PrepareSpare(); err != nil {
 		c.host.event("no spare log segment", nil, err)
 	}
 	c.mu.Lock()
-	forced, all, changed := c.mu.forced, c.mu.all || u.Overlay > overlayMax, c.mu.changed
-	c.mu.forced, c.mu.all, c.mu.changed = map[layout.CopysetID]bool{}, false, false
+	forced, changed := c.mu.forced, c.mu.changed
+	reclaim = reclaim || c.mu.reclaim
+	c.mu.forced, c.mu.reclaim, c.mu.changed = map[layout.CopysetID]bool{}, false, false
 	c.mu.Unlock()
+	all := reclaim || u.Overlay > overlayMax
 	groups := c.host.groups.Load().all
 	for _, g := range groups {
 		changed = c.due(g) || changed // in each, because due notes the time
@@ -116,7 +122,7 @@ func (c *checkpointer) look(ctx context.Context) {
 	if len(due) == 0 && len(c.pending) == 0 {
 		return
 	}
-	if err := c.checkpoint(ctx, due, forced); err != nil && ctx.Err() == nil {
+	if err := c.checkpoint(ctx, due, forced, reclaim); err != nil && ctx.Err() == nil {
 		if errors.Is(err, blockstore.ErrNoSpace) {
 			c.host.event("checkpoint has no space", nil, err)
 			return
@@ -149,7 +155,7 @@ func (c *checkpointer) behind(g *Group) bool {
 }
 
 // checkpoint freezes the groups, commits them together, and cuts the log.
-func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[layout.CopysetID]bool) error {
+func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[layout.CopysetID]bool, reclaim bool) error {
 	got := make(chan frozen, len(due))
 	for _, g := range due {
 		delete(c.last, g)
@@ -174,20 +180,25 @@ func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[
 		return err
 	}
 	for _, f := range c.pending {
-		c.cut(f, forced[f.g.id])
+		c.cut(f, forced[f.g.id], reclaim)
 	}
 	c.pending = nil
 	return nil
 }
 
-// cut shortens the log to what the checkpoint does not cover and a tail for followers that lag.
-func (c *checkpointer) cut(f frozen, all bool) {
+// cut shortens the log to what the checkpoint does not cover and a tail for followers that lag; to reclaim space a short one,
+// and durably at once, because only then the log lets go of the blocks that its entries are in.
+func (c *checkpointer) cut(f frozen, all, reclaim bool) {
 	applied, _ := f.f.Applied()
 	first, err := f.g.log.FirstIndex()
 	if err != nil {
 		return
 	}
-	index := f.g.tail.Cut(applied, c.host.cfg.TailEntries, c.host.cfg.TailBytes)
+	entries, bytes := c.host.cfg.TailEntries, c.host.cfg.TailBytes
+	if reclaim {
+		entries, bytes = min(entries, shortEntries), min(bytes, shortBytes)
+	}
+	index := f.g.tail.Cut(applied, entries, bytes)
 	if all && index < first {
 		index = applied // few entries, but they keep the oldest segment
 	}
@@ -196,7 +207,10 @@ func (c *checkpointer) cut(f frozen, all bool) {
 		index = min(index, pin)
 	}
 	if index < first {
-		return
+		if !reclaim {
+			return
+		}
+		index = 0
 	}
-	c.host.writer.Post(raftlog.Update{Copyset: f.g.id, TruncateTo: index}, nil)
+	c.host.writer.Post(raftlog.Update{Copyset: f.g.id, TruncateTo: index, MustSync: reclaim}, nil)
 }

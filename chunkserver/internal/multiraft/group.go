@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/headroom"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
@@ -98,7 +99,10 @@ func (g *Group) admit(c *copyset.Command) (Reply, bool) {
 	case !g.leading.Load():
 		return g.notLeader(), false
 	case c.Op == copyset.OpWrite || c.Op == copyset.OpCompareAndWrite || c.Op == copyset.OpWriteZeroes:
-		if g.host.spaceLow.Load() {
+		switch g.host.room.Verdict() {
+		case headroom.Wait:
+			return Reply{Status: Busy}, false
+		case headroom.Full:
 			return Reply{Status: NoSpace}, false
 		}
 	}

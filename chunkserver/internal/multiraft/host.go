@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/groupcommit"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/headroom"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
@@ -44,7 +45,7 @@ type Host struct {
 	inbox        atomic.Int64 // bytes of entries that came in and that no worker has taken
 	receiving    atomic.Int64
 	repaired     atomic.Int64
-	spaceLow     atomic.Bool
+	room         headroom.Gate
 	failure      atomic.Pointer[error]
 }
 

@@ -294,6 +294,40 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestSpaceComesBack: what was discarded on a full disk gives room at once, although the entries that wrote it are few enough to stay
+// in the log for followers that lag. A write waits for that and is not refused.
+func TestSpaceComesBack(t *testing.T) {
+	const room = 8 << 20 // of the 256 MiB that each disk has
+	c := newCluster(t, 3, func(cfg *Config) { cfg.SpaceMargin, cfg.CheckpointEvery = 256<<20-room, time.Minute })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	n := 0
+	c.until("a full disk", func() bool {
+		r := c.propose(lead, c.large(n*largeBlocks, 1))
+		if r.Status == Done {
+			n++
+		}
+		return r.Status == NoSpace
+	})
+	if full := largeBlocks * layout.BlockSize * n; full < room/2 {
+		t.Fatalf("full with %d bytes", full)
+	}
+	discard := c.large(0, 0)
+	discard.Op, discard.Payload, discard.CRCs = copyset.OpDiscard, nil, nil
+	discard.Length = uint32(n * largeBlocks * layout.BlockSize)
+	if r := c.propose(lead, discard); r.Status != Done {
+		t.Fatalf("a discard: %v", r)
+	}
+	c.until("that it is known", func() bool { return c.propose(lead, c.large(0, 2)).Status != NoSpace })
+	c.until("room", func() bool {
+		r := c.propose(lead, c.large(0, 2))
+		if r.Status == NoSpace {
+			t.Fatal("refused while space is being reclaimed")
+		}
+		return r.Status == Done
+	})
+}
+
 // TestBusy: what is above the limit of waiting proposals is refused at once and counts nothing afterwards.
 func TestBusy(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.ProposalsMax = 4 })
