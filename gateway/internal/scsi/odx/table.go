@@ -25,7 +25,7 @@ type Content struct {
 	PhysicalExponent byte     // log2 of logical blocks per physical block
 	Blocks           uint64   // of all ranges
 	Ranges           []Range
-	Digests          []Digest // of each PieceLength bytes; nil when only Root is known
+	Digests          []Digest // of each PieceLength bytes; see Known
 	// Root is the digest of the digests, of a content that another gateway's token tells of.
 	Root Digest
 }
@@ -38,6 +38,9 @@ func (c *Content) root() Digest {
 	}
 	return Digest(h.Sum(nil))
 }
+
+// Known tells whether the digests are known, and not only Root. Of nothing there are none.
+func (c *Content) Known() bool { return len(c.Digests) > 0 || c.Blocks == 0 }
 
 // Whole returns the content with these digests; false when they are not those of which Root is.
 func (c *Content) Whole(digests []Digest) (*Content, bool) {

@@ -280,6 +280,39 @@ func TestTokensAbroad(t *testing.T) {
 	}
 }
 
+// TestTokensOfNothing: a token of no blocks is as good as any other, where it was made and abroad, as long as nothing is asked of it.
+func TestTokensOfNothing(t *testing.T) {
+	home, abroad := New(time.Now, rand.Reader, 2), New(time.Now, rand.Reader, 2)
+	source, destination := unitOf(newDisk(64), 1), unitOf(newDisk(64), 2)
+	var results Results
+	id := uint32(0)
+	request := func(u *Unit) *Request {
+		id++
+		return &Request{
+			Self: u, Results: &results, Running: &Running{}, ID: id, Owner: "i", Find: func([]byte) *Unit { return source },
+			Explain: func(error) uint16 { return 0 },
+		}
+	}
+	r := request(source)
+	nothing := []odx.Range{{LBA: 5}}
+	if failure := home.populate(t.Context(), begun(home, r, kindPopulate), &odx.Populate{Timeout: 60, Ranges: nothing}); failure != nil {
+		t.Fatalf("%+v", failure)
+	}
+	r.End(0, nil, false)
+	info, _ := results.Information(id)
+	for _, m := range []*Manager{home, home, abroad, abroad} {
+		for blocks, want := range []sense.Code{0, 0x052600, 0} {
+			r := request(destination)
+			l := &odx.Write{Token: *info.Token, Ranges: []odx.Range{{LBA: 7, Blocks: uint32(blocks % 2)}}}
+			failure := m.write(t.Context(), begun(m, r, kindWrite), l)
+			r.End(0, nil, false)
+			if failure == nil && want != 0 || failure != nil && (failure.Err != nil || failure.Sense.Code != want) {
+				t.Errorf("%d blocks, abroad %v: %+v", blocks%2, m == abroad, failure)
+			}
+		}
+	}
+}
+
 // begun enters a request into its results.
 func begun(m *Manager, r *Request, k kind) *Request {
 	m.begin(r, k, true)

@@ -124,7 +124,7 @@ func (m *Manager) write(ctx context.Context, r *Request, l *odx.Write) *Failure 
 	}
 	defer m.giveBack(buffer)
 	w := &tokenWrite{Request: r, m: m, list: l, content: c, source: source, buffer: *buffer}
-	if c.Digests == nil {
+	if !c.Known() {
 		if failure := w.adopt(ctx); failure != nil {
 			return failure
 		}
