@@ -16,9 +16,12 @@ import (
 
 // A disk that does not come back with what was asked of it.
 const (
-	// patience is for how long an operation may be under way before others lead what waits for it, readPatience the same for
-	// reads, of which only this disk knows.
+	// patience is for how long a write may be under way before others lead what waits for it, readPatience the same for reads,
+	// of which only this disk knows.
 	patience, readPatience = 2 * time.Second, 4 * time.Second
+	// backgroundPatience is for how long what is in the background may be under way before the metaserver is told, which has
+	// others lead everything then: on a good disk under load a checkpoint can take seconds.
+	backgroundPatience = 10 * time.Second
 	// stalledMax is from when on a disk counts as failed, until it answers.
 	stalledMax = 30 * time.Second
 	// guardEvery is how often that is looked at, yieldEvery how often leadership is given away meanwhile.
@@ -81,8 +84,8 @@ func (d *disk) report(failure error) heartbeat.Disk {
 	if r.Err == nil {
 		r.Err = d.Err()
 	}
-	for c := diskwatch.Log; c <= diskwatch.Background; c++ {
-		if t := d.watch.Stalled(c); t >= patience {
+	for c, most := range [...]time.Duration{diskwatch.Log: patience, diskwatch.Read: readPatience, diskwatch.Background: backgroundPatience} {
+		if t := d.watch.Stalled(diskwatch.Class(c)); t >= most {
 			r.Stalled = max(r.Stalled, t)
 		}
 	}
@@ -120,6 +123,8 @@ func (d *disk) guard(ctx context.Context) {
 			return
 		}
 		reads := d.watch.Stalled(diskwatch.Read)
+		// The data of large writes is in the background too. A checkpoint alone moves nothing: what others have committed is
+		// applied here without it.
 		writes := max(d.watch.Stalled(diskwatch.Log), d.watch.Stalled(diskwatch.Background))
 		stalled := writes >= patience || reads >= readPatience
 		switch {

@@ -50,7 +50,7 @@ func (s *Server) register(p *parts) (func(), error) {
 		}),
 		gauge("disk_slow", "1 while the metaserver finds the disk much slower than those of others; nothing is led here then.",
 			func() float64 { return truth(p.disk.slow.Load()) }),
-		gauge("disk_stalled_seconds", "For how long the oldest operation that the disk has not answered has been under way, if that is 2 s or more.",
+		gauge("disk_stalled_seconds", "For how long the oldest operation that the disk has not answered in time has been under way.",
 			func() float64 { return p.disk.report(nil).Stalled.Seconds() }),
 		gauge("disk_log_sync_p50_seconds", "Median time of the raft log's syncs in the last 2 s; 0: there were none.",
 			func() float64 { return p.watch.Health().Syncs.P50.Seconds() }),

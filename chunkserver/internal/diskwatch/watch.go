@@ -3,14 +3,17 @@
 //
 //	raftlog ────► FS(log) ─┐                                ┌─► Health   median and p99 of the last seconds,
 //	              │        ├─ slots: what is under way ─────┤             the median of the last hours
-//	blockstore ─► FS(data)─┘  counts: how long what has     └─► Stalled  the oldest operation that a host waits for
+//	blockstore ─► FS(data)─┘  counts: how long what has     └─► Stalled  the oldest operation of a class
 //	              │           come back took
 //	              ▼
 //	           vfs.FS
 //
 // An operation takes and gives back a slot and counts itself, without a lock, so a disk that does not answer keeps nobody
-// waiting who asks for its health. What is prepared ahead or made durable in the background (spares of the log,
-// checkpoints, holes, scrubs) takes its time on a good disk too and has a patience of its own.
+// waiting who asks for its health.
+//
+// The time of all this is the one in which the process ran: the clock may go on by stepMax at most between two Ticks. A process
+// that was stopped with an operation under way does not know whether the disk has kept it waiting, and that operation may have
+// come back long ago when somebody looks at its slot before it is given back.
 package diskwatch
 
 import (
@@ -29,7 +32,8 @@ const (
 	Log Class = iota
 	// Read: a read of a host waits, for data.
 	Read
-	// Background: nobody waits at once.
+	// Background: what is prepared ahead or made durable in the background (spares of the log, checkpoints, holes, scrubs),
+	// which takes its time on a good disk too. The data of large writes is among it, for it goes the same way.
 	Background
 	classes
 )
@@ -45,6 +49,8 @@ const (
 	// pace is the time between two Ticks of Run; spans of them are what Health is made of.
 	pace  = 500 * time.Millisecond
 	spans = 4
+	// stepMax is by how much the clock goes on between two Ticks at most.
+	stepMax = 2 * pace
 	// usualLife is after how many Ticks a sample has lost half of its weight in what is usual: half an hour.
 	usualLife = 3600
 )
@@ -67,6 +73,7 @@ type Latency struct {
 // Watch watches one disk. Run it.
 type Watch struct {
 	start  time.Time
+	beat   atomic.Pointer[beat]
 	slots  [slotsMax]atomic.Uint64 // begin in µs × classes + class; 0: free
 	turn   atomic.Uint32
 	syncs  histogram
@@ -79,9 +86,13 @@ type Watch struct {
 	usual           [buckets]float64
 }
 
+// beat is the last Tick: when it was after start, and for how long the process had not run until then.
+type beat struct{ at, lost time.Duration }
+
 // New returns a Watch that has seen nothing.
 func New() *Watch {
 	w := &Watch{start: time.Now()}
+	w.beat.Store(&beat{})
 	w.health.Store(&Health{})
 	return w
 }
@@ -117,8 +128,11 @@ func (w *Watch) Stalled(c Class) time.Duration {
 	return max(0, w.now()-time.Duration(oldest/uint64(classes))*time.Microsecond)
 }
 
-// now is never less than 1 µs.
-func (w *Watch) now() time.Duration { return time.Since(w.start) + time.Microsecond }
+// now returns for how long the process has run, which is never less than 1 µs.
+func (w *Watch) now() time.Duration {
+	b := w.beat.Load()
+	return min(time.Since(w.start), b.at+stepMax) - b.lost + time.Microsecond
+}
 
 // operation is one that is under way.
 type operation struct {
@@ -150,8 +164,10 @@ func (w *Watch) leave(op operation, h *histogram) {
 	}
 }
 
-// tick ends a span.
+// tick ends a span. What the clock went on by since the last one, beyond stepMax, is lost.
 func (w *Watch) tick() {
+	b, at := w.beat.Load(), time.Since(w.start)
+	w.beat.Store(&beat{at: at, lost: b.lost + max(0, at-b.at-stepMax)})
 	w.last[w.at], w.lastReads[w.at] = w.syncs.take(), w.reads.take()
 	for i, n := range w.last[w.at] {
 		w.usual[i] = w.usual[i]*usualDecay + float64(n)

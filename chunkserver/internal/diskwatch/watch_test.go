@@ -111,6 +111,35 @@ func readBlock(f vfs.File) error {
 	return err
 }
 
+// TestStopped: the time in which the process was stopped is no time in which the disk did not answer, whoever looks first.
+func TestStopped(t *testing.T) {
+	w := New()
+	goOn := func(d time.Duration) { w.start = w.start.Add(-d) }
+	op := w.enter(Log)
+	goOn(time.Minute) // it was stopped, and nobody has looked at the clock since
+	if d := w.Stalled(Log); d > stepMax {
+		t.Errorf("stopped for a minute: the disk has not answered for %v", d)
+	}
+	w.tick()
+	if d := w.Stalled(Log); d < stepMax || d > stepMax+pace {
+		t.Errorf("after the next tick: it has not answered for %v", d)
+	}
+	for range 60 {
+		goOn(pace)
+		w.tick()
+	}
+	if d, want := w.Stalled(Log), stepMax+60*pace; d < want || d > want+time.Second {
+		t.Errorf("in the half minute after that: it has not answered for %v", d)
+	}
+	w.leave(op, &w.syncs)
+	next := w.enter(Log)
+	goOn(pace)
+	if d := w.Stalled(Log); d < pace || d > 2*pace {
+		t.Errorf("one that began after that is stalled for %v", d)
+	}
+	w.leave(next, nil)
+}
+
 // TestSlots: more operations than there are slots lose nothing but their place.
 func TestSlots(t *testing.T) {
 	w := New()

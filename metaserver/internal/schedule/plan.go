@@ -117,7 +117,8 @@ func (p *planner) broken(s *State, m Peer) bool {
 	case !srv.Up:
 		return p.l.RecoverAfter > 0 && srv.Down > p.l.RecoverAfter
 	case srv.DiskError != "":
-		return true // it says itself that nothing there serves, and that does not pass
+		// It says itself that nothing there serves. That does not pass, unless the disk only does not answer: it still may.
+		return srv.Disk.Stalled == 0 || srv.Disk.Stalled >= failingMax
 	case rep == nil:
 		return m.Seen && s.lost(m.Chunkserver) || !m.Seen && !s.Record.founding()
 	case rep.Peer != m.ID:
