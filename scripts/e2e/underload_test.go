@@ -169,8 +169,11 @@ func awaitHealthy(t *testing.T, cl *cluster.Cluster, limit time.Duration) {
 type copyset struct {
 	ID     uint64 `json:"id"`
 	Commit uint64 `json:"commit"`
+	// Leader is the chunkserver that leads it, 0 for none.
+	Leader uint64 `json:"leader"`
 	Peers  []struct {
 		Chunkserver uint64 `json:"chunkserver"`
+		Role        string `json:"role"`
 		Match       uint64 `json:"match"`
 		Up          bool   `json:"up"`
 	} `json:"peers"`
