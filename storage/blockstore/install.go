@@ -257,13 +257,15 @@ func (in *Installer) Finish() (*Copyset, error) {
 			return nil, err
 		}
 	}
-	if err := in.commit(old); err != nil {
+	if err := in.commit(); err != nil {
 		return nil, err
 	}
 	in.done = true
 	c := in.next
 	if old != nil {
+		gone := old.incarnation()
 		old.replace(in.next, runs)
+		s.forgetLeaves(gone)
 		c = old
 	} else {
 		s.mu.Lock()
@@ -275,8 +277,9 @@ func (in *Installer) Finish() (*Copyset, error) {
 	return c, in.batch.Close()
 }
 
-// commit makes the new incarnation that of the copyset, durably.
-func (in *Installer) commit(old *Copyset) error {
+// commit makes the new incarnation that of the copyset, durably. The leaves of the old one stay: until it is replaced in memory
+// too, who reads it finds them in the index.
+func (in *Installer) commit() error {
 	s := in.s
 	if err := s.file.Sync(); err != nil {
 		return s.poison.Set(err)
@@ -284,11 +287,6 @@ func (in *Installer) commit(old *Copyset) error {
 	r := &in.next.mu.record
 	if err := in.batch.Set(extent.AppendCopysetKey(nil, in.next.id), r.AppendTo(nil), nil); err != nil {
 		return &IOError{Op: "index", Err: err}
-	}
-	if old != nil {
-		if err := deleteIncarnation(in.batch, old.incarnation()); err != nil {
-			return &IOError{Op: "index", Err: err}
-		}
 	}
 	return s.commitOrPoison(in.batch)
 }
@@ -303,13 +301,10 @@ func (in *Installer) Abort() {
 	if in.s.ready() != nil {
 		return // nothing is allocated any more, and Open finds the blocks free
 	}
-	b := in.s.index.DB.NewBatch()
-	defer b.Close() //nolint:errcheck // it has no error to tell
-	if deleteIncarnation(b, in.next.mu.record.Incarnation) != nil || in.s.index.Commit(b) != nil {
-		return
+	if in.s.forgetLeaves(in.next.mu.record.Incarnation) {
+		in.s.file.TakeBack(in.taken)
+		in.forget()
 	}
-	in.s.file.TakeBack(in.taken)
-	in.forget()
 }
 
 // forget lets the blocks go that were taken.

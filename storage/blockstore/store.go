@@ -173,7 +173,7 @@ func (s *Store) Remove(id layout.CopysetID) error {
 	}
 	b := s.index.DB.NewBatch()
 	defer b.Close() //nolint:errcheck // it has no error to tell
-	if err := errors.Join(b.Delete(extent.AppendCopysetKey(nil, id), nil), deleteIncarnation(b, c.incarnation())); err != nil {
+	if err := b.Delete(extent.AppendCopysetKey(nil, id), nil); err != nil {
 		return &IOError{Op: "index", Err: err}
 	}
 	if err := s.commitOrPoison(b); err != nil {
@@ -183,8 +183,22 @@ func (s *Store) Remove(id layout.CopysetID) error {
 	delete(s.mu.copysets, id)
 	s.mu.Unlock()
 	c.replace(nil, runs)
+	s.forgetLeaves(c.incarnation())
 	s.reclaim()
 	return nil
+}
+
+// forgetLeaves deletes the leaves and versions of an incarnation that no copyset has, in memory neither: a reader would take
+// leaves that it does not find for holes. It returns false when they are not deleted; the store is poisoned then. They are not
+// durably: Open drops what a crash leaves.
+func (s *Store) forgetLeaves(incarnation uint64) bool {
+	b := s.index.DB.NewBatch()
+	defer b.Close() //nolint:errcheck // it has no error to tell
+	if err := deleteIncarnation(b, incarnation); err != nil {
+		_ = s.poison.Set(err)
+		return false
+	}
+	return s.index.Commit(b) == nil
 }
 
 // deleteIncarnation adds the deletion of all leaves and versions of an incarnation to a batch.

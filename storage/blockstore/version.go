@@ -173,15 +173,16 @@ func (c *Copyset) ReadVersion(n uint64, ch layout.ChunkID, off uint32, dst []byt
 // lookupVersion is lookup in a version.
 func (c *Copyset) lookupVersion(n uint64, ch layout.ChunkID, first uint32, ents []extent.Entry) (slot int, err error) {
 	for range loadAttemptsMax {
-		versions, slot, err := c.pinVersion(ch.Volume, n)
+		versions, inc, slot, err := c.pinVersion(ch.Volume, n)
 		if err != nil {
 			return 0, err
 		}
 		err = c.fillVersion(n, versions, ch, first, ents)
-		// To delete a version renames leaves of others. If there was no such change meanwhile, what was found is right.
-		if now, again, gone := c.pinVersion(ch.Volume, n); gone != nil {
+		// To delete a version renames leaves of others, and an image has others. If there was no such change meanwhile, what was
+		// found is right.
+		if now, nowInc, again, gone := c.pinVersion(ch.Volume, n); gone != nil {
 			err = gone
-		} else if c.unpin(again); err == nil && slices.Equal(versions, now[:min(len(versions), len(now))]) {
+		} else if c.unpin(again); err == nil && inc == nowInc && slices.Equal(versions, now[:min(len(versions), len(now))]) {
 			return slot, nil
 		}
 		c.unpin(slot)
@@ -210,20 +211,20 @@ func (c *Copyset) fillVersion(n uint64, versions []uint64, ch layout.ChunkID, fi
 	return nil
 }
 
-// pinVersion returns the versions of the volume from n on, and pins their blocks.
-func (c *Copyset) pinVersion(v layout.VolumeID, n uint64) (versions []uint64, slot int, err error) {
+// pinVersion returns the versions of the volume from n on, and of which incarnation they are, and pins their blocks.
+func (c *Copyset) pinVersion(v layout.VolumeID, n uint64) (versions []uint64, inc uint64, slot int, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.mu.removed {
-		return nil, 0, ErrRemoved
+		return nil, 0, 0, ErrRemoved
 	}
 	have := c.mu.Versions[v]
 	if !have.Has(n) {
-		return nil, 0, fmt.Errorf("%w: %d of volume %d", ErrNoVersion, n, v)
+		return nil, 0, 0, fmt.Errorf("%w: %d of volume %d", ErrNoVersion, n, v)
 	}
 	slot = int(c.mu.epoch & 1)
 	c.readers[slot].Add(1)
-	return have.From(n), slot, nil
+	return have.From(n), c.mu.record.Incarnation, slot, nil
 }
 
 // versionLeaf returns the leaf of version n at the place of the head's leaf id; nil when it has no blocks there. versions are those
