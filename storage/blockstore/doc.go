@@ -53,7 +53,8 @@
 // A volume has versions in each copyset: its content of earlier moments (Copyset.TakeVersion). A version and the content share
 // all blocks that did not change since. To take one is to note its number; the first change of a leaf that a version has sets
 // the leaf aside for the version, and the content goes on with a copy of the map. Which blocks a version alone has follows from
-// the leaves of the same place next to its own, so no reference is counted that a crash could make wrong (internal/extentmap).
+// the leaves of the same place next to its own, so no reference is counted that a crash could make wrong (internal/extentmap;
+// internal/version reads one).
 //
 // # Image stream
 //

@@ -49,7 +49,7 @@ type Store struct {
 type Usage struct {
 	// Capacity is what the store can hold at most; with Options.Capacity 0 it follows the file system's free space.
 	Capacity int64
-	// Used is the space of the blocks that the copysets' content occupies.
+	// Used is the space of the blocks that the copysets' content and its versions occupy, or that images bring, and of the header.
 	Used int64
 	// Free is what can still be allocated, the reserve included: Capacity less Used and PendingFree.
 	Free int64

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/version"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -45,9 +46,9 @@ func (c *Copyset) DeleteVersion(v layout.VolumeID, n uint64) error {
 		return err
 	}
 	c.mu.RLock()
-	versions, inc := c.mu.Versions[v], c.mu.record.Incarnation
+	has, inc := c.mu.Versions[v].Has(n), c.mu.record.Incarnation
 	c.mu.RUnlock()
-	if !versions.Has(n) {
+	if !has {
 		return fmt.Errorf("%w: %d of volume %d", ErrNoVersion, n, v)
 	}
 	ids, err := c.oldLeaves(inc, v, n)
@@ -56,15 +57,17 @@ func (c *Copyset) DeleteVersion(v layout.VolumeID, n uint64) error {
 	}
 	leaves := make([]extentmap.Old, len(ids))
 	for i, id := range ids {
-		o := extentmap.Old{ID: id}
-		if _, o.Leaf, err = c.olderLeaf(id, []uint64{n}); err != nil {
+		w, err := c.view(n, id.Chunk, id.Index*extent.LeafBlocks, 1)
+		if err != nil {
 			return err
 		}
-		if o.NextID, o.Next, err = c.olderLeaf(id, versions.From(n+1)); o.Next == nil && err == nil {
-			o.NextID = id.Head()
-			o.Next, err = c.headLeaf(inc, o.NextID)
+		c.unpin(w.slot)
+		o := extentmap.Old{ID: id}
+		if _, o.Leaf, err = w.Leaf(id); err != nil {
+			return err
 		}
-		if err != nil {
+		id.Version++
+		if o.NextID, o.Next, err = w.Leaf(id); err != nil {
 			return err
 		}
 		leaves[i] = o
@@ -109,48 +112,6 @@ func (c *Copyset) oldLeaves(inc uint64, v layout.VolumeID, n uint64) ([]extent.L
 	return ids, nil
 }
 
-// olderLeaf returns the leaf at the place of id of the first of the versions that has one of its own; nil when none has.
-func (c *Copyset) olderLeaf(id extent.LeafID, versions []uint64) (extent.LeafID, *extent.Leaf, error) {
-	for _, id.Version = range versions {
-		l, inc, known := c.pendingLeaf(id)
-		if !known {
-			var err error
-			if l, err = c.s.index.Leaf(inc, id); err != nil {
-				return id, nil, err
-			}
-		}
-		if l != nil && l.Allocated != 0 {
-			return id, l, nil
-		}
-	}
-	return id, nil, nil
-}
-
-// pendingLeaf returns the leaf as it was changed since the last checkpoint. When it was not, what the index has is right, which
-// a checkpoint may change until it is read, but only to what it was in a checkpoint's overlay before.
-func (c *Copyset) pendingLeaf(id extent.LeafID) (l *extent.Leaf, inc uint64, known bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for _, o := range c.overlaysLocked() {
-		if newer, ok := o.Leaves[id]; ok {
-			l, known = newer, true
-		}
-	}
-	return l, c.mu.record.Incarnation, known
-}
-
-// headLeaf returns the head's leaf; nil when it has no blocks. For the owner.
-func (c *Copyset) headLeaf(inc uint64, id extent.LeafID) (*extent.Leaf, error) {
-	c.mu.RLock()
-	ch := c.mu.Chunks[id.Chunk]
-	has, l := ch.Has(id.Index), ch.Leaf(id.Index)
-	c.mu.RUnlock()
-	if !has || l != nil {
-		return l, nil
-	}
-	return c.s.index.Leaf(inc, id)
-}
-
 // ReadVersion is Read of a version of the chunk's volume; ErrNoVersion when it is not there, or was deleted meanwhile.
 func (c *Copyset) ReadVersion(n uint64, ch layout.ChunkID, off uint32, dst []byte, crcs []uint32) ([]uint32, error) {
 	sp, err := extent.NewSpan(off, len(dst))
@@ -173,75 +134,65 @@ func (c *Copyset) ReadVersion(n uint64, ch layout.ChunkID, off uint32, dst []byt
 // lookupVersion is lookup in a version.
 func (c *Copyset) lookupVersion(n uint64, ch layout.ChunkID, first uint32, ents []extent.Entry) (slot int, err error) {
 	for range loadAttemptsMax {
-		versions, inc, slot, err := c.pinVersion(ch.Volume, n)
+		w, err := c.view(n, ch, first, uint32(len(ents)))
 		if err != nil {
 			return 0, err
 		}
-		err = c.fillVersion(n, versions, ch, first, ents)
-		// To delete a version renames leaves of others, and an image has others. If there was no such change meanwhile, what was
-		// found is right.
-		if now, nowInc, again, gone := c.pinVersion(ch.Volume, n); gone != nil {
-			err = gone
-		} else if c.unpin(again); err == nil && inc == nowInc && slices.Equal(versions, now[:min(len(versions), len(now))]) {
-			return slot, nil
+		if err = w.Fill(first, ents); err == nil && c.still(ch.Volume, w) {
+			return w.slot, nil
 		}
-		c.unpin(slot)
+		c.unpin(w.slot)
 		if err != nil {
 			return 0, err
 		}
 	}
-	return 0, fmt.Errorf("%w: %d of volume %d, others were deleted again and again while it was read", ErrNoVersion, n, ch.Volume)
-}
-
-// fillVersion fills ents with what version n has.
-func (c *Copyset) fillVersion(n uint64, versions []uint64, ch layout.ChunkID, first uint32, ents []extent.Entry) error {
-	clear(ents)
-	for k := 0; k < len(ents); {
-		i, b := (first+uint32(k))/extent.LeafBlocks, (first+uint32(k))%extent.LeafBlocks
-		l, err := c.versionLeaf(extent.LeafID{Chunk: ch, Index: i}, n, versions)
-		if err != nil {
-			return err
-		}
-		for ; b < extent.LeafBlocks && k < len(ents); b, k = b+1, k+1 {
-			if l != nil {
-				ents[k] = extent.Entry{Addr: l.Addr[b], CRC: l.CRC[b]}
-			}
-		}
+	c.mu.RLock() // so that nothing changes
+	defer c.mu.RUnlock()
+	w, err := c.viewLocked(n, ch, first, uint32(len(ents)))
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	if err := w.Fill(first, ents); err != nil {
+		c.unpin(w.slot)
+		return 0, err
+	}
+	return w.slot, nil
 }
 
-// pinVersion returns the versions of the volume from n on, and of which incarnation they are, and pins their blocks.
-func (c *Copyset) pinVersion(v layout.VolumeID, n uint64) (versions []uint64, inc uint64, slot int, err error) {
+// pinnedView is a view of a version whose blocks are pinned.
+type pinnedView struct {
+	*version.View
+	slot int
+}
+
+// view returns a view of blocks of version n; ErrNoVersion when there is no such version. The caller must give the slot to unpin.
+func (c *Copyset) view(n uint64, ch layout.ChunkID, first, blocks uint32) (pinnedView, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.mu.removed {
-		return nil, 0, 0, ErrRemoved
-	}
-	have := c.mu.Versions[v]
-	if !have.Has(n) {
-		return nil, 0, 0, fmt.Errorf("%w: %d of volume %d", ErrNoVersion, n, v)
-	}
-	slot = int(c.mu.epoch & 1)
-	c.readers[slot].Add(1)
-	return have.From(n), c.mu.record.Incarnation, slot, nil
+	return c.viewLocked(n, ch, first, blocks)
 }
 
-// versionLeaf returns the leaf of version n at the place of the head's leaf id; nil when it has no blocks there. versions are those
-// from n on. The head is looked at first: if it is younger than the version, then what the version has was set aside before.
-func (c *Copyset) versionLeaf(id extent.LeafID, n uint64, versions []uint64) (*extent.Leaf, error) {
-	l, at, slot, err := c.peek(id.Chunk, id.Index)
-	if err != nil {
-		return nil, err
+func (c *Copyset) viewLocked(n uint64, ch layout.ChunkID, first, blocks uint32) (pinnedView, error) {
+	if c.mu.removed {
+		return pinnedView{}, ErrRemoved
 	}
-	if l != nil {
-		c.unpin(slot)
-		if at == id.Index && l.Born < n {
-			return l, nil
-		}
+	if !c.mu.Versions[ch.Volume].Has(n) {
+		return pinnedView{}, fmt.Errorf("%w: %d of volume %d", ErrNoVersion, n, ch.Volume)
 	}
-	if _, l, err = c.olderLeaf(id, versions); l != nil && l.Born >= n {
-		l = nil
+	w := pinnedView{version.New(c.sourceLocked(ch.Volume), n, ch, first, blocks), int(c.mu.epoch & 1)}
+	c.readers[w.slot].Add(1)
+	return w, nil
+}
+
+func (c *Copyset) sourceLocked(v layout.VolumeID) *version.Source {
+	return &version.Source{
+		Maps: c.s.index, Incarnation: c.mu.record.Incarnation, Versions: c.mu.Versions[v], Overlays: c.overlaysLocked(),
 	}
-	return l, err
+}
+
+// still tells whether what was found in a view is right.
+func (c *Copyset) still(v layout.VolumeID, w pinnedView) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return w.Still(c.sourceLocked(v))
 }

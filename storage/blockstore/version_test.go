@@ -156,3 +156,77 @@ func TestVersionsAreBounded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReadVersionWhileOthersGo reads a version while those around it are deleted as fast as that goes: it is there all the time.
+func TestReadVersionWhileOthersGo(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	const others = 2000
+	want := pattern(1, 16<<20)
+	mustWrite(t, c, chunk0, 0, want)
+	if err := errors.Join(c.TakeVersion(1, 1), c.TakeVersion(1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, c, chunk0, 0, pattern(2, len(want))) // so that the leaves are set aside, and looked for
+	mustCommit(t, s, c.Freeze(nil))
+	done := make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		got := make([]byte, len(want))
+		for {
+			if _, err := c.ReadVersion(1, chunk0, 0, got, nil); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("version 1: %v", err)
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	for n := uint64(2); n < others; n++ {
+		if err := errors.Join(c.TakeVersion(1, n+1), c.DeleteVersion(1, n)); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	reader.Wait()
+}
+
+// TestViewOfAnotherContent: what a reader of a version found is not right if an image took the place of the content meanwhile, which
+// has a version of the same number.
+func TestViewOfAnotherContent(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	source := create(t, newDisk(t).open(t), 1)
+	for i, c := range []*Copyset{c, source} {
+		mustWrite(t, c, chunk0, 0, pattern(uint64(i), 16*layout.BlockSize))
+		if err := c.TakeVersion(1, 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustCommit(t, s, c.Freeze(nil))
+	w, err := c.view(5, chunk0, 0, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.unpin(w.slot)
+	if !c.still(1, w) {
+		t.Error("nothing has changed")
+	}
+	in, err := s.NewInstaller(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(imageOf(t, source, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if c.still(1, w) {
+		t.Error("a view of the old content is taken for one of the new")
+	}
+	mustReadVersion(t, c, 5, chunk0, pattern(1, 16*layout.BlockSize))
+}

@@ -1,6 +1,6 @@
 // Package inspect looks at a block store that nobody has open, and changes nothing: whether the index can be read, whether
-// it and the data file agree about which blocks are in use, and whether every block fits its checksum. The formats are drawn in
-// the package comment of blockstore.
+// it and the data file agree about which blocks are in use, and whether every block fits its checksum. The package
+// comments of internal/disk and internal/extent draw the formats.
 //
 //	Open ──► Walk (the index, block by block in memory) ──► Hold (what the raft log has) ──► Verify, Load (the data)
 package inspect
@@ -121,7 +121,7 @@ func (s *Store) Copysets() []*Copyset {
 	return out
 }
 
-// Blocks returns how many blocks the content has that Walk met.
+// Blocks returns how many blocks the content that Walk met has, and its versions besides.
 func (s *Store) Blocks() int64 { return s.blocks }
 
 // Walk reads the whole index and tells what is wrong with it: values that can not be read, blocks that are in use twice or lie

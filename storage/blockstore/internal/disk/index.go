@@ -34,6 +34,9 @@ const (
 	poisonedPause = 20 * time.Millisecond
 )
 
+// errFound ends a search.
+var errFound = errors.New("disk: found")
+
 // Index is the Pebble store.
 type Index struct {
 	DB *pebble.DB
@@ -185,6 +188,22 @@ func (x *Index) Leaf(incarnation uint64, id extent.LeafID) (*extent.Leaf, error)
 		return nil, err
 	}
 	return l, nil
+}
+
+// FirstLeaf reads the first leaf from id on of the same place, but those that skip tells; nil when there is none.
+func (x *Index) FirstLeaf(incarnation uint64, id extent.LeafID, skip func(extent.LeafID) bool) (at extent.LeafID, l *extent.Leaf, err error) {
+	from, last := extent.AppendLeafKey(nil, incarnation, id), extent.AppendLeafKey(nil, incarnation, id.Head())
+	err = x.EachLeaf(from, append(last, 0), func(_ uint64, i extent.LeafID, found *extent.Leaf) error {
+		if skip(i) {
+			return nil
+		}
+		at, l = i, found // it is not used again, this was the last
+		return errFound
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return at, l, err
 }
 
 // Snapshot returns a snapshot of the index as it is now.

@@ -9,8 +9,8 @@
 //	0x04 incarnation:8 volume:8                               versions of a volume that has or had any
 //
 // An incarnation is one life of a copyset's content: installing an image writes the leaves of a new incarnation and
-// then moves the copyset record to it. Leaves whose incarnation no record names are leftovers of a crash and are
-// deleted at open. The version in a leaf's key is the newest of the volume's versions that has the leaf, less one; that of the
+// then moves the copyset record to it; when nobody reads them any more, those of the old one are deleted. Leaves whose
+// incarnation no record names are leftovers of a crash and are deleted at open. The version in a leaf's key is the newest of the volume's versions that has the leaf, less one; that of the
 // leaf of now, the head, is 0xffffffffffffffff. So the leaves of one place follow each other from the oldest to the head's.
 //
 //	copyset record  version:1 (1)  flags:1 (0)  incarnation:8  index:8  term:8  state

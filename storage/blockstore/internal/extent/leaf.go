@@ -131,7 +131,7 @@ func (l *Leaf) AppendRuns(runs []Run, mask uint64) []Run {
 	return runs
 }
 
-// AppendTo appends the leaf's encoding to b; see the package comment of blockstore.
+// AppendTo appends the leaf's encoding to b; the package comment draws it.
 func (l *Leaf) AppendTo(b []byte) []byte {
 	flags := byte(0)
 	if l.Born != 0 || l.Shared != 0 {

@@ -65,7 +65,7 @@ func (v Versions) Drop(n uint64) Versions {
 	return Versions{Last: v.Last, Numbers: slices.Delete(slices.Clone(v.Numbers), i, i+1)}
 }
 
-// AppendTo appends the encoding to b; see the package comment of blockstore.
+// AppendTo appends the encoding to b; the package comment draws it.
 func (v Versions) AppendTo(b []byte) []byte {
 	b = append(b, versionsVersion, 0)
 	b = binary.LittleEndian.AppendUint64(b, v.Last)
