@@ -56,7 +56,7 @@ func TestFaultReplicaDiffers(t *testing.T) {
 	}
 	before := show()
 	odd := before.Peers[0]
-	role := "chunkserver-" + layout.ChunkserverID(odd.Chunkserver).String()
+	role := places(t, cl)[odd.Chunkserver].role
 	must(t, cl.Kill(role))
 	forge(t, filepath.Join(cl.Dir(), role), 1)
 	must(t, cl.StartRole(t.Context(), role))
