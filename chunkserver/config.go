@@ -43,6 +43,8 @@ type Config struct {
 	Readers int `yaml:"readers"`
 	// Scrub says how the disk's blocks are read to find damage.
 	Scrub Scrub `yaml:"scrub"`
+	// Compaction says how what lies scattered on the disk is gathered.
+	Compaction Compaction `yaml:"compaction"`
 }
 
 // Scrub configures the scrub.
@@ -50,6 +52,12 @@ type Scrub struct {
 	// Interval is the time within which every block is read and verified; 0: only when it is asked for.
 	Interval time.Duration `yaml:"interval"`
 	// RateMax is the most that is read for it, in bytes per second.
+	RateMax int64 `yaml:"rate-max-bytes"`
+}
+
+// Compaction configures the compaction.
+type Compaction struct {
+	// RateMax is the most that is read and written for it, in bytes per second; 0: nothing is moved.
 	RateMax int64 `yaml:"rate-max-bytes"`
 }
 
@@ -85,8 +93,9 @@ func Default() Config {
 		Reserve: blockstore.DefaultReserve,
 		Tick:    100 * time.Millisecond, ElectionTicks: 8,
 		CheckpointEvery: 30 * time.Second, LogBytes: 1 << 30,
-		Readers: 16,
-		Scrub:   Scrub{Interval: 7 * 24 * time.Hour, RateMax: 64 << 20},
+		Readers:    16,
+		Scrub:      Scrub{Interval: 7 * 24 * time.Hour, RateMax: 64 << 20},
+		Compaction: Compaction{RateMax: 16 << 20},
 	}
 }
 
@@ -121,6 +130,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("scrub.interval: %v is neither 0 nor in [1m, %v]", c.Scrub.Interval, scrubIntervalMax)
 	case c.Scrub.RateMax < 64<<10:
 		return fmt.Errorf("scrub.rate-max-bytes: %d is less than %d", c.Scrub.RateMax, 64<<10)
+	case c.Compaction.RateMax != 0 && c.Compaction.RateMax < 64<<10:
+		return fmt.Errorf("compaction.rate-max-bytes: %d is neither 0 nor at least %d", c.Compaction.RateMax, 64<<10)
 	case c.Capacity < 0:
 		return fmt.Errorf("capacity-bytes: %d", c.Capacity)
 	case c.Reserve < 0 || c.Capacity > 0 && c.Reserve >= c.Capacity:

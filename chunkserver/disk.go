@@ -36,7 +36,7 @@ const (
 type disk struct {
 	log   *zap.Logger
 	watch *diskwatch.Watch
-	usage func() blockstore.Usage
+	usage func() (blockstore.Usage, heartbeat.Space)
 	// margin is the free space above the store's reserve below which writes are refused, in bytes.
 	margin int64
 	// yield asks for what is led here to be led by others: everything, or what others have committed and this disk has not.
@@ -48,17 +48,23 @@ type disk struct {
 
 type usageAt struct {
 	blockstore.Usage
-	at time.Time
+	space heartbeat.Space
+	at    time.Time
 }
 
 // newDisk returns a disk whose space was just asked for.
-func newDisk(log *zap.Logger, w *diskwatch.Watch, usage func() blockstore.Usage, margin int64, yield func(context.Context, bool)) *disk {
+func newDisk(
+	log *zap.Logger, w *diskwatch.Watch, usage func() (blockstore.Usage, heartbeat.Space), margin int64, yield func(context.Context, bool),
+) *disk {
 	d := &disk{log: log, watch: w, usage: usage, margin: margin, yield: yield}
 	d.sample()
 	return d
 }
 
-func (d *disk) sample() { d.last.Store(&usageAt{Usage: d.usage(), at: time.Now()}) }
+func (d *disk) sample() {
+	u, space := d.usage()
+	d.last.Store(&usageAt{Usage: u, space: space, at: time.Now()})
+}
 
 // Usage returns the space of the disk as it was last told, and how long ago that was. It does not wait for the disk.
 func (d *disk) Usage() (blockstore.Usage, time.Duration) {
@@ -81,6 +87,7 @@ func (d *disk) report(failure error) heartbeat.Disk {
 	u, age := d.Usage()
 	capacity := max(u.Capacity-u.Reserve-d.margin, 1)
 	r := heartbeat.Disk{Capacity: capacity, Used: min(u.Used+u.PendingFree, capacity), Age: age, Health: d.watch.Health(), Err: failure}
+	r.Space = d.last.Load().space
 	if r.Err == nil {
 		r.Err = d.Err()
 	}

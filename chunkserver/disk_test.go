@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -18,8 +19,9 @@ import (
 // TestDiskReport: the capacity told is what hosts can use, so that a disk that refuses writes is told as full.
 func TestDiskReport(t *testing.T) {
 	u := blockstore.Usage{Capacity: 1000, Used: 500, PendingFree: 100, Free: 400, Reserve: 150}
-	d := newDisk(zap.NewNop(), diskwatch.New(), func() blockstore.Usage { return u }, 50, nil)
-	if r := d.report(nil); r.Capacity != 800 || r.Used != 600 || r.Err != nil || r.Stalled != 0 {
+	d := newDisk(zap.NewNop(), diskwatch.New(), func() (blockstore.Usage, heartbeat.Space) { return u, heartbeat.Space{Content: u.Used, Spare: 3} }, 50, nil)
+	if r := d.report(nil); r.Capacity != 800 || r.Used != 600 || r.Err != nil || r.Stalled != 0 ||
+		r.Space != (heartbeat.Space{Content: 500, Spare: 3}) {
 		t.Errorf("%+v", r)
 	}
 	u = blockstore.Usage{Capacity: 1000, Used: 780, PendingFree: 30, Free: 190, Reserve: 150}
@@ -58,7 +60,7 @@ func guard(t *testing.T, class diskwatch.Class, all bool, yield, told time.Durat
 	})
 	w := diskwatch.New()
 	var yields []time.Time
-	d := newDisk(zap.NewNop(), w, func() blockstore.Usage { return blockstore.Usage{} }, 0, func(_ context.Context, everything bool) {
+	d := newDisk(zap.NewNop(), w, func() (blockstore.Usage, heartbeat.Space) { return blockstore.Usage{}, heartbeat.Space{} }, 0, func(_ context.Context, everything bool) {
 		if yields = append(yields, time.Now()); everything != all {
 			t.Errorf("everything: %v", everything)
 		}

@@ -59,6 +59,7 @@ func (s *Server) register(p *parts) (func(), error) {
 		gauge("disk_read_p50_seconds", "Median time of reads of data in the last 2 s; 0: there were none.", func() float64 { return p.watch.Health().Reads.P50.Seconds() }),
 		gauge("disk_read_p99_seconds", "99th percentile of the same.", func() float64 { return p.watch.Health().Reads.P99.Seconds() }),
 	}
+	all = append(all, s.spaceMetrics(p)...)
 	all = append(all, digestMetrics(p.digests.Counters(), counter)...)
 	var done []prometheus.Collector
 	undo := func() {

@@ -16,6 +16,7 @@ import (
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/chunkrpc"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/compact"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/diskwatch"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/heartbeat"
@@ -99,6 +100,8 @@ type parts struct {
 	net   *peernet.Net
 	host  *multiraft.Host
 	scrub *scrub.Scrubber
+	// compact gathers what lies scattered.
+	compact *compact.Compactor
 	// digests of the replicas, computed when their copysets are compared.
 	digests *digest.Runner
 	rpc     *chunkrpc.Server
@@ -201,7 +204,8 @@ func (s *Server) open(p *parts, lis net.Listener) (err error) {
 	if p.host, err = multiraft.New(mcfg); err != nil {
 		return err
 	}
-	p.disk = newDisk(s.log, p.watch, p.store.Usage, mcfg.SpaceMargin, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
+	p.scrub, p.compact = s.newScrubber(p), s.newCompactor(p)
+	p.disk = newDisk(s.log, p.watch, p.usage, mcfg.SpaceMargin, func(ctx context.Context, all bool) { yield(ctx, p.host, all) })
 	p.net.Bind(p.host)
 	p.rpc = chunkrpc.New(p.host, s.cfg.Readers)
 	services := p.net.Streams()
@@ -215,7 +219,6 @@ func (s *Server) open(p *parts, lis net.Listener) (err error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	raftv1.RegisterRaftServer(p.grpc, p.net.Service())
-	p.scrub = s.newScrubber(p)
 	chunkv1.RegisterScrubServer(p.grpc, &scrubService{
 		self: id, scrub: p.scrub, digests: p.digests, ready: s.Ready,
 		compare: func(ctx context.Context, id layout.CopysetID) error { return compare(ctx, p.host, id) },
@@ -228,7 +231,7 @@ func (s *Server) open(p *parts, lis net.Listener) (err error) {
 //  1. heartbeat: no more orders
 //  2. disk: it hands leadership over too
 //  3. leadership is handed over, so that others serve at once
-//  4. scrub: it repairs through multiraft
+//  4. scrub and compaction: they repair and move blocks through multiraft
 //  5. the servers of streams and of gRPC: no more requests, messages or images come in; answers that wait are sent
 //  6. chunkrpc's readers: nobody waits for them any more
 //  7. multiraft: worker, log writer, appliers, checkpointer
@@ -242,7 +245,7 @@ func (s *Server) serve(ctx context.Context, p *parts) error {
 	}
 	p.net.SetAddresses(addresses)
 	beat, disk, scrubber, rpc, host, listener := newPart(), newPart(), newPart(), newPart(), newPart(), newPart()
-	digests := newPart()
+	digests, compactor := newPart(), newPart()
 	digests.run(func(ctx context.Context) error { p.digests.Run(ctx); return nil })
 	host.run(p.host.Run)
 	disk.run(func(ctx context.Context) error { p.disk.Run(ctx); return nil })
@@ -258,6 +261,7 @@ func (s *Server) serve(ctx context.Context, p *parts) error {
 			beat.run(b.Run)
 		}
 		scrubber.run(func(ctx context.Context) error { p.scrub.Run(ctx); return nil })
+		compactor.run(func(ctx context.Context) error { p.compact.Run(ctx); return nil })
 		s.setHost(p)
 		close(s.started)
 		s.log.Info("chunkserver serves", zap.String("address", s.address))
@@ -272,6 +276,7 @@ func (s *Server) serve(ctx context.Context, p *parts) error {
 	_ = disk.stop()
 	handOver(p.host)
 	_ = scrubber.stop()
+	_ = compactor.stop()
 	err = errors.Join(err, listener.stop())
 	_ = rpc.stop()
 	err = errors.Join(err, host.stop())

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -39,6 +40,8 @@ type testbed struct {
 	sets  map[layout.CopysetID]map[layout.PeerID]layout.ChunkserverID
 	// every is CheckpointEvery.
 	every time.Duration
+	// registry takes the metrics of those that are started.
+	registry prometheus.Registerer
 }
 
 // freeAddress returns an address that nobody listens on at the moment.
@@ -88,7 +91,9 @@ func (b *testbed) start(id layout.ChunkserverID) {
 	cfg := Default()
 	cfg.Dir, cfg.Listen, cfg.CheckpointEvery = r.dir, b.addr[id], b.every
 	cfg.Capacity, cfg.Reserve = 4<<30, 64<<20
-	s, err := New(cfg, Options{Static: &Static{Cluster: testCluster, ID: id, Addresses: b.addr, Copysets: b.sets}})
+	s, err := New(cfg, Options{
+		Static: &Static{Cluster: testCluster, ID: id, Addresses: b.addr, Copysets: b.sets}, Registry: b.registry,
+	})
 	if err != nil {
 		b.t.Fatal(err)
 	}

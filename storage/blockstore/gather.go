@@ -3,6 +3,7 @@ package blockstore
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
@@ -75,10 +76,11 @@ func (c *Copyset) Scatter(id layout.ChunkID) (Scatter, error) {
 	}
 }
 
-// Gathered is a stretch of a chunk whose blocks were copied. It is for Copyset.Exchange, or Drop, which end it.
+// Gathered is a stretch of a chunk whose blocks were copied. It is for Copyset.Exchange, or Drop: the first of them ends it.
 type Gathered struct {
 	c     *Copyset
 	chunk layout.ChunkID
+	ended atomic.Bool
 	// newest is the newest version of the volume when the blocks were copied.
 	newest uint64
 	// from are the blocks that were copied, in the order of the chunk, to where the copies are, in the same order.
@@ -192,11 +194,10 @@ func (g *Gathered) unpin() {
 
 // Drop gives the copies back, unless the Gathered has ended.
 func (g *Gathered) Drop() {
-	if len(g.from) == 0 {
+	if g.ended.Swap(true) {
 		return
 	}
 	g.c.s.incoming.Add(-int64(len(g.from)))
-	g.from = nil
 	g.unpin()
 	g.c.s.file.TakeBack([]Blocks{g.to})
 }
@@ -207,12 +208,11 @@ func (c *Copyset) Exchange(g *Gathered) (blocks int, err error) {
 	if g.c != c {
 		return 0, fmt.Errorf("%w: gathered in another copyset", ErrRange)
 	}
-	from, to := g.from, g.to.Start
-	if len(from) == 0 {
+	if g.ended.Swap(true) {
 		return 0, nil
 	}
 	defer g.unpin()
-	g.from = nil
+	from, to := g.from, g.to.Start
 	c.s.incoming.Add(-int64(len(from)))
 	same, err := c.stillThere(g.chunk, g.newest, from)
 	var back []Blocks

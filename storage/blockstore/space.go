@@ -22,8 +22,8 @@ type Space struct {
 	Logged int64
 	// Reclaimable is what was freed and waits for a checkpoint, a reader or an image.
 	Reclaimable int64
-	// Spare and Holes are free.
-	Spare, Holes int64
+	// Spare and Holes are free. Index is the length of the index, which is not in File.
+	Spare, Holes, Index int64
 }
 
 // Space returns the space of the data file, byte by byte; Usage is cheaper.
@@ -32,7 +32,7 @@ func (s *Store) Space() Space {
 	u := Space{
 		File: n.File * layout.BlockSize, Volumes: make(map[layout.VolumeID]VolumeSpace), Incoming: s.incoming.Load() * layout.BlockSize,
 		Logged: n.Logged * layout.BlockSize, Reclaimable: (n.Pending - n.Logged) * layout.BlockSize,
-		Spare: n.Free * layout.BlockSize, Holes: n.Holes * layout.BlockSize,
+		Spare: n.Free * layout.BlockSize, Holes: n.Holes * layout.BlockSize, Index: s.index.Size(),
 	}
 	for _, c := range s.all() {
 		c.AddSpace(u.Volumes)

@@ -227,7 +227,7 @@ func (x MemberChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberChange_Kind.Descriptor instead.
 func (MemberChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60, 0}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61, 0}
 }
 
 // NotActive is the detail of a FAILED_PRECONDITION answer of a standby.
@@ -1845,7 +1845,9 @@ type Chunkserver struct {
 	AdminAddress string      `protobuf:"bytes,15,opt,name=admin_address,json=adminAddress,proto3" json:"admin_address,omitempty"`
 	Disk         *DiskHealth `protobuf:"bytes,16,opt,name=disk,proto3" json:"disk,omitempty"`
 	// disk_slow says that the disk is much slower than those of the others, empty when it is not. Nothing is led there then.
-	DiskSlow      string `protobuf:"bytes,17,opt,name=disk_slow,json=diskSlow,proto3" json:"disk_slow,omitempty"`
+	DiskSlow string `protobuf:"bytes,17,opt,name=disk_slow,json=diskSlow,proto3" json:"disk_slow,omitempty"`
+	// space is absent when the chunkserver has not told it.
+	Space         *DiskSpace `protobuf:"bytes,18,opt,name=space,proto3" json:"space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1999,6 +2001,13 @@ func (x *Chunkserver) GetDiskSlow() string {
 	return ""
 }
 
+func (x *Chunkserver) GetSpace() *DiskSpace {
+	if x != nil {
+		return x.Space
+	}
+	return nil
+}
+
 // DiskHealth is how quickly a disk answers, by what is done on it anyway. Times are in microseconds unless said otherwise.
 type DiskHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2112,6 +2121,172 @@ func (x *DiskHealth) GetUsageAgeMs() uint64 {
 	return 0
 }
 
+// DiskSpace says what each byte of a chunkserver's data file is for. While nothing changes there, data_file = 4096 + content +
+// versions + incoming + logged + reclaimable + spare + holes. All but blocks, pieces and scattered_chunks are in bytes.
+type DiskSpace struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DataFile uint64                 `protobuf:"varint,1,opt,name=data_file,json=dataFile,proto3" json:"data_file,omitempty"`
+	// content is what volumes hold now, versions what only their earlier versions do.
+	Content  uint64 `protobuf:"varint,2,opt,name=content,proto3" json:"content,omitempty"`
+	Versions uint64 `protobuf:"varint,3,opt,name=versions,proto3" json:"versions,omitempty"`
+	// incoming is of images that are not installed yet.
+	Incoming uint64 `protobuf:"varint,4,opt,name=incoming,proto3" json:"incoming,omitempty"`
+	// logged is held for entries of the raft log alone.
+	Logged uint64 `protobuf:"varint,5,opt,name=logged,proto3" json:"logged,omitempty"`
+	// reclaimable was freed and waits for a checkpoint, a reader or an image.
+	Reclaimable uint64 `protobuf:"varint,6,opt,name=reclaimable,proto3" json:"reclaimable,omitempty"`
+	// spare is free and has disk space behind it, holes have none.
+	Spare uint64 `protobuf:"varint,7,opt,name=spare,proto3" json:"spare,omitempty"`
+	Holes uint64 `protobuf:"varint,8,opt,name=holes,proto3" json:"holes,omitempty"`
+	// raft_log and index are the other files.
+	RaftLog uint64 `protobuf:"varint,9,opt,name=raft_log,json=raftLog,proto3" json:"raft_log,omitempty"`
+	Index   uint64 `protobuf:"varint,10,opt,name=index,proto3" json:"index,omitempty"`
+	// blocks of 4096 bytes lie in so many pieces, and so many chunks are scattered, as the compaction found last; 0 before that.
+	Blocks          uint64 `protobuf:"varint,11,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	Pieces          uint64 `protobuf:"varint,12,opt,name=pieces,proto3" json:"pieces,omitempty"`
+	ScatteredChunks uint64 `protobuf:"varint,13,opt,name=scattered_chunks,json=scatteredChunks,proto3" json:"scattered_chunks,omitempty"`
+	// moved was gathered and given_back to the file system since the chunkserver was started.
+	Moved         uint64 `protobuf:"varint,14,opt,name=moved,proto3" json:"moved,omitempty"`
+	GivenBack     uint64 `protobuf:"varint,15,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskSpace) Reset() {
+	*x = DiskSpace{}
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskSpace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskSpace) ProtoMessage() {}
+
+func (x *DiskSpace) ProtoReflect() protoreflect.Message {
+	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskSpace.ProtoReflect.Descriptor instead.
+func (*DiskSpace) Descriptor() ([]byte, []int) {
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DiskSpace) GetDataFile() uint64 {
+	if x != nil {
+		return x.DataFile
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetContent() uint64 {
+	if x != nil {
+		return x.Content
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetIncoming() uint64 {
+	if x != nil {
+		return x.Incoming
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetLogged() uint64 {
+	if x != nil {
+		return x.Logged
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetReclaimable() uint64 {
+	if x != nil {
+		return x.Reclaimable
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetSpare() uint64 {
+	if x != nil {
+		return x.Spare
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetHoles() uint64 {
+	if x != nil {
+		return x.Holes
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetRaftLog() uint64 {
+	if x != nil {
+		return x.RaftLog
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetBlocks() uint64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetPieces() uint64 {
+	if x != nil {
+		return x.Pieces
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetScatteredChunks() uint64 {
+	if x != nil {
+		return x.ScatteredChunks
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetMoved() uint64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetGivenBack() uint64 {
+	if x != nil {
+		return x.GivenBack
+	}
+	return 0
+}
+
 type Peer struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Id          uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2127,7 +2302,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2314,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[28]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2327,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{28}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Peer) GetId() uint64 {
@@ -2213,7 +2388,7 @@ type Copyset struct {
 
 func (x *Copyset) Reset() {
 	*x = Copyset{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2400,7 @@ func (x *Copyset) String() string {
 func (*Copyset) ProtoMessage() {}
 
 func (x *Copyset) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[29]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2413,7 @@ func (x *Copyset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Copyset.ProtoReflect.Descriptor instead.
 func (*Copyset) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{29}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Copyset) GetId() uint64 {
@@ -2334,7 +2509,7 @@ type Comparison struct {
 
 func (x *Comparison) Reset() {
 	*x = Comparison{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2521,7 @@ func (x *Comparison) String() string {
 func (*Comparison) ProtoMessage() {}
 
 func (x *Comparison) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[30]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2534,7 @@ func (x *Comparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
 func (*Comparison) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{30}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Comparison) GetIndex() uint64 {
@@ -2408,7 +2583,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2595,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[31]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2608,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{31}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Operation) GetKind() string {
@@ -2507,7 +2682,7 @@ type ListChunkserversRequest struct {
 
 func (x *ListChunkserversRequest) Reset() {
 	*x = ListChunkserversRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2694,7 @@ func (x *ListChunkserversRequest) String() string {
 func (*ListChunkserversRequest) ProtoMessage() {}
 
 func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[32]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2707,7 @@ func (x *ListChunkserversRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversRequest.ProtoReflect.Descriptor instead.
 func (*ListChunkserversRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{32}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
 }
 
 type ListChunkserversReply struct {
@@ -2544,7 +2719,7 @@ type ListChunkserversReply struct {
 
 func (x *ListChunkserversReply) Reset() {
 	*x = ListChunkserversReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2731,7 @@ func (x *ListChunkserversReply) String() string {
 func (*ListChunkserversReply) ProtoMessage() {}
 
 func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[33]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2744,7 @@ func (x *ListChunkserversReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunkserversReply.ProtoReflect.Descriptor instead.
 func (*ListChunkserversReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{33}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListChunkserversReply) GetChunkservers() []*Chunkserver {
@@ -2588,7 +2763,7 @@ type ShowChunkserverRequest struct {
 
 func (x *ShowChunkserverRequest) Reset() {
 	*x = ShowChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2775,7 @@ func (x *ShowChunkserverRequest) String() string {
 func (*ShowChunkserverRequest) ProtoMessage() {}
 
 func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[34]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2788,7 @@ func (x *ShowChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{34}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ShowChunkserverRequest) GetId() uint64 {
@@ -2633,7 +2808,7 @@ type ShowChunkserverReply struct {
 
 func (x *ShowChunkserverReply) Reset() {
 	*x = ShowChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2820,7 @@ func (x *ShowChunkserverReply) String() string {
 func (*ShowChunkserverReply) ProtoMessage() {}
 
 func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[35]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2833,7 @@ func (x *ShowChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowChunkserverReply.ProtoReflect.Descriptor instead.
 func (*ShowChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{35}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ShowChunkserverReply) GetChunkserver() *Chunkserver {
@@ -2686,7 +2861,7 @@ type DrainChunkserverRequest struct {
 
 func (x *DrainChunkserverRequest) Reset() {
 	*x = DrainChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2873,7 @@ func (x *DrainChunkserverRequest) String() string {
 func (*DrainChunkserverRequest) ProtoMessage() {}
 
 func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[36]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2886,7 @@ func (x *DrainChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*DrainChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{36}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DrainChunkserverRequest) GetId() uint64 {
@@ -2736,7 +2911,7 @@ type ListCopysetsRequest struct {
 
 func (x *ListCopysetsRequest) Reset() {
 	*x = ListCopysetsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2923,7 @@ func (x *ListCopysetsRequest) String() string {
 func (*ListCopysetsRequest) ProtoMessage() {}
 
 func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[37]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2936,7 @@ func (x *ListCopysetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsRequest.ProtoReflect.Descriptor instead.
 func (*ListCopysetsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{37}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
 }
 
 type ListCopysetsReply struct {
@@ -2773,7 +2948,7 @@ type ListCopysetsReply struct {
 
 func (x *ListCopysetsReply) Reset() {
 	*x = ListCopysetsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2960,7 @@ func (x *ListCopysetsReply) String() string {
 func (*ListCopysetsReply) ProtoMessage() {}
 
 func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[38]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2973,7 @@ func (x *ListCopysetsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCopysetsReply.ProtoReflect.Descriptor instead.
 func (*ListCopysetsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{38}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListCopysetsReply) GetCopysets() []*Copyset {
@@ -2817,7 +2992,7 @@ type ShowCopysetRequest struct {
 
 func (x *ShowCopysetRequest) Reset() {
 	*x = ShowCopysetRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2829,7 +3004,7 @@ func (x *ShowCopysetRequest) String() string {
 func (*ShowCopysetRequest) ProtoMessage() {}
 
 func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[39]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2842,7 +3017,7 @@ func (x *ShowCopysetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCopysetRequest.ProtoReflect.Descriptor instead.
 func (*ShowCopysetRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{39}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShowCopysetRequest) GetId() uint64 {
@@ -2864,7 +3039,7 @@ type ReplacePeerRequest struct {
 
 func (x *ReplacePeerRequest) Reset() {
 	*x = ReplacePeerRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3051,7 @@ func (x *ReplacePeerRequest) String() string {
 func (*ReplacePeerRequest) ProtoMessage() {}
 
 func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[40]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3064,7 @@ func (x *ReplacePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplacePeerRequest.ProtoReflect.Descriptor instead.
 func (*ReplacePeerRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{40}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReplacePeerRequest) GetCopyset() uint64 {
@@ -2925,7 +3100,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3112,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[41]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3125,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{41}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListSessionsRequest) GetTarget() string {
@@ -2983,7 +3158,7 @@ type ListSessionsReply struct {
 
 func (x *ListSessionsReply) Reset() {
 	*x = ListSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3170,7 @@ func (x *ListSessionsReply) String() string {
 func (*ListSessionsReply) ProtoMessage() {}
 
 func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[42]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3183,7 @@ func (x *ListSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsReply.ProtoReflect.Descriptor instead.
 func (*ListSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{42}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListSessionsReply) GetSessions() []*Session {
@@ -3053,7 +3228,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3065,7 +3240,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[43]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3078,7 +3253,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{43}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Session) GetGateway() string {
@@ -3222,7 +3397,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3409,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[44]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3422,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{44}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Connection) GetCid() uint32 {
@@ -3293,7 +3468,7 @@ type ClusterStatusRequest struct {
 
 func (x *ClusterStatusRequest) Reset() {
 	*x = ClusterStatusRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3480,7 @@ func (x *ClusterStatusRequest) String() string {
 func (*ClusterStatusRequest) ProtoMessage() {}
 
 func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[45]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3493,7 @@ func (x *ClusterStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusRequest.ProtoReflect.Descriptor instead.
 func (*ClusterStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{45}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
 }
 
 type ClusterStatusReply struct {
@@ -3347,7 +3522,7 @@ type ClusterStatusReply struct {
 
 func (x *ClusterStatusReply) Reset() {
 	*x = ClusterStatusReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3534,7 @@ func (x *ClusterStatusReply) String() string {
 func (*ClusterStatusReply) ProtoMessage() {}
 
 func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[46]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3547,7 @@ func (x *ClusterStatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatusReply.ProtoReflect.Descriptor instead.
 func (*ClusterStatusReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{46}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ClusterStatusReply) GetClusterId() string {
@@ -3493,7 +3668,7 @@ type Metaserver struct {
 
 func (x *Metaserver) Reset() {
 	*x = Metaserver{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3680,7 @@ func (x *Metaserver) String() string {
 func (*Metaserver) ProtoMessage() {}
 
 func (x *Metaserver) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[47]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3693,7 @@ func (x *Metaserver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metaserver.ProtoReflect.Descriptor instead.
 func (*Metaserver) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{47}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Metaserver) GetName() string {
@@ -3577,7 +3752,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +3764,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[48]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +3777,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{48}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Gateway) GetId() uint64 {
@@ -3705,7 +3880,7 @@ type RegisterChunkserverRequest struct {
 
 func (x *RegisterChunkserverRequest) Reset() {
 	*x = RegisterChunkserverRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +3892,7 @@ func (x *RegisterChunkserverRequest) String() string {
 func (*RegisterChunkserverRequest) ProtoMessage() {}
 
 func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[49]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +3905,7 @@ func (x *RegisterChunkserverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverRequest.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{49}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RegisterChunkserverRequest) GetId() uint64 {
@@ -3820,7 +3995,7 @@ type RegisterChunkserverReply struct {
 
 func (x *RegisterChunkserverReply) Reset() {
 	*x = RegisterChunkserverReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3832,7 +4007,7 @@ func (x *RegisterChunkserverReply) String() string {
 func (*RegisterChunkserverReply) ProtoMessage() {}
 
 func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[50]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3845,7 +4020,7 @@ func (x *RegisterChunkserverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterChunkserverReply.ProtoReflect.Descriptor instead.
 func (*RegisterChunkserverReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{50}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RegisterChunkserverReply) GetId() uint64 {
@@ -3879,14 +4054,15 @@ type ChunkserverHeartbeatRequest struct {
 	Disk             *DiskHealth `protobuf:"bytes,12,opt,name=disk,proto3" json:"disk,omitempty"`
 	// generation rises on the disk with each start and each minute; one that is lower than it was tells that an older copy of
 	// the directory was put back, and is refused. 0: not told.
-	Generation    uint64 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation    uint64     `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	Space         *DiskSpace `protobuf:"bytes,14,opt,name=space,proto3" json:"space,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChunkserverHeartbeatRequest) Reset() {
 	*x = ChunkserverHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4074,7 @@ func (x *ChunkserverHeartbeatRequest) String() string {
 func (*ChunkserverHeartbeatRequest) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[51]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4087,7 @@ func (x *ChunkserverHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{51}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ChunkserverHeartbeatRequest) GetId() uint64 {
@@ -4005,6 +4181,13 @@ func (x *ChunkserverHeartbeatRequest) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *ChunkserverHeartbeatRequest) GetSpace() *DiskSpace {
+	if x != nil {
+		return x.Space
+	}
+	return nil
+}
+
 type CopysetReport struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Copyset     uint64                 `protobuf:"varint,1,opt,name=copyset,proto3" json:"copyset,omitempty"`
@@ -4032,7 +4215,7 @@ type CopysetReport struct {
 
 func (x *CopysetReport) Reset() {
 	*x = CopysetReport{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4227,7 @@ func (x *CopysetReport) String() string {
 func (*CopysetReport) ProtoMessage() {}
 
 func (x *CopysetReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[52]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4240,7 @@ func (x *CopysetReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopysetReport.ProtoReflect.Descriptor instead.
 func (*CopysetReport) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{52}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CopysetReport) GetCopyset() uint64 {
@@ -4179,7 +4362,7 @@ type ReplicaDigest struct {
 
 func (x *ReplicaDigest) Reset() {
 	*x = ReplicaDigest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4374,7 @@ func (x *ReplicaDigest) String() string {
 func (*ReplicaDigest) ProtoMessage() {}
 
 func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[53]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4387,7 @@ func (x *ReplicaDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaDigest.ProtoReflect.Descriptor instead.
 func (*ReplicaDigest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{53}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ReplicaDigest) GetIndex() uint64 {
@@ -4238,7 +4421,7 @@ type VolumeUsage struct {
 
 func (x *VolumeUsage) Reset() {
 	*x = VolumeUsage{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4250,7 +4433,7 @@ func (x *VolumeUsage) String() string {
 func (*VolumeUsage) ProtoMessage() {}
 
 func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[54]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4263,7 +4446,7 @@ func (x *VolumeUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeUsage.ProtoReflect.Descriptor instead.
 func (*VolumeUsage) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{54}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *VolumeUsage) GetVolume() uint64 {
@@ -4296,7 +4479,7 @@ type ChunkserverHeartbeatReply struct {
 
 func (x *ChunkserverHeartbeatReply) Reset() {
 	*x = ChunkserverHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4308,7 +4491,7 @@ func (x *ChunkserverHeartbeatReply) String() string {
 func (*ChunkserverHeartbeatReply) ProtoMessage() {}
 
 func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[55]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4321,7 +4504,7 @@ func (x *ChunkserverHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*ChunkserverHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{55}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChunkserverHeartbeatReply) GetElectionRevision() int64 {
@@ -4369,7 +4552,7 @@ type ChunkserverAddress struct {
 
 func (x *ChunkserverAddress) Reset() {
 	*x = ChunkserverAddress{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4381,7 +4564,7 @@ func (x *ChunkserverAddress) String() string {
 func (*ChunkserverAddress) ProtoMessage() {}
 
 func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[56]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4394,7 +4577,7 @@ func (x *ChunkserverAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkserverAddress.ProtoReflect.Descriptor instead.
 func (*ChunkserverAddress) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{56}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ChunkserverAddress) GetId() uint64 {
@@ -4429,7 +4612,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4441,7 +4624,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[57]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4454,7 +4637,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{57}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Order) GetCopyset() uint64 {
@@ -4562,7 +4745,7 @@ type CreatePeer struct {
 
 func (x *CreatePeer) Reset() {
 	*x = CreatePeer{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4574,7 +4757,7 @@ func (x *CreatePeer) String() string {
 func (*CreatePeer) ProtoMessage() {}
 
 func (x *CreatePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[58]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4587,7 +4770,7 @@ func (x *CreatePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePeer.ProtoReflect.Descriptor instead.
 func (*CreatePeer) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{58}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreatePeer) GetPeer() uint64 {
@@ -4623,7 +4806,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4635,7 +4818,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[59]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4648,7 +4831,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{59}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ChangeMembers) GetReplaces() uint64 {
@@ -4676,7 +4859,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4688,7 +4871,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[60]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4701,7 +4884,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{60}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MemberChange) GetPeer() uint64 {
@@ -4735,7 +4918,7 @@ type RemoveReplica struct {
 
 func (x *RemoveReplica) Reset() {
 	*x = RemoveReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4747,7 +4930,7 @@ func (x *RemoveReplica) String() string {
 func (*RemoveReplica) ProtoMessage() {}
 
 func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[61]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4760,7 +4943,7 @@ func (x *RemoveReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplica.ProtoReflect.Descriptor instead.
 func (*RemoveReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{61}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RemoveReplica) GetPeer() uint64 {
@@ -4779,7 +4962,7 @@ type TransferLeader struct {
 
 func (x *TransferLeader) Reset() {
 	*x = TransferLeader{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4791,7 +4974,7 @@ func (x *TransferLeader) String() string {
 func (*TransferLeader) ProtoMessage() {}
 
 func (x *TransferLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[62]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4804,7 +4987,7 @@ func (x *TransferLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeader.ProtoReflect.Descriptor instead.
 func (*TransferLeader) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{62}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *TransferLeader) GetPeer() uint64 {
@@ -4826,7 +5009,7 @@ type DistrustReplica struct {
 
 func (x *DistrustReplica) Reset() {
 	*x = DistrustReplica{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4838,7 +5021,7 @@ func (x *DistrustReplica) String() string {
 func (*DistrustReplica) ProtoMessage() {}
 
 func (x *DistrustReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[63]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4851,7 +5034,7 @@ func (x *DistrustReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistrustReplica.ProtoReflect.Descriptor instead.
 func (*DistrustReplica) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{63}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DistrustReplica) GetPeer() uint64 {
@@ -4881,7 +5064,7 @@ type RegisterGatewayRequest struct {
 
 func (x *RegisterGatewayRequest) Reset() {
 	*x = RegisterGatewayRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4893,7 +5076,7 @@ func (x *RegisterGatewayRequest) String() string {
 func (*RegisterGatewayRequest) ProtoMessage() {}
 
 func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[64]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4906,7 +5089,7 @@ func (x *RegisterGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{64}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *RegisterGatewayRequest) GetName() string {
@@ -4949,7 +5132,7 @@ type RegisterGatewayReply struct {
 
 func (x *RegisterGatewayReply) Reset() {
 	*x = RegisterGatewayReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4961,7 +5144,7 @@ func (x *RegisterGatewayReply) String() string {
 func (*RegisterGatewayReply) ProtoMessage() {}
 
 func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[65]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4974,7 +5157,7 @@ func (x *RegisterGatewayReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterGatewayReply.ProtoReflect.Descriptor instead.
 func (*RegisterGatewayReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{65}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RegisterGatewayReply) GetId() uint64 {
@@ -5024,7 +5207,7 @@ type GatewayHeartbeatRequest struct {
 
 func (x *GatewayHeartbeatRequest) Reset() {
 	*x = GatewayHeartbeatRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5036,7 +5219,7 @@ func (x *GatewayHeartbeatRequest) String() string {
 func (*GatewayHeartbeatRequest) ProtoMessage() {}
 
 func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[66]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5049,7 +5232,7 @@ func (x *GatewayHeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{66}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GatewayHeartbeatRequest) GetId() uint64 {
@@ -5112,7 +5295,7 @@ type GatewayHeartbeatReply struct {
 
 func (x *GatewayHeartbeatReply) Reset() {
 	*x = GatewayHeartbeatReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5124,7 +5307,7 @@ func (x *GatewayHeartbeatReply) String() string {
 func (*GatewayHeartbeatReply) ProtoMessage() {}
 
 func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[67]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5137,7 +5320,7 @@ func (x *GatewayHeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GatewayHeartbeatReply.ProtoReflect.Descriptor instead.
 func (*GatewayHeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{67}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GatewayHeartbeatReply) GetIntervalMs() uint32 {
@@ -5169,7 +5352,7 @@ type VolumeSpace struct {
 
 func (x *VolumeSpace) Reset() {
 	*x = VolumeSpace{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5181,7 +5364,7 @@ func (x *VolumeSpace) String() string {
 func (*VolumeSpace) ProtoMessage() {}
 
 func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[68]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5194,7 +5377,7 @@ func (x *VolumeSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSpace.ProtoReflect.Descriptor instead.
 func (*VolumeSpace) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{68}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *VolumeSpace) GetVolume() uint64 {
@@ -5236,7 +5419,7 @@ type ReportSessionsRequest struct {
 
 func (x *ReportSessionsRequest) Reset() {
 	*x = ReportSessionsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5248,7 +5431,7 @@ func (x *ReportSessionsRequest) String() string {
 func (*ReportSessionsRequest) ProtoMessage() {}
 
 func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[69]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5261,7 +5444,7 @@ func (x *ReportSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ReportSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{69}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ReportSessionsRequest) GetGateway() uint64 {
@@ -5286,7 +5469,7 @@ type ReportSessionsReply struct {
 
 func (x *ReportSessionsReply) Reset() {
 	*x = ReportSessionsReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5298,7 +5481,7 @@ func (x *ReportSessionsReply) String() string {
 func (*ReportSessionsReply) ProtoMessage() {}
 
 func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[70]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5311,7 +5494,7 @@ func (x *ReportSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportSessionsReply.ProtoReflect.Descriptor instead.
 func (*ReportSessionsReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{70}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{71}
 }
 
 type WatchExportsRequest struct {
@@ -5323,7 +5506,7 @@ type WatchExportsRequest struct {
 
 func (x *WatchExportsRequest) Reset() {
 	*x = WatchExportsRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5335,7 +5518,7 @@ func (x *WatchExportsRequest) String() string {
 func (*WatchExportsRequest) ProtoMessage() {}
 
 func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[71]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5348,7 +5531,7 @@ func (x *WatchExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExportsRequest.ProtoReflect.Descriptor instead.
 func (*WatchExportsRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{71}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *WatchExportsRequest) GetGateway() uint64 {
@@ -5377,7 +5560,7 @@ type Exports struct {
 
 func (x *Exports) Reset() {
 	*x = Exports{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5389,7 +5572,7 @@ func (x *Exports) String() string {
 func (*Exports) ProtoMessage() {}
 
 func (x *Exports) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[72]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5402,7 +5585,7 @@ func (x *Exports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exports.ProtoReflect.Descriptor instead.
 func (*Exports) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{72}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Exports) GetRevision() int64 {
@@ -5474,7 +5657,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5486,7 +5669,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[73]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5499,7 +5682,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{73}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AttachRequest) GetGateway() uint64 {
@@ -5541,7 +5724,7 @@ type AttachReply struct {
 
 func (x *AttachReply) Reset() {
 	*x = AttachReply{}
-	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5553,7 +5736,7 @@ func (x *AttachReply) String() string {
 func (*AttachReply) ProtoMessage() {}
 
 func (x *AttachReply) ProtoReflect() protoreflect.Message {
-	mi := &file_api_meta_v1_meta_proto_msgTypes[74]
+	mi := &file_api_meta_v1_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5566,7 +5749,7 @@ func (x *AttachReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachReply.ProtoReflect.Descriptor instead.
 func (*AttachReply) Descriptor() ([]byte, []int) {
-	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{74}
+	return file_api_meta_v1_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *AttachReply) GetInitiatorId() uint64 {
@@ -5709,7 +5892,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\tinitiator\x18\x02 \x01(\tR\tinitiator\"_\n" +
 	"\x15RedirectTargetRequest\x12\x10\n" +
 	"\x03iqn\x18\x01 \x01(\tR\x03iqn\x124\n" +
-	"\bredirect\x18\x02 \x01(\v2\x18.ashlar.meta.v1.RedirectR\bredirect\"\x99\x04\n" +
+	"\bredirect\x18\x02 \x01(\v2\x18.ashlar.meta.v1.RedirectR\bredirect\"\xca\x04\n" +
 	"\vChunkserver\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5729,7 +5912,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\rclock_skew_ms\x18\x0e \x01(\x03R\vclockSkewMs\x12#\n" +
 	"\radmin_address\x18\x0f \x01(\tR\fadminAddress\x12.\n" +
 	"\x04disk\x18\x10 \x01(\v2\x1a.ashlar.meta.v1.DiskHealthR\x04disk\x12\x1b\n" +
-	"\tdisk_slow\x18\x11 \x01(\tR\bdiskSlow\"\xb9\x02\n" +
+	"\tdisk_slow\x18\x11 \x01(\tR\bdiskSlow\x12/\n" +
+	"\x05space\x18\x12 \x01(\v2\x19.ashlar.meta.v1.DiskSpaceR\x05space\"\xb9\x02\n" +
 	"\n" +
 	"DiskHealth\x12\x1b\n" +
 	"\tlog_syncs\x18\x01 \x01(\x04R\blogSyncs\x12%\n" +
@@ -5742,7 +5926,25 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
 	"stalled_ms\x18\b \x01(\x04R\tstalledMs\x12 \n" +
 	"\fusage_age_ms\x18\t \x01(\x04R\n" +
-	"usageAgeMs\"\x8c\x01\n" +
+	"usageAgeMs\"\xa1\x03\n" +
+	"\tDiskSpace\x12\x1b\n" +
+	"\tdata_file\x18\x01 \x01(\x04R\bdataFile\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\x04R\acontent\x12\x1a\n" +
+	"\bversions\x18\x03 \x01(\x04R\bversions\x12\x1a\n" +
+	"\bincoming\x18\x04 \x01(\x04R\bincoming\x12\x16\n" +
+	"\x06logged\x18\x05 \x01(\x04R\x06logged\x12 \n" +
+	"\vreclaimable\x18\x06 \x01(\x04R\vreclaimable\x12\x14\n" +
+	"\x05spare\x18\a \x01(\x04R\x05spare\x12\x14\n" +
+	"\x05holes\x18\b \x01(\x04R\x05holes\x12\x19\n" +
+	"\braft_log\x18\t \x01(\x04R\araftLog\x12\x14\n" +
+	"\x05index\x18\n" +
+	" \x01(\x04R\x05index\x12\x16\n" +
+	"\x06blocks\x18\v \x01(\x04R\x06blocks\x12\x16\n" +
+	"\x06pieces\x18\f \x01(\x04R\x06pieces\x12)\n" +
+	"\x10scattered_chunks\x18\r \x01(\x04R\x0fscatteredChunks\x12\x14\n" +
+	"\x05moved\x18\x0e \x01(\x04R\x05moved\x12\x1d\n" +
+	"\n" +
+	"given_back\x18\x0f \x01(\x04R\tgivenBack\"\x8c\x01\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vchunkserver\x18\x02 \x01(\x04R\vchunkserver\x12,\n" +
@@ -5899,7 +6101,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x18RegisterChunkserverReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x02 \x01(\fR\tclusterId\"\xce\x03\n" +
+	"cluster_id\x18\x02 \x01(\fR\tclusterId\"\xff\x03\n" +
 	"\x1bChunkserverHeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
@@ -5919,7 +6121,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x04disk\x18\f \x01(\v2\x1a.ashlar.meta.v1.DiskHealthR\x04disk\x12\x1e\n" +
 	"\n" +
 	"generation\x18\r \x01(\x04R\n" +
-	"generation\"\xfc\x03\n" +
+	"generation\x12/\n" +
+	"\x05space\x18\x0e \x01(\v2\x19.ashlar.meta.v1.DiskSpaceR\x05space\"\xfc\x03\n" +
 	"\rCopysetReport\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\x04R\x04peer\x12\x16\n" +
@@ -6106,7 +6309,7 @@ func file_api_meta_v1_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_meta_v1_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_api_meta_v1_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_api_meta_v1_meta_proto_goTypes = []any{
 	(VolumeState)(0),                    // 0: ashlar.meta.v1.VolumeState
 	(ChunkserverState)(0),               // 1: ashlar.meta.v1.ChunkserverState
@@ -6140,69 +6343,70 @@ var file_api_meta_v1_meta_proto_goTypes = []any{
 	(*RedirectTargetRequest)(nil),       // 29: ashlar.meta.v1.RedirectTargetRequest
 	(*Chunkserver)(nil),                 // 30: ashlar.meta.v1.Chunkserver
 	(*DiskHealth)(nil),                  // 31: ashlar.meta.v1.DiskHealth
-	(*Peer)(nil),                        // 32: ashlar.meta.v1.Peer
-	(*Copyset)(nil),                     // 33: ashlar.meta.v1.Copyset
-	(*Comparison)(nil),                  // 34: ashlar.meta.v1.Comparison
-	(*Operation)(nil),                   // 35: ashlar.meta.v1.Operation
-	(*ListChunkserversRequest)(nil),     // 36: ashlar.meta.v1.ListChunkserversRequest
-	(*ListChunkserversReply)(nil),       // 37: ashlar.meta.v1.ListChunkserversReply
-	(*ShowChunkserverRequest)(nil),      // 38: ashlar.meta.v1.ShowChunkserverRequest
-	(*ShowChunkserverReply)(nil),        // 39: ashlar.meta.v1.ShowChunkserverReply
-	(*DrainChunkserverRequest)(nil),     // 40: ashlar.meta.v1.DrainChunkserverRequest
-	(*ListCopysetsRequest)(nil),         // 41: ashlar.meta.v1.ListCopysetsRequest
-	(*ListCopysetsReply)(nil),           // 42: ashlar.meta.v1.ListCopysetsReply
-	(*ShowCopysetRequest)(nil),          // 43: ashlar.meta.v1.ShowCopysetRequest
-	(*ReplacePeerRequest)(nil),          // 44: ashlar.meta.v1.ReplacePeerRequest
-	(*ListSessionsRequest)(nil),         // 45: ashlar.meta.v1.ListSessionsRequest
-	(*ListSessionsReply)(nil),           // 46: ashlar.meta.v1.ListSessionsReply
-	(*Session)(nil),                     // 47: ashlar.meta.v1.Session
-	(*Connection)(nil),                  // 48: ashlar.meta.v1.Connection
-	(*ClusterStatusRequest)(nil),        // 49: ashlar.meta.v1.ClusterStatusRequest
-	(*ClusterStatusReply)(nil),          // 50: ashlar.meta.v1.ClusterStatusReply
-	(*Metaserver)(nil),                  // 51: ashlar.meta.v1.Metaserver
-	(*Gateway)(nil),                     // 52: ashlar.meta.v1.Gateway
-	(*RegisterChunkserverRequest)(nil),  // 53: ashlar.meta.v1.RegisterChunkserverRequest
-	(*RegisterChunkserverReply)(nil),    // 54: ashlar.meta.v1.RegisterChunkserverReply
-	(*ChunkserverHeartbeatRequest)(nil), // 55: ashlar.meta.v1.ChunkserverHeartbeatRequest
-	(*CopysetReport)(nil),               // 56: ashlar.meta.v1.CopysetReport
-	(*ReplicaDigest)(nil),               // 57: ashlar.meta.v1.ReplicaDigest
-	(*VolumeUsage)(nil),                 // 58: ashlar.meta.v1.VolumeUsage
-	(*ChunkserverHeartbeatReply)(nil),   // 59: ashlar.meta.v1.ChunkserverHeartbeatReply
-	(*ChunkserverAddress)(nil),          // 60: ashlar.meta.v1.ChunkserverAddress
-	(*Order)(nil),                       // 61: ashlar.meta.v1.Order
-	(*CreatePeer)(nil),                  // 62: ashlar.meta.v1.CreatePeer
-	(*ChangeMembers)(nil),               // 63: ashlar.meta.v1.ChangeMembers
-	(*MemberChange)(nil),                // 64: ashlar.meta.v1.MemberChange
-	(*RemoveReplica)(nil),               // 65: ashlar.meta.v1.RemoveReplica
-	(*TransferLeader)(nil),              // 66: ashlar.meta.v1.TransferLeader
-	(*DistrustReplica)(nil),             // 67: ashlar.meta.v1.DistrustReplica
-	(*RegisterGatewayRequest)(nil),      // 68: ashlar.meta.v1.RegisterGatewayRequest
-	(*RegisterGatewayReply)(nil),        // 69: ashlar.meta.v1.RegisterGatewayReply
-	(*GatewayHeartbeatRequest)(nil),     // 70: ashlar.meta.v1.GatewayHeartbeatRequest
-	(*GatewayHeartbeatReply)(nil),       // 71: ashlar.meta.v1.GatewayHeartbeatReply
-	(*VolumeSpace)(nil),                 // 72: ashlar.meta.v1.VolumeSpace
-	(*ReportSessionsRequest)(nil),       // 73: ashlar.meta.v1.ReportSessionsRequest
-	(*ReportSessionsReply)(nil),         // 74: ashlar.meta.v1.ReportSessionsReply
-	(*WatchExportsRequest)(nil),         // 75: ashlar.meta.v1.WatchExportsRequest
-	(*Exports)(nil),                     // 76: ashlar.meta.v1.Exports
-	(*AttachRequest)(nil),               // 77: ashlar.meta.v1.AttachRequest
-	(*AttachReply)(nil),                 // 78: ashlar.meta.v1.AttachReply
-	nil,                                 // 79: ashlar.meta.v1.Session.KeysEntry
-	(*Sanitize)(nil),                    // 80: ashlar.meta.v1.Sanitize
-	(*VolumeReservations)(nil),          // 81: ashlar.meta.v1.VolumeReservations
-	(*ReserveRequest)(nil),              // 82: ashlar.meta.v1.ReserveRequest
-	(*ShowReservationsRequest)(nil),     // 83: ashlar.meta.v1.ShowReservationsRequest
-	(*AwaitResetRequest)(nil),           // 84: ashlar.meta.v1.AwaitResetRequest
-	(*ResetAwaitedRequest)(nil),         // 85: ashlar.meta.v1.ResetAwaitedRequest
-	(*ReserveReply)(nil),                // 86: ashlar.meta.v1.ReserveReply
-	(*AwaitResetReply)(nil),             // 87: ashlar.meta.v1.AwaitResetReply
-	(*ResetAwaitedReply)(nil),           // 88: ashlar.meta.v1.ResetAwaitedReply
+	(*DiskSpace)(nil),                   // 32: ashlar.meta.v1.DiskSpace
+	(*Peer)(nil),                        // 33: ashlar.meta.v1.Peer
+	(*Copyset)(nil),                     // 34: ashlar.meta.v1.Copyset
+	(*Comparison)(nil),                  // 35: ashlar.meta.v1.Comparison
+	(*Operation)(nil),                   // 36: ashlar.meta.v1.Operation
+	(*ListChunkserversRequest)(nil),     // 37: ashlar.meta.v1.ListChunkserversRequest
+	(*ListChunkserversReply)(nil),       // 38: ashlar.meta.v1.ListChunkserversReply
+	(*ShowChunkserverRequest)(nil),      // 39: ashlar.meta.v1.ShowChunkserverRequest
+	(*ShowChunkserverReply)(nil),        // 40: ashlar.meta.v1.ShowChunkserverReply
+	(*DrainChunkserverRequest)(nil),     // 41: ashlar.meta.v1.DrainChunkserverRequest
+	(*ListCopysetsRequest)(nil),         // 42: ashlar.meta.v1.ListCopysetsRequest
+	(*ListCopysetsReply)(nil),           // 43: ashlar.meta.v1.ListCopysetsReply
+	(*ShowCopysetRequest)(nil),          // 44: ashlar.meta.v1.ShowCopysetRequest
+	(*ReplacePeerRequest)(nil),          // 45: ashlar.meta.v1.ReplacePeerRequest
+	(*ListSessionsRequest)(nil),         // 46: ashlar.meta.v1.ListSessionsRequest
+	(*ListSessionsReply)(nil),           // 47: ashlar.meta.v1.ListSessionsReply
+	(*Session)(nil),                     // 48: ashlar.meta.v1.Session
+	(*Connection)(nil),                  // 49: ashlar.meta.v1.Connection
+	(*ClusterStatusRequest)(nil),        // 50: ashlar.meta.v1.ClusterStatusRequest
+	(*ClusterStatusReply)(nil),          // 51: ashlar.meta.v1.ClusterStatusReply
+	(*Metaserver)(nil),                  // 52: ashlar.meta.v1.Metaserver
+	(*Gateway)(nil),                     // 53: ashlar.meta.v1.Gateway
+	(*RegisterChunkserverRequest)(nil),  // 54: ashlar.meta.v1.RegisterChunkserverRequest
+	(*RegisterChunkserverReply)(nil),    // 55: ashlar.meta.v1.RegisterChunkserverReply
+	(*ChunkserverHeartbeatRequest)(nil), // 56: ashlar.meta.v1.ChunkserverHeartbeatRequest
+	(*CopysetReport)(nil),               // 57: ashlar.meta.v1.CopysetReport
+	(*ReplicaDigest)(nil),               // 58: ashlar.meta.v1.ReplicaDigest
+	(*VolumeUsage)(nil),                 // 59: ashlar.meta.v1.VolumeUsage
+	(*ChunkserverHeartbeatReply)(nil),   // 60: ashlar.meta.v1.ChunkserverHeartbeatReply
+	(*ChunkserverAddress)(nil),          // 61: ashlar.meta.v1.ChunkserverAddress
+	(*Order)(nil),                       // 62: ashlar.meta.v1.Order
+	(*CreatePeer)(nil),                  // 63: ashlar.meta.v1.CreatePeer
+	(*ChangeMembers)(nil),               // 64: ashlar.meta.v1.ChangeMembers
+	(*MemberChange)(nil),                // 65: ashlar.meta.v1.MemberChange
+	(*RemoveReplica)(nil),               // 66: ashlar.meta.v1.RemoveReplica
+	(*TransferLeader)(nil),              // 67: ashlar.meta.v1.TransferLeader
+	(*DistrustReplica)(nil),             // 68: ashlar.meta.v1.DistrustReplica
+	(*RegisterGatewayRequest)(nil),      // 69: ashlar.meta.v1.RegisterGatewayRequest
+	(*RegisterGatewayReply)(nil),        // 70: ashlar.meta.v1.RegisterGatewayReply
+	(*GatewayHeartbeatRequest)(nil),     // 71: ashlar.meta.v1.GatewayHeartbeatRequest
+	(*GatewayHeartbeatReply)(nil),       // 72: ashlar.meta.v1.GatewayHeartbeatReply
+	(*VolumeSpace)(nil),                 // 73: ashlar.meta.v1.VolumeSpace
+	(*ReportSessionsRequest)(nil),       // 74: ashlar.meta.v1.ReportSessionsRequest
+	(*ReportSessionsReply)(nil),         // 75: ashlar.meta.v1.ReportSessionsReply
+	(*WatchExportsRequest)(nil),         // 76: ashlar.meta.v1.WatchExportsRequest
+	(*Exports)(nil),                     // 77: ashlar.meta.v1.Exports
+	(*AttachRequest)(nil),               // 78: ashlar.meta.v1.AttachRequest
+	(*AttachReply)(nil),                 // 79: ashlar.meta.v1.AttachReply
+	nil,                                 // 80: ashlar.meta.v1.Session.KeysEntry
+	(*Sanitize)(nil),                    // 81: ashlar.meta.v1.Sanitize
+	(*VolumeReservations)(nil),          // 82: ashlar.meta.v1.VolumeReservations
+	(*ReserveRequest)(nil),              // 83: ashlar.meta.v1.ReserveRequest
+	(*ShowReservationsRequest)(nil),     // 84: ashlar.meta.v1.ShowReservationsRequest
+	(*AwaitResetRequest)(nil),           // 85: ashlar.meta.v1.AwaitResetRequest
+	(*ResetAwaitedRequest)(nil),         // 86: ashlar.meta.v1.ResetAwaitedRequest
+	(*ReserveReply)(nil),                // 87: ashlar.meta.v1.ReserveReply
+	(*AwaitResetReply)(nil),             // 88: ashlar.meta.v1.AwaitResetReply
+	(*ResetAwaitedReply)(nil),           // 89: ashlar.meta.v1.ResetAwaitedReply
 }
 var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	6,  // 0: ashlar.meta.v1.Volume.ranges:type_name -> ashlar.meta.v1.Range
 	0,  // 1: ashlar.meta.v1.Volume.state:type_name -> ashlar.meta.v1.VolumeState
 	7,  // 2: ashlar.meta.v1.Volume.attachments:type_name -> ashlar.meta.v1.Attachment
-	80, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
+	81, // 3: ashlar.meta.v1.Volume.sanitize:type_name -> ashlar.meta.v1.Sanitize
 	5,  // 4: ashlar.meta.v1.ListVolumesReply.volumes:type_name -> ashlar.meta.v1.Volume
 	17, // 5: ashlar.meta.v1.Target.luns:type_name -> ashlar.meta.v1.LUN
 	18, // 6: ashlar.meta.v1.Target.initiators:type_name -> ashlar.meta.v1.Initiator
@@ -6212,115 +6416,117 @@ var file_api_meta_v1_meta_proto_depIdxs = []int32{
 	16, // 10: ashlar.meta.v1.RedirectTargetRequest.redirect:type_name -> ashlar.meta.v1.Redirect
 	1,  // 11: ashlar.meta.v1.Chunkserver.state:type_name -> ashlar.meta.v1.ChunkserverState
 	31, // 12: ashlar.meta.v1.Chunkserver.disk:type_name -> ashlar.meta.v1.DiskHealth
-	2,  // 13: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
-	32, // 14: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
-	35, // 15: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
-	34, // 16: ashlar.meta.v1.Copyset.comparison:type_name -> ashlar.meta.v1.Comparison
-	30, // 17: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	30, // 18: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
-	33, // 19: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	33, // 20: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
-	47, // 21: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
-	48, // 22: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
-	79, // 23: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
-	51, // 24: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
-	30, // 25: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
-	52, // 26: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
-	56, // 27: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
-	31, // 28: ashlar.meta.v1.ChunkserverHeartbeatRequest.disk:type_name -> ashlar.meta.v1.DiskHealth
-	32, // 29: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
-	58, // 30: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
-	57, // 31: ashlar.meta.v1.CopysetReport.digest:type_name -> ashlar.meta.v1.ReplicaDigest
-	61, // 32: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
-	60, // 33: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
-	62, // 34: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
-	63, // 35: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
-	65, // 36: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
-	66, // 37: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
-	67, // 38: ashlar.meta.v1.Order.distrust:type_name -> ashlar.meta.v1.DistrustReplica
-	32, // 39: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
-	64, // 40: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
-	3,  // 41: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
-	57, // 42: ashlar.meta.v1.DistrustReplica.digest:type_name -> ashlar.meta.v1.ReplicaDigest
-	72, // 43: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
-	47, // 44: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
-	15, // 45: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
-	5,  // 46: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
-	33, // 47: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
-	60, // 48: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
-	52, // 49: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
-	81, // 50: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
-	8,  // 51: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
-	9,  // 52: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
-	11, // 53: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
-	12, // 54: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
-	13, // 55: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
-	19, // 56: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
-	20, // 57: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
-	22, // 58: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
-	23, // 59: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
-	25, // 60: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
-	26, // 61: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
-	27, // 62: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
-	28, // 63: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
-	29, // 64: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
-	45, // 65: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
-	49, // 66: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
-	36, // 67: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
-	38, // 68: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
-	40, // 69: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
-	41, // 70: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
-	43, // 71: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
-	44, // 72: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
-	53, // 73: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
-	55, // 74: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
-	68, // 75: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
-	70, // 76: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
-	73, // 77: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
-	75, // 78: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
-	77, // 79: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
-	82, // 80: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
-	83, // 81: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
-	84, // 82: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
-	85, // 83: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
-	5,  // 84: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
-	10, // 85: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
-	5,  // 86: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
-	5,  // 87: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
-	14, // 88: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
-	15, // 89: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
-	21, // 90: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
-	15, // 91: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
-	24, // 92: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
-	15, // 93: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 94: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
-	15, // 95: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 96: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
-	15, // 97: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
-	46, // 98: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
-	50, // 99: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
-	37, // 100: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
-	39, // 101: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
-	30, // 102: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
-	42, // 103: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
-	33, // 104: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
-	33, // 105: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
-	54, // 106: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
-	59, // 107: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
-	69, // 108: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
-	71, // 109: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
-	74, // 110: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
-	76, // 111: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
-	78, // 112: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
-	86, // 113: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
-	81, // 114: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
-	87, // 115: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
-	88, // 116: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
-	84, // [84:117] is the sub-list for method output_type
-	51, // [51:84] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	32, // 13: ashlar.meta.v1.Chunkserver.space:type_name -> ashlar.meta.v1.DiskSpace
+	2,  // 14: ashlar.meta.v1.Peer.role:type_name -> ashlar.meta.v1.PeerRole
+	33, // 15: ashlar.meta.v1.Copyset.peers:type_name -> ashlar.meta.v1.Peer
+	36, // 16: ashlar.meta.v1.Copyset.operation:type_name -> ashlar.meta.v1.Operation
+	35, // 17: ashlar.meta.v1.Copyset.comparison:type_name -> ashlar.meta.v1.Comparison
+	30, // 18: ashlar.meta.v1.ListChunkserversReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	30, // 19: ashlar.meta.v1.ShowChunkserverReply.chunkserver:type_name -> ashlar.meta.v1.Chunkserver
+	34, // 20: ashlar.meta.v1.ShowChunkserverReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	34, // 21: ashlar.meta.v1.ListCopysetsReply.copysets:type_name -> ashlar.meta.v1.Copyset
+	48, // 22: ashlar.meta.v1.ListSessionsReply.sessions:type_name -> ashlar.meta.v1.Session
+	49, // 23: ashlar.meta.v1.Session.connections:type_name -> ashlar.meta.v1.Connection
+	80, // 24: ashlar.meta.v1.Session.keys:type_name -> ashlar.meta.v1.Session.KeysEntry
+	52, // 25: ashlar.meta.v1.ClusterStatusReply.metaservers:type_name -> ashlar.meta.v1.Metaserver
+	30, // 26: ashlar.meta.v1.ClusterStatusReply.chunkservers:type_name -> ashlar.meta.v1.Chunkserver
+	53, // 27: ashlar.meta.v1.ClusterStatusReply.gateways:type_name -> ashlar.meta.v1.Gateway
+	57, // 28: ashlar.meta.v1.ChunkserverHeartbeatRequest.copysets:type_name -> ashlar.meta.v1.CopysetReport
+	31, // 29: ashlar.meta.v1.ChunkserverHeartbeatRequest.disk:type_name -> ashlar.meta.v1.DiskHealth
+	32, // 30: ashlar.meta.v1.ChunkserverHeartbeatRequest.space:type_name -> ashlar.meta.v1.DiskSpace
+	33, // 31: ashlar.meta.v1.CopysetReport.peers:type_name -> ashlar.meta.v1.Peer
+	59, // 32: ashlar.meta.v1.CopysetReport.usage:type_name -> ashlar.meta.v1.VolumeUsage
+	58, // 33: ashlar.meta.v1.CopysetReport.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	62, // 34: ashlar.meta.v1.ChunkserverHeartbeatReply.orders:type_name -> ashlar.meta.v1.Order
+	61, // 35: ashlar.meta.v1.ChunkserverHeartbeatReply.addresses:type_name -> ashlar.meta.v1.ChunkserverAddress
+	63, // 36: ashlar.meta.v1.Order.create:type_name -> ashlar.meta.v1.CreatePeer
+	64, // 37: ashlar.meta.v1.Order.change:type_name -> ashlar.meta.v1.ChangeMembers
+	66, // 38: ashlar.meta.v1.Order.remove:type_name -> ashlar.meta.v1.RemoveReplica
+	67, // 39: ashlar.meta.v1.Order.transfer:type_name -> ashlar.meta.v1.TransferLeader
+	68, // 40: ashlar.meta.v1.Order.distrust:type_name -> ashlar.meta.v1.DistrustReplica
+	33, // 41: ashlar.meta.v1.CreatePeer.peers:type_name -> ashlar.meta.v1.Peer
+	65, // 42: ashlar.meta.v1.ChangeMembers.changes:type_name -> ashlar.meta.v1.MemberChange
+	3,  // 43: ashlar.meta.v1.MemberChange.kind:type_name -> ashlar.meta.v1.MemberChange.Kind
+	58, // 44: ashlar.meta.v1.DistrustReplica.digest:type_name -> ashlar.meta.v1.ReplicaDigest
+	73, // 45: ashlar.meta.v1.GatewayHeartbeatReply.space:type_name -> ashlar.meta.v1.VolumeSpace
+	48, // 46: ashlar.meta.v1.ReportSessionsRequest.sessions:type_name -> ashlar.meta.v1.Session
+	15, // 47: ashlar.meta.v1.Exports.targets:type_name -> ashlar.meta.v1.Target
+	5,  // 48: ashlar.meta.v1.Exports.volumes:type_name -> ashlar.meta.v1.Volume
+	34, // 49: ashlar.meta.v1.Exports.copysets:type_name -> ashlar.meta.v1.Copyset
+	61, // 50: ashlar.meta.v1.Exports.chunkservers:type_name -> ashlar.meta.v1.ChunkserverAddress
+	53, // 51: ashlar.meta.v1.Exports.gateways:type_name -> ashlar.meta.v1.Gateway
+	82, // 52: ashlar.meta.v1.Exports.reservations:type_name -> ashlar.meta.v1.VolumeReservations
+	8,  // 53: ashlar.meta.v1.Admin.CreateVolume:input_type -> ashlar.meta.v1.CreateVolumeRequest
+	9,  // 54: ashlar.meta.v1.Admin.ListVolumes:input_type -> ashlar.meta.v1.ListVolumesRequest
+	11, // 55: ashlar.meta.v1.Admin.ShowVolume:input_type -> ashlar.meta.v1.ShowVolumeRequest
+	12, // 56: ashlar.meta.v1.Admin.ResizeVolume:input_type -> ashlar.meta.v1.ResizeVolumeRequest
+	13, // 57: ashlar.meta.v1.Admin.DeleteVolume:input_type -> ashlar.meta.v1.DeleteVolumeRequest
+	19, // 58: ashlar.meta.v1.Admin.CreateTarget:input_type -> ashlar.meta.v1.CreateTargetRequest
+	20, // 59: ashlar.meta.v1.Admin.ListTargets:input_type -> ashlar.meta.v1.ListTargetsRequest
+	22, // 60: ashlar.meta.v1.Admin.ShowTarget:input_type -> ashlar.meta.v1.ShowTargetRequest
+	23, // 61: ashlar.meta.v1.Admin.DeleteTarget:input_type -> ashlar.meta.v1.DeleteTargetRequest
+	25, // 62: ashlar.meta.v1.Admin.MapLUN:input_type -> ashlar.meta.v1.MapLUNRequest
+	26, // 63: ashlar.meta.v1.Admin.UnmapLUN:input_type -> ashlar.meta.v1.UnmapLUNRequest
+	27, // 64: ashlar.meta.v1.Admin.AllowInitiator:input_type -> ashlar.meta.v1.AllowInitiatorRequest
+	28, // 65: ashlar.meta.v1.Admin.DenyInitiator:input_type -> ashlar.meta.v1.DenyInitiatorRequest
+	29, // 66: ashlar.meta.v1.Admin.RedirectTarget:input_type -> ashlar.meta.v1.RedirectTargetRequest
+	46, // 67: ashlar.meta.v1.Admin.ListSessions:input_type -> ashlar.meta.v1.ListSessionsRequest
+	50, // 68: ashlar.meta.v1.Admin.ClusterStatus:input_type -> ashlar.meta.v1.ClusterStatusRequest
+	37, // 69: ashlar.meta.v1.Admin.ListChunkservers:input_type -> ashlar.meta.v1.ListChunkserversRequest
+	39, // 70: ashlar.meta.v1.Admin.ShowChunkserver:input_type -> ashlar.meta.v1.ShowChunkserverRequest
+	41, // 71: ashlar.meta.v1.Admin.DrainChunkserver:input_type -> ashlar.meta.v1.DrainChunkserverRequest
+	42, // 72: ashlar.meta.v1.Admin.ListCopysets:input_type -> ashlar.meta.v1.ListCopysetsRequest
+	44, // 73: ashlar.meta.v1.Admin.ShowCopyset:input_type -> ashlar.meta.v1.ShowCopysetRequest
+	45, // 74: ashlar.meta.v1.Admin.ReplacePeer:input_type -> ashlar.meta.v1.ReplacePeerRequest
+	54, // 75: ashlar.meta.v1.Node.RegisterChunkserver:input_type -> ashlar.meta.v1.RegisterChunkserverRequest
+	56, // 76: ashlar.meta.v1.Node.ChunkserverHeartbeat:input_type -> ashlar.meta.v1.ChunkserverHeartbeatRequest
+	69, // 77: ashlar.meta.v1.Node.RegisterGateway:input_type -> ashlar.meta.v1.RegisterGatewayRequest
+	71, // 78: ashlar.meta.v1.Node.GatewayHeartbeat:input_type -> ashlar.meta.v1.GatewayHeartbeatRequest
+	74, // 79: ashlar.meta.v1.Node.ReportSessions:input_type -> ashlar.meta.v1.ReportSessionsRequest
+	76, // 80: ashlar.meta.v1.Node.WatchExports:input_type -> ashlar.meta.v1.WatchExportsRequest
+	78, // 81: ashlar.meta.v1.Node.Attach:input_type -> ashlar.meta.v1.AttachRequest
+	83, // 82: ashlar.meta.v1.Node.Reserve:input_type -> ashlar.meta.v1.ReserveRequest
+	84, // 83: ashlar.meta.v1.Node.ShowReservations:input_type -> ashlar.meta.v1.ShowReservationsRequest
+	85, // 84: ashlar.meta.v1.Node.AwaitReset:input_type -> ashlar.meta.v1.AwaitResetRequest
+	86, // 85: ashlar.meta.v1.Node.ResetAwaited:input_type -> ashlar.meta.v1.ResetAwaitedRequest
+	5,  // 86: ashlar.meta.v1.Admin.CreateVolume:output_type -> ashlar.meta.v1.Volume
+	10, // 87: ashlar.meta.v1.Admin.ListVolumes:output_type -> ashlar.meta.v1.ListVolumesReply
+	5,  // 88: ashlar.meta.v1.Admin.ShowVolume:output_type -> ashlar.meta.v1.Volume
+	5,  // 89: ashlar.meta.v1.Admin.ResizeVolume:output_type -> ashlar.meta.v1.Volume
+	14, // 90: ashlar.meta.v1.Admin.DeleteVolume:output_type -> ashlar.meta.v1.DeleteVolumeReply
+	15, // 91: ashlar.meta.v1.Admin.CreateTarget:output_type -> ashlar.meta.v1.Target
+	21, // 92: ashlar.meta.v1.Admin.ListTargets:output_type -> ashlar.meta.v1.ListTargetsReply
+	15, // 93: ashlar.meta.v1.Admin.ShowTarget:output_type -> ashlar.meta.v1.Target
+	24, // 94: ashlar.meta.v1.Admin.DeleteTarget:output_type -> ashlar.meta.v1.DeleteTargetReply
+	15, // 95: ashlar.meta.v1.Admin.MapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 96: ashlar.meta.v1.Admin.UnmapLUN:output_type -> ashlar.meta.v1.Target
+	15, // 97: ashlar.meta.v1.Admin.AllowInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 98: ashlar.meta.v1.Admin.DenyInitiator:output_type -> ashlar.meta.v1.Target
+	15, // 99: ashlar.meta.v1.Admin.RedirectTarget:output_type -> ashlar.meta.v1.Target
+	47, // 100: ashlar.meta.v1.Admin.ListSessions:output_type -> ashlar.meta.v1.ListSessionsReply
+	51, // 101: ashlar.meta.v1.Admin.ClusterStatus:output_type -> ashlar.meta.v1.ClusterStatusReply
+	38, // 102: ashlar.meta.v1.Admin.ListChunkservers:output_type -> ashlar.meta.v1.ListChunkserversReply
+	40, // 103: ashlar.meta.v1.Admin.ShowChunkserver:output_type -> ashlar.meta.v1.ShowChunkserverReply
+	30, // 104: ashlar.meta.v1.Admin.DrainChunkserver:output_type -> ashlar.meta.v1.Chunkserver
+	43, // 105: ashlar.meta.v1.Admin.ListCopysets:output_type -> ashlar.meta.v1.ListCopysetsReply
+	34, // 106: ashlar.meta.v1.Admin.ShowCopyset:output_type -> ashlar.meta.v1.Copyset
+	34, // 107: ashlar.meta.v1.Admin.ReplacePeer:output_type -> ashlar.meta.v1.Copyset
+	55, // 108: ashlar.meta.v1.Node.RegisterChunkserver:output_type -> ashlar.meta.v1.RegisterChunkserverReply
+	60, // 109: ashlar.meta.v1.Node.ChunkserverHeartbeat:output_type -> ashlar.meta.v1.ChunkserverHeartbeatReply
+	70, // 110: ashlar.meta.v1.Node.RegisterGateway:output_type -> ashlar.meta.v1.RegisterGatewayReply
+	72, // 111: ashlar.meta.v1.Node.GatewayHeartbeat:output_type -> ashlar.meta.v1.GatewayHeartbeatReply
+	75, // 112: ashlar.meta.v1.Node.ReportSessions:output_type -> ashlar.meta.v1.ReportSessionsReply
+	77, // 113: ashlar.meta.v1.Node.WatchExports:output_type -> ashlar.meta.v1.Exports
+	79, // 114: ashlar.meta.v1.Node.Attach:output_type -> ashlar.meta.v1.AttachReply
+	87, // 115: ashlar.meta.v1.Node.Reserve:output_type -> ashlar.meta.v1.ReserveReply
+	82, // 116: ashlar.meta.v1.Node.ShowReservations:output_type -> ashlar.meta.v1.VolumeReservations
+	88, // 117: ashlar.meta.v1.Node.AwaitReset:output_type -> ashlar.meta.v1.AwaitResetReply
+	89, // 118: ashlar.meta.v1.Node.ResetAwaited:output_type -> ashlar.meta.v1.ResetAwaitedReply
+	86, // [86:119] is the sub-list for method output_type
+	53, // [53:86] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_api_meta_v1_meta_proto_init() }
@@ -6329,7 +6535,7 @@ func file_api_meta_v1_meta_proto_init() {
 		return
 	}
 	file_api_meta_v1_reservation_proto_init()
-	file_api_meta_v1_meta_proto_msgTypes[57].OneofWrappers = []any{
+	file_api_meta_v1_meta_proto_msgTypes[58].OneofWrappers = []any{
 		(*Order_Create)(nil),
 		(*Order_Change)(nil),
 		(*Order_Remove)(nil),
@@ -6342,7 +6548,7 @@ func file_api_meta_v1_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_meta_v1_meta_proto_rawDesc), len(file_api_meta_v1_meta_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

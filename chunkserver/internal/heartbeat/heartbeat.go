@@ -74,7 +74,16 @@ type Disk struct {
 	// Stalled is for how long the oldest operation has been under way, 0 when none is late.
 	Stalled time.Duration
 	// Err is why the disk does not work, or nil.
-	Err error
+	Err   error
+	Space Space
+}
+
+// Space is what the bytes of the disk are for, Age old like Used; metav1.DiskSpace says what the words mean.
+type Space struct {
+	DataFile, Content, Versions, Incoming, Logged, Reclaimable, Spare, Holes int64
+	RaftLog, Index                                                           int64
+	Blocks, Pieces, ScatteredChunks                                          int64
+	Moved, GivenBack                                                         int64
 }
 
 // confirmTimeout bounds how long a chunkserver that has an id waits for the metaserver to confirm it. It starts without:

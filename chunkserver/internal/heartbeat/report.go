@@ -18,6 +18,7 @@ func (b *Beat) report() *metav1.ChunkserverHeartbeatRequest {
 		Id: uint64(b.id.Chunkserver()), ClusterId: cluster[:], Address: b.cfg.Address, AdminAddress: b.cfg.AdminAddress,
 		Version: b.cfg.Version, TimeUnixMs: time.Now().UnixMilli(), ElectionRevision: b.id.Revision(),
 		Capacity: uint64(max(d.Capacity, 0)), Used: uint64(max(d.Used, 0)), Disk: health(&d), Generation: b.id.Generation(),
+		Space: space(&d.Space),
 	}
 	if d.Err != nil {
 		r.DiskError = d.Err.Error()
@@ -38,6 +39,15 @@ func health(d *Disk) *metav1.DiskHealth {
 		LogSyncs: uint64(d.Syncs.Count), LogSyncP50Us: us(d.Syncs.P50), LogSyncP99Us: us(d.Syncs.P99), LogSyncUsualUs: us(d.UsualSync),
 		Reads: uint64(d.Reads.Count), ReadP50Us: us(d.Reads.P50), ReadP99Us: us(d.Reads.P99),
 		StalledMs: uint64(d.Stalled.Milliseconds()), UsageAgeMs: uint64(d.Age.Milliseconds()),
+	}
+}
+
+func space(s *Space) *metav1.DiskSpace {
+	n := func(v int64) uint64 { return uint64(max(v, 0)) }
+	return &metav1.DiskSpace{
+		DataFile: n(s.DataFile), Content: n(s.Content), Versions: n(s.Versions), Incoming: n(s.Incoming), Logged: n(s.Logged),
+		Reclaimable: n(s.Reclaimable), Spare: n(s.Spare), Holes: n(s.Holes), RaftLog: n(s.RaftLog), Index: n(s.Index),
+		Blocks: n(s.Blocks), Pieces: n(s.Pieces), ScatteredChunks: n(s.ScatteredChunks), Moved: n(s.Moved), GivenBack: n(s.GivenBack),
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 	taskInstall                 // image
 	taskFreeze                  // frozen
 	taskImage                   // prepare an image to send
-	taskRepair                  // chunk, off, data, reply
+	taskOwn                     // own, reply
 	taskReplace                 // chunk, off, data, through, reply
 	taskRetry                   // go on with what could not be applied
 	taskStop                    // reply: the applier is done with the group
@@ -41,6 +41,7 @@ type task struct {
 	from   int // of msg's entries: the first that is not applied
 	image  *incoming
 	frozen chan frozen
+	own    func(*blockstore.Copyset) error
 	chunk  layout.ChunkID
 	off    uint32
 	data   []byte
@@ -143,11 +144,10 @@ func (a *applier) do(t *task) {
 		t.frozen <- frozen{g: g, f: p.med.cs.Freeze(p.state.Marshal())}
 	case taskImage:
 		a.image(g)
-	case taskRepair:
+	case taskOwn:
 		err := ErrStopped
 		if !p.dead {
-			err = p.med.cs.Repair(t.chunk, t.off, t.data)
-			g.mended.Store(true) // no entry tells of it
+			err = t.own(p.med.cs)
 		}
 		t.reply <- err
 	case taskReplace:

@@ -145,13 +145,14 @@ func (c *checkpointer) due(g *Group) bool {
 	return c.host.now()-since >= c.host.cfg.CheckpointEvery || g.logBytes.Load() >= c.host.cfg.CheckpointBytes
 }
 
-// behind tells whether entries were applied, or blocks repaired, that no checkpoint covers.
+// behind tells whether entries were applied, or blocks repaired or moved, that no checkpoint covers.
 func (c *checkpointer) behind(g *Group) bool {
 	if g.failure.Load() != nil {
 		return false // its data may be lost
 	}
-	durable, _ := g.store.Load().Durable()
-	return g.mended.Load() || g.applied.Load() != durable
+	cs := g.store.Load()
+	durable, _ := cs.Durable()
+	return g.applied.Load() != durable || cs.Changed()
 }
 
 // checkpoint freezes the groups, commits them together, and cuts the log.
@@ -160,7 +161,6 @@ func (c *checkpointer) checkpoint(ctx context.Context, due []*Group, forced map[
 	for _, g := range due {
 		delete(c.last, g)
 		g.logBytes.Store(0)
-		g.mended.Store(false)
 		g.ap.post(task{g: g, kind: taskFreeze, frozen: got})
 	}
 	for range due {

@@ -148,7 +148,7 @@ func TestPeerWithoutData(t *testing.T) {
 	if err := g.Report().Err; !errors.Is(err, blockstore.ErrNotFound) {
 		t.Errorf("it reports %v", err)
 	}
-	if err := g.ask(c.ctx(), task{g: g, kind: taskRepair}); !errors.Is(err, ErrStopped) {
+	if err := g.Own(c.ctx(), func(*blockstore.Copyset) error { return nil }); !errors.Is(err, ErrStopped) {
 		t.Errorf("a repair: %v", err)
 	}
 }

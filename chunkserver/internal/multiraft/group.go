@@ -43,7 +43,6 @@ type Group struct {
 	blocked   atomic.Pointer[error] // an entry can not be applied at the moment
 	appending atomic.Int32          // appends that the log writer has
 	logBytes  atomic.Int64          // bytes of entries appended since the last checkpoint
-	mended    atomic.Bool           // a block was repaired since the last checkpoint
 	sending   atomic.Pointer[Transfer]
 
 	waiters struct {

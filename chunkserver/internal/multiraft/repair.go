@@ -84,10 +84,9 @@ func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError,
 			return errors.Join(err, last)
 		}
 		if c.err == nil {
-			t := task{g: g, kind: taskRepair, chunk: e.Chunk, off: off, data: c.data, through: c.through}
-			if c.err = g.ask(ctx, t); replace && errors.As(c.err, new(*blockstore.ChecksumError)) {
-				t.kind = taskReplace
-				c.err = g.ask(ctx, t)
+			c.err = g.Own(ctx, func(cs *blockstore.Copyset) error { return cs.Repair(e.Chunk, off, c.data) })
+			if replace && errors.As(c.err, new(*blockstore.ChecksumError)) {
+				c.err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.data, through: c.through})
 			}
 		}
 		if c.err == nil {
@@ -97,6 +96,12 @@ func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError,
 		last = c.err
 	}
 	return last
+}
+
+// Own has the owner of the group's content do fn with it, between two entries; fn is quick. When ctx ends first, fn may still be
+// done later. What it changes is durable with the next checkpoint.
+func (g *Group) Own(ctx context.Context, fn func(*blockstore.Copyset) error) error {
+	return g.ask(ctx, task{g: g, kind: taskOwn, own: fn})
 }
 
 // ask has the applier do a task that answers.

@@ -67,7 +67,7 @@ func (n *node) ChunkserverHeartbeat(ctx context.Context, r *metav1.ChunkserverHe
 	b := &topology.Beat{
 		ID: layout.ChunkserverID(r.GetId()), Cluster: cluster, Address: r.GetAddress(), AdminAddress: r.GetAdminAddress(),
 		Version: r.GetVersion(), Time: wall(r.GetTimeUnixMs()), Capacity: r.GetCapacity(), Used: r.GetUsed(),
-		DiskError: r.GetDiskError(), Disk: diskHealth(r.GetDisk()), Generation: r.GetGeneration(), Revision: r.GetElectionRevision(),
+		DiskError: r.GetDiskError(), Disk: diskHealth(r.GetDisk()), Space: diskSpace(r.GetSpace()), Generation: r.GetGeneration(), Revision: r.GetElectionRevision(),
 	}
 	b.Copysets = make([]topology.CopysetReport, 0, len(r.GetCopysets()))
 	for _, c := range r.GetCopysets() {
@@ -114,6 +114,27 @@ func diskMessage(d schedule.Disk) *metav1.DiskHealth {
 		LogSyncs: d.Syncs, LogSyncP50Us: us(d.SyncP50), LogSyncP99Us: us(d.SyncP99), LogSyncUsualUs: us(d.Usual),
 		Reads: d.Reads, ReadP50Us: us(d.ReadP50), ReadP99Us: us(d.ReadP99),
 		StalledMs: uint64(d.Stalled.Milliseconds()), UsageAgeMs: uint64(d.UsageAge.Milliseconds()),
+	}
+}
+
+// diskSpace takes what the bytes of a disk are for from a message, which may be nil.
+func diskSpace(d *metav1.DiskSpace) topology.Space {
+	return topology.Space{
+		DataFile: d.GetDataFile(), Content: d.GetContent(), Versions: d.GetVersions(), Incoming: d.GetIncoming(), Logged: d.GetLogged(),
+		Reclaimable: d.GetReclaimable(), Spare: d.GetSpare(), Holes: d.GetHoles(), RaftLog: d.GetRaftLog(), Index: d.GetIndex(),
+		Blocks: d.GetBlocks(), Pieces: d.GetPieces(), ScatteredChunks: d.GetScatteredChunks(), Moved: d.GetMoved(), GivenBack: d.GetGivenBack(),
+	}
+}
+
+// spaceMessage is the other way; nil when it was not told.
+func spaceMessage(s topology.Space) *metav1.DiskSpace {
+	if s == (topology.Space{}) {
+		return nil
+	}
+	return &metav1.DiskSpace{
+		DataFile: s.DataFile, Content: s.Content, Versions: s.Versions, Incoming: s.Incoming, Logged: s.Logged,
+		Reclaimable: s.Reclaimable, Spare: s.Spare, Holes: s.Holes, RaftLog: s.RaftLog, Index: s.Index,
+		Blocks: s.Blocks, Pieces: s.Pieces, ScatteredChunks: s.ScatteredChunks, Moved: s.Moved, GivenBack: s.GivenBack,
 	}
 }
 

@@ -197,7 +197,7 @@ func chunkserver(c topology.Chunkserver) *metav1.Chunkserver {
 		Id: uint64(c.ID), Address: c.Address, AdminAddress: c.AdminAddress, Pool: c.Pool, Zone: c.Zone, Server: c.Server,
 		Version: c.Version, State: metav1.ChunkserverState_CHUNKSERVER_STATE_UP, Capacity: c.Capacity, Used: c.Used,
 		Copysets: uint32(c.Copysets), Leaders: uint32(c.Leaders), DiskError: c.DiskError, ClockSkewMs: c.Skew.Milliseconds(),
-		Disk: diskMessage(c.Disk), DiskSlow: c.Slow,
+		Disk: diskMessage(c.Disk), DiskSlow: c.Slow, Space: spaceMessage(c.Space),
 	}
 	switch {
 	case !c.Up:

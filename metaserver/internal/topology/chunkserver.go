@@ -58,6 +58,7 @@ type server struct {
 	capacity, used uint64
 	diskError      string
 	disk           schedule.Disk
+	space          Space
 	slow           schedule.Slowness
 	generation     uint64
 	skew           skew
@@ -225,6 +226,7 @@ type Beat struct {
 	Capacity, Used uint64
 	DiskError      string
 	Disk           schedule.Disk
+	Space          Space
 	// Generation is how far the chunkserver's directory has come: it rises with each start and while it serves. 0: not told.
 	Generation uint64
 	// Revision is the highest election revision that the chunkserver has persisted.
@@ -362,6 +364,7 @@ func (t *Topology) takeLocked(s *server, b *Beat) bool {
 	}
 	s.beat, s.wall, s.up = now, now, true
 	s.version, s.used, s.revision, s.disk = b.Version, b.Used, b.Revision, b.Disk
+	s.space = b.Space
 	s.generation = max(s.generation, b.Generation)
 	if b.Capacity > 0 {
 		s.capacity = b.Capacity

@@ -24,10 +24,20 @@ type Chunkserver struct {
 	// Slow says why nothing is to be led on its disk, empty when that is not so.
 	Slow              string
 	Disk              schedule.Disk
+	Space             Space
 	Skew              time.Duration
 	Copysets, Leaders int
 	// Strays are the replicas that it has and that the records do not know.
 	Strays int
+}
+
+// Space is what the bytes of a chunkserver's disk are for; metav1.DiskSpace says what the words mean. It is only passed on; its zero
+// value was not told.
+type Space struct {
+	DataFile, Content, Versions, Incoming, Logged, Reclaimable, Spare, Holes uint64
+	RaftLog, Index                                                           uint64
+	Blocks, Pieces, ScatteredChunks                                          uint64
+	Moved, GivenBack                                                         uint64
 }
 
 // Gateway is a gateway as others see it.
@@ -98,7 +108,7 @@ func (t *Topology) View() *View {
 	for id, s := range t.mu.servers {
 		v.Chunkservers = append(v.Chunkservers, Chunkserver{
 			ChunkserverRecord: *s.rec, Up: s.up, Heard: !s.beat.IsZero(), Last: s.wall, Version: s.version,
-			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Slow: s.slow.Why, Disk: s.disk, Skew: s.skew.value(),
+			Capacity: s.capacity, Used: s.used, DiskError: s.diskError, Slow: s.slow.Why, Disk: s.disk, Space: s.space, Skew: s.skew.value(),
 			Copysets: members[id], Leaders: leaders[id], Strays: s.strays,
 		})
 	}

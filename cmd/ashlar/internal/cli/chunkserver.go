@@ -26,11 +26,13 @@ type chunkserverOut struct {
 	Leaders       uint32 `json:"leaders"`
 	DiskError     string `json:"disk_error"`
 	// DiskSlow says why others lead in its place, empty when they do not.
-	DiskSlow            string  `json:"disk_slow"`
-	Disk                diskOut `json:"disk"`
-	ClockSkewMs         int64   `json:"clock_skew_ms"`
-	LastHeartbeatUnixMs int64   `json:"last_heartbeat_unix_ms"`
-	AdminAddress        string  `json:"admin_address"`
+	DiskSlow string  `json:"disk_slow"`
+	Disk     diskOut `json:"disk"`
+	// Space is null when the chunkserver has not told it.
+	Space               *diskSpaceOut `json:"space"`
+	ClockSkewMs         int64         `json:"clock_skew_ms"`
+	LastHeartbeatUnixMs int64         `json:"last_heartbeat_unix_ms"`
+	AdminAddress        string        `json:"admin_address"`
 }
 
 // diskOut is how quickly a disk answers, in JSON: the last seconds, 0 when nothing was done.
@@ -87,7 +89,7 @@ func newChunkserverOut(c *metav1.Chunkserver) chunkserverOut {
 		Version: c.GetVersion(), CapacityBytes: c.GetCapacity(), UsedBytes: c.GetUsed(), Copysets: c.GetCopysets(),
 		Leaders: c.GetLeaders(), DiskError: c.GetDiskError(), ClockSkewMs: c.GetClockSkewMs(),
 		LastHeartbeatUnixMs: c.GetLastHeartbeatUnixMs(), AdminAddress: c.GetAdminAddress(),
-		DiskSlow: c.GetDiskSlow(), Disk: newDiskOut(c.GetDisk()),
+		DiskSlow: c.GetDiskSlow(), Disk: newDiskOut(c.GetDisk()), Space: newDiskSpaceOut(c.GetSpace()),
 	}
 	switch c.GetState() {
 	case metav1.ChunkserverState_CHUNKSERVER_STATE_UP:
@@ -144,6 +146,9 @@ func (c chunkserverOut) table(w io.Writer) {
 	field(w, "Server", c.Server)
 	field(w, "Version", dash(c.Version))
 	field(w, "Space", sizeText(c.UsedBytes)+" of "+sizeText(c.CapacityBytes)+" in use")
+	if c.Space != nil {
+		c.Space.table(w)
+	}
 	field(w, "Copysets", fmt.Sprintf("%d, leads %d", c.Copysets, c.Leaders))
 	field(w, "Heartbeat", age(c.LastHeartbeatUnixMs))
 	field(w, "Clock", fmt.Sprintf("%+d ms", c.ClockSkewMs))

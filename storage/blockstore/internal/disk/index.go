@@ -156,6 +156,16 @@ func (x *Index) Flush() error {
 	}
 }
 
+// Size returns the length of the index's files, in bytes; 0 when it is closed.
+func (x *Index) Size() int64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.closed {
+		return 0
+	}
+	return int64(x.DB.Metrics().DiskSpaceUsage())
+}
+
 // Close closes the index.
 func (x *Index) Close() error {
 	x.mu.Lock()
