@@ -20,7 +20,8 @@ const (
 	OpRaise           Op = 7
 	OpRaiseAccess     Op = 8
 	OpDeleteVolume    Op = 9
-	// OpDigest is the chunkservers' own: a replica that applies it notes what it holds, to be compared with the others.
+	// OpDigest is the chunkservers' own: a replica that applies it notes what it holds, to be compared with the others. It is
+	// encoded as an OpRaise of no volume, which changes nothing in releases that have no digests; its number was in entries once.
 	OpDigest Op = 10
 )
 
@@ -87,6 +88,9 @@ func (c *Command) Validate() error {
 	if c.Chunk.Volume == 0 && c.Op != OpDigest {
 		return errors.New("no volume")
 	}
+	if c.Chunk.Volume != 0 && c.Op == OpDigest {
+		return errors.New("digest of a volume")
+	}
 	if c.Access == layout.DeletedAccess && c.Op != OpDeleteVolume {
 		return errors.New("access generation of a deleted volume")
 	}
@@ -138,6 +142,9 @@ func (c *Command) AppendTo(dst []byte) []byte {
 	le := binary.LittleEndian
 	var h [commandHeader]byte
 	h[0], h[1] = commandVersion, byte(c.Op)
+	if c.Op == OpDigest {
+		h[1] = byte(OpRaise)
+	}
 	le.PutUint32(h[4:], c.Chunk.Index)
 	le.PutUint64(h[8:], uint64(c.Chunk.Volume))
 	le.PutUint64(h[16:], uint64(c.Initiator))
@@ -208,6 +215,9 @@ func (c *Command) Decode(data []byte, crcs []uint32) error {
 	case OpWrite, OpDiscard, OpWriteZeroes, OpCompareAndWrite, OpRaise, OpRaiseAccess, OpDeleteVolume, OpDigest:
 	default:
 		return fmt.Errorf("%w: op %d", ErrVersion, data[1])
+	}
+	if c.Op == OpRaise && c.Chunk.Volume == 0 {
+		c.Op = OpDigest
 	}
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("copyset: %w", err)

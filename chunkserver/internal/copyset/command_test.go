@@ -95,6 +95,11 @@ func FuzzCommand(f *testing.F) {
 	f.Add(swap.AppendTo(nil))
 	raise := Command{Op: OpRaise, Chunk: c.Chunk, Initiator: 1, Fence: c.Fence}
 	f.Add(raise.AppendTo(nil))
+	digest := Command{Op: OpDigest, Proposer: 1, Proposal: 2}
+	f.Add(digest.AppendTo(nil))
+	ofVolume := raise.AppendTo(nil)
+	ofVolume[1] = byte(OpDigest)
+	f.Add(ofVolume)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var c Command
 		if c.Decode(b, nil) != nil {

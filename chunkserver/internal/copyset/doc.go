@@ -42,8 +42,10 @@
 // An outcome of 1 to 4 is not stored, because the operation did not happen: it may be tried again with what the answer
 // says.
 //
-// A digest (op 10) names no volume and changes nothing but the applied index. It marks a place in the log at which all
-// replicas must hold the same: the state's encoding, which has one form only, and the checksums of all blocks.
+// A digest (op 7, of volume 0; op 10 in logs that have it) changes nothing but the applied index. It marks a place in the log at
+// which all replicas must hold the same: the state's encoding, which has one form only, and the checksums of all blocks. Releases
+// without digests apply a raise of volume 0 as a command that is INVALID, which every replica may meet, so they go on beside newer
+// ones; at an op that they do not know they would stop.
 //
 // # Failures of the medium
 //

@@ -238,6 +238,22 @@ func TestDigestChangesNothing(t *testing.T) {
 	}
 }
 
+// TestDigestBesideEarlierReleases: those know the ops up to OpDeleteVolume, stop at others, and refuse a raise of no volume on every
+// replica. Entries with the digest's own number are read too.
+func TestDigestBesideEarlierReleases(t *testing.T) {
+	b := (&Command{Op: OpDigest, Proposer: 3, Proposal: 9}).AppendTo(nil)
+	if op := Op(b[1]); op != OpRaise || (&Command{Op: op, Initiator: 1, Fence: layout.Fence{Epoch: 1}}).Validate() == nil {
+		t.Errorf("op %d", op)
+	}
+	for _, op := range []Op{OpRaise, OpDigest} {
+		b[1] = byte(op)
+		x := &machine{New(founding(), 1, 1), newMem()}
+		if res, err := x.s.Apply(2, 2, b, x.m); err != nil || !res.Digest || res.Outcome.Code != OK || res.Proposal != 9 {
+			t.Errorf("op %d: %+v, %v", op, res, err)
+		}
+	}
+}
+
 func randomCommand(rng *rand.Rand) *Command {
 	ops := []Op{OpWrite, OpWrite, OpWrite, OpDiscard, OpWriteZeroes, OpCompareAndWrite, OpCompareAndWrite, OpRaise, OpRaiseAccess, OpDeleteVolume}
 	c := &Command{
