@@ -1,6 +1,7 @@
 package multiraft
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -88,6 +89,65 @@ func TestRepair(t *testing.T) {
 	if n := c.servers[lead].host.Repaired(); n != 2 {
 		t.Errorf("%d blocks were repaired, want 2", n)
 	}
+}
+
+// TestCopyTellsOfAnImage: an image is in place, and the group does not know yet. Who asks for a block gets the image's, and hears up
+// to where entries may be in it.
+func TestCopyTellsOfAnImage(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = time.Hour })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	old, image := c.command(0, 11), c.command(0, 22)
+	c.retry(old)
+	c.equal(1, 2, 3)
+	behind := layout.ChunkserverID(1 + uint64(lead)%3)
+	g := c.group(behind)
+	at := g.Applied() + 100
+	in, err := c.servers[behind].host.cfg.Store.NewInstaller(g.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Abort()
+	if _, err := in.Write(streamOf(t, g.ID(), at, &image)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	data, _, through, err := g.ReadBlocks(c.ctx(), image.Chunk, image.Offset, layout.BlockSize, 0)
+	if err != nil || data[0] != 22 || through <= at {
+		t.Errorf("%v: block of %d, nothing behind %d, which is %d", err, data[0], through, at)
+	}
+}
+
+// streamOf returns an image of a copyset with one write, made at an index.
+func streamOf(t *testing.T, id layout.CopysetID, index uint64, w *copyset.Command) []byte {
+	t.Helper()
+	s, err := blockstore.Open(vfs.NewMem(), "other", blockstore.Identity{Cluster: [16]byte{1}, Chunkserver: 9}, blockstore.Options{
+		IndexFS: pebblevfs.NewMem(), GrowStep: blockstore.GrowStepMin,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // nothing is asked of it any more
+	cs, err := s.Create(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cs.Write(w.Chunk, w.Offset, w.Payload, nil); err != nil {
+		t.Fatal(err)
+	}
+	cs.SetApplied(index, 1)
+	im, err := cs.Snapshot(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.Close()
+	var b bytes.Buffer
+	if _, err := im.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // TestRepairIsDurable: a repaired block of a copyset that nobody writes to is on the disk after a while, not only in memory.

@@ -250,8 +250,10 @@ func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length u
 		return nil, nil, 0, fmt.Errorf("multiraft: copyset %d does not run here: %w", g.id, *g.failure.Load())
 	}
 	data = make([]byte, length)
-	crcs, err = g.store.Load().Read(ch, off, data, nil)
-	return data, crcs, g.applied.Load() + 1, err // the next entry may be in it already
+	cs := g.store.Load()
+	crcs, err = cs.Read(ch, off, data, nil)
+	at, _ := cs.Applied()          // goes with the content: an image is in place before g.applied knows
+	return data, crcs, at + 1, err // the next entry may be in it already
 }
 
 // Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
