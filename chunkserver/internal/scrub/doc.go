@@ -2,10 +2,10 @@
 // a good copy.
 //
 // A pass goes through the copysets, their chunks and the blocks of each in order, and compares each block with its checksum.
-// What is damaged is replaced by another peer's copy. What no peer could help with is told, and tried again each retryEvery
-// until it is good or gone. Behind its last chunk the replicas of a copyset that is led here are compared with each other
-// (package digest). Passes begin every Config.Interval, and a pass is paced to end when paceNumerator/paceDenominator
-// of that are over:
+// What is damaged is replaced by another peer's copy. What no peer could help with is told, and tried again each retryEvery, as
+// much of it as retryMax allows and the rest the next time, until it is good or gone. Behind its last chunk the replicas of a
+// copyset that is led here are compared with each other (package digest). Passes begin every Config.Interval, and a pass is paced
+// to end when paceNumerator/paceDenominator of that are over:
 //
 //	rate  = what is left to read ÷ time left, between rateMin and Config.RateMax; a pass that was asked for: RateMax
 //	pause = the bytes read ÷ rate, and yieldFactor times as long as the read took if requests came in meanwhile, unless
@@ -14,5 +14,6 @@
 // # State
 //
 // The small file SCRUB (magic "ashlarsc", version 1) holds State as JSON, so that a restart goes on where the pass was and
-// knows what was found. It is written every saveEvery, at the end of a pass, and when the scrub stops.
+// knows what was found. It is written every saveEvery, at the beginning and the end of a pass, for each damaged block and after
+// each retry, and when the scrub stops.
 package scrub

@@ -456,6 +456,7 @@ func (s *Scrubber) retry(ctx context.Context) {
 		content, err := s.disk.Copyset(f.Copyset)
 		if err == nil && stillDamaged(content, e) {
 			if s.repair(ctx, content, e, 1) != nil {
+				s.change(func(st *State) { st.later(f.Place) })
 				continue
 			}
 			s.counters.Repaired.Add(1)

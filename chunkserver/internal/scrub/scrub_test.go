@@ -34,6 +34,7 @@ type fakeDisk struct {
 	serving  bool // a request comes with each read
 	bad      map[Place]bool
 	help     bool                    // the peers have good copies
+	helped   layout.CopysetID        // its peers have, whatever help says
 	slow     time.Duration           // that a repair takes
 	torn     map[layout.ChunkID]bool // chunks whose extent map can not be read
 	reads    []Place
@@ -86,7 +87,7 @@ func (d *fakeDisk) Repair(_ context.Context, e *blockstore.ChecksumError) error 
 	time.Sleep(d.slow)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.help {
+	if !d.help && d.helped != e.Copyset {
 		return errors.New("no peer has it")
 	}
 	delete(d.bad, placeOf(e))
@@ -446,6 +447,32 @@ func TestMuchDamage(t *testing.T) {
 		b.stop()
 		if took := time.Since(began); took > repairTries*repairTimeout {
 			t.Errorf("Run ended after %v", took)
+		}
+	})
+}
+
+// TestRetryReachesAll: damage behind more than one try can go through, which stays, is repaired when its peers are back.
+func TestRetryReachesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 1, 2: 1}, blocks: 1024, bad: map[Place]bool{}, slow: repairTimeout}
+		const many = int(2*retryMax/repairTimeout) + 10
+		for i := range uint32(many) {
+			d.bad[Place{1, 3, 0, i}] = true
+		}
+		d.bad[Place{2, 3, 0, 7}] = true
+		b := newBench(t, d, 0, 64*mib)
+		defer func() { b.stop() }()
+		if _, err := b.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if st := b.Status(); st.LastPass != 1 || len(st.Bad) != many+1 {
+			t.Fatalf("pass %d ended, %d blocks are damaged", st.LastPass, len(st.Bad))
+		}
+		d.set(func() { d.helped = 2 })
+		time.Sleep(4 * (retryEvery + retryMax + repairTimeout))
+		if st := b.Status(); len(st.Bad) != many || d.bad[Place{2, 3, 0, 7}] {
+			t.Errorf("%d blocks are damaged", len(st.Bad))
 		}
 	})
 }

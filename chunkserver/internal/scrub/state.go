@@ -78,7 +78,7 @@ type State struct {
 	LastPass uint64    `json:"last_pass"`
 	Ended    time.Time `json:"last_ended"`
 	Last     Tally     `json:"last"`
-	// Findings are the latest, oldest first; Bad are the blocks that are damaged still.
+	// Findings are the latest, oldest first; Bad are the blocks that are damaged still, those first whose repair is to be tried next.
 	Findings []Finding `json:"findings"`
 	Bad      []Finding `json:"unrepairable"`
 }
@@ -137,6 +137,14 @@ func (st *State) note(f Finding) {
 // forget takes a block out of those that are damaged.
 func (st *State) forget(p Place) {
 	st.Bad = slices.DeleteFunc(st.Bad, func(f Finding) bool { return f.Place == p })
+}
+
+// later has a damaged block tried again behind all others.
+func (st *State) later(p Place) {
+	if i := slices.IndexFunc(st.Bad, func(f Finding) bool { return f.Place == p }); i >= 0 {
+		f := st.Bad[i]
+		st.Bad = append(slices.Delete(st.Bad, i, i+1), f)
+	}
 }
 
 // mended takes a block out of those that are damaged, because it is good or gone.
