@@ -88,8 +88,9 @@ func (c *Conn) failure(err error) error {
 // when ctx ends or the stream does, with the error of take, or why the stream ended: *EndError when the other end said
 // why, io.EOF when it did not. The stream is closed then, and nobody uses source any more.
 //
-// When ctx ends nothing is taken any more; settle, if not nil, waits then, for a bounded time, until what was taken has been
-// answered. What waits is sent before the stream is closed, and so is the error of take.
+// When ctx ends nothing is taken any more, and a take that waits returns the error of ctx; settle, if not nil, waits then, for
+// a bounded time, until what was taken has been answered. What waits is sent before the stream is closed, and so is any other
+// error of take.
 func (c *Conn) Run(ctx context.Context, source Source, take func([]byte) error, settle func()) error {
 	sctx, cancel := context.WithCancelCause(context.Background())
 	defer context.AfterFunc(ctx, func() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) })() // Recv returns
@@ -99,7 +100,7 @@ func (c *Conn) Run(ctx context.Context, source Source, take func([]byte) error, 
 		c.send(sctx, source)
 	}()
 	err := c.takeAll(take)
-	if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil {
+	if end := ctx.Err(); end != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, end)) {
 		if settle != nil {
 			settle()
 		}

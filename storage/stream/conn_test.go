@@ -285,30 +285,70 @@ func TestStopSendsWhatWaits(t *testing.T) {
 	}
 }
 
-// TestSettle: an end that stops takes nothing more, and lets what it took be answered.
+// TestSettle: an end that stops takes nothing more, and lets what it took be answered, also when it has no room for what it
+// is about to take.
 func TestSettle(t *testing.T) {
-	a, b := pair(t)
-	s, c := &lines{}, conn(t, a)
-	ctx, cancel := context.WithCancel(context.Background())
-	taken, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- c.Run(ctx, s, func([]byte) error { close(taken); return nil }, func() { s.put([]byte("answer")) })
-	}()
-	r := run(t, conn(t, b), func(p []byte) error {
-		if string(p) != "answer" {
-			t.Errorf("got %q", p)
+	for _, full := range []bool{false, true} {
+		a, b := pair(t)
+		s, c := &lines{}, conn(t, a)
+		ctx, cancel := context.WithCancel(context.Background())
+		taken, ended := make(chan struct{}), make(chan error, 1)
+		take := func([]byte) error {
+			close(taken)
+			if !full {
+				return nil
+			}
+			<-ctx.Done()
+			return fmt.Errorf("no room: %w", ctx.Err())
 		}
-		return nil
-	})
-	r.put([]byte("question"))
-	r.Flush()
-	<-taken
-	cancel()
-	if err := r.end(t, patience); !errors.Is(err, io.EOF) {
-		t.Error(err)
+		go func() { ended <- c.Run(ctx, s, take, func() { s.put([]byte("answer")) }) }()
+		answers := 0
+		r := run(t, conn(t, b), func(p []byte) error {
+			if answers++; string(p) != "answer" {
+				t.Errorf("got %q", p)
+			}
+			return nil
+		})
+		r.put([]byte("question"))
+		r.Flush()
+		<-taken
+		cancel()
+		if err := r.end(t, patience); !errors.Is(err, io.EOF) || answers != 1 {
+			t.Errorf("full %v: %d answers, %v", full, answers, err)
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+}
+
+// TestBrokenWhileTaking: when a stream breaks while take waits, its goroutines rest until that is over.
+func TestBrokenWhileTaking(t *testing.T) {
+	a, b := pair(t)
+	taking, goOn := make(chan struct{}), make(chan struct{})
+	s := run(t, conn(t, a), func([]byte) error { close(taking); <-goOn; return nil })
+	release := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(release)
+	if _, err := b.Write(framed(kindBatch, payload(1))); err != nil {
+		t.Fatal(err)
+	}
+	<-taking
+	_ = b.SetLinger(0) // what fails here fails below too
+	_ = b.Close()
+	for end := time.Now().Add(patience); s.ended.Load() == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		s.put(payload(100))
+		s.Flush()
+	}
+	time.Sleep(tick) // it may be that Run is still about to take note
+	for range 1000 {
+		if state := s.sender.state.Load(); state != left || len(s.sender.bell) > 0 {
+			t.Fatalf("it is at it again: %d", state)
+		}
+		time.Sleep(10 * time.Microsecond)
+	}
+	release()
+	if err := s.end(t, patience); err == nil {
+		t.Error("it has not ended")
 	}
 }
 

@@ -115,8 +115,11 @@ func (s *sender) drain(most int, wait bool) {
 				written += len(p)
 			}
 			if written > most || !s.send() && !(wait && s.sendLater()) {
+				broken := s.err != nil
 				s.state.Store(left)
-				s.ring()
+				if !broken { // else nothing is left to do, but for Run to end, and take may still keep it from that
+					s.ring()
+				}
 				return
 			}
 		}
