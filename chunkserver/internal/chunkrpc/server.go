@@ -2,7 +2,6 @@ package chunkrpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -24,17 +23,21 @@ const (
 	PayloadMax = 48 << 20
 	// ReadMax is the most that one request reads, in bytes.
 	ReadMax = 16 << 20
-	// inflightMax and inflightBytes bound what one stream has between receiving and sending.
+	// inflightMax and inflightBytes bound what one stream has between receiving and sending: requests that are not answered and
+	// answers that are not sent.
 	inflightMax   = 8192
 	inflightBytes = 128 << 20
+	// takeMax is for how long a client may take no answer while there is no room for what else it asks.
+	takeMax = 10 * time.Second
 	// batchBytes bounds a batch of several responses: more begin the next one.
 	batchBytes = 64<<10 - 512
 	// lendMin is from which size on a response's data is sent where it lies, in bytes; less is cheaper to copy.
 	lendMin = 16 << 10
 	// settleMax bounds the wait for answers when the chunkserver stops.
 	settleMax = 250 * time.Millisecond
-	// responseOverhead is about what a response's encoding has besides data and checksums, in bytes.
-	responseOverhead = 32
+	// responseOverhead is about what a response's encoding has besides data, checksums and runs, in bytes; runLength is how long
+	// that of a run is, at most.
+	responseOverhead, runLength = 32, 14
 	// hereMax is the longest read that the goroutine serves which received it, in bytes.
 	hereMax = 32 << 10
 	// readQueue bounds the jobs that wait for a reader.
@@ -139,9 +142,10 @@ type session struct {
 	mu   struct {
 		sync.Mutex
 		queue    []*response
-		inflight int
-		bytes    int
-		waiting  bool
+		inflight int  // requests that are not answered
+		held     int  // the same, and answers that are not sent
+		bytes    int  // of held: the weight of requests, the length of answers
+		waiting  bool // somebody waits for room
 		closed   bool
 	}
 	room chan struct{}
@@ -174,24 +178,27 @@ func (se *session) receive(b []byte) error {
 	return se.take(t)
 }
 
-// errEnded ends a stream whose context has ended.
-var errEnded = errors.New("chunkrpc: the chunkserver stops")
+// errNotTaken ends a stream whose client asks for more and takes no answers.
+var errNotTaken = fmt.Errorf("chunkrpc: no answer was taken for %v", takeMax)
 
-// take begins the requests of a batch.
+// take begins the requests of a batch, as many at a time as there is room for.
 func (se *session) take(t *batch) error {
-	if !se.reserve(t.reqs) {
-		return errEnded
+	last := -1
+	if t.version == Version {
+		last = lastRead(t.reqs)
 	}
-	if t.version != Version {
-		for i := range t.reqs {
-			se.answer(weight(&t.reqs[i]), refuse(t.reqs[i].id, chunkv1.Status_STATUS_VERSION))
+	for at := 0; at < len(t.reqs); {
+		n, err := se.reserve(t.reqs[at:])
+		if err != nil {
+			return err
 		}
-		return nil
-	}
-	last := lastRead(t.reqs)
-	for i := range t.reqs {
-		if i != last {
-			se.begin(&t.reqs[i], false)
+		for end := at + n; at < end; at++ {
+			switch r := &t.reqs[at]; {
+			case t.version != Version:
+				se.answer(weight(r), refuse(r.id, chunkv1.Status_STATUS_VERSION))
+			case at != last:
+				se.begin(r, false)
+			}
 		}
 	}
 	if last >= 0 {
@@ -211,29 +218,38 @@ func lastRead(reqs []request) int {
 	return -1
 }
 
-// weight is what a request counts against inflightBytes.
+// weight is what a request counts against inflightBytes, which is far more.
 func weight(r *request) int { return max(len(r.data), int(min(r.command.Length, ReadMax))) }
 
-// reserve waits until a batch fits. It returns false when the stream ends.
-func (se *session) reserve(reqs []request) bool {
-	bytes := 0
-	for i := range reqs {
-		bytes += weight(&reqs[i])
-	}
+// reserve makes room for the first of these requests, and returns for how many: one at least, for which it waits. Its error is
+// that of the stream's context, or errNotTaken.
+func (se *session) reserve(reqs []request) (int, error) {
 	for {
+		n := 0
 		se.mu.Lock()
-		if se.mu.inflight == 0 || se.mu.inflight+len(reqs) <= inflightMax && se.mu.bytes+bytes <= inflightBytes {
-			se.mu.inflight += len(reqs)
-			se.mu.bytes += bytes
-			se.mu.Unlock()
-			return true
+		for ; n < len(reqs) && se.mu.held < inflightMax; n++ {
+			w := weight(&reqs[n])
+			if se.mu.bytes+w > inflightBytes {
+				break
+			}
+			se.mu.held++
+			se.mu.inflight++
+			se.mu.bytes += w
 		}
-		se.mu.waiting = true
+		unsent := se.mu.held > se.mu.inflight
+		se.mu.waiting = n == 0
 		se.mu.Unlock()
+		if n > 0 {
+			return n, nil
+		}
 		select {
 		case <-se.room:
+		case <-time.After(takeMax):
+			if unsent { // since then: whoever sends makes room
+				return 0, errNotTaken
+			}
 		case <-se.ctx.Done():
-			return false
+			return 0, fmt.Errorf("chunkrpc: no room for a request: %w", se.ctx.Err())
 		}
 	}
 }
@@ -247,7 +263,7 @@ func (se *session) answer(weight int, r *response) {
 		se.mu.queue = append(se.mu.queue, r)
 	}
 	se.mu.inflight--
-	se.mu.bytes -= weight
+	se.mu.bytes += r.length() - weight
 	last := se.mu.inflight == 0
 	waiting := se.mu.waiting
 	se.mu.waiting = false
@@ -272,16 +288,27 @@ func signal(c chan struct{}) {
 
 // Next returns the next batch of responses; see stream.Source.
 func (se *session) Next() *stream.Frame {
-	for i, r := range se.taken[:se.sent] {
+	sent, bytes := se.sent, 0
+	for i, r := range se.taken[:sent] {
+		bytes += r.length()
 		release(r)
 		se.taken[i] = nil
 	}
-	se.taken, se.sent = se.taken[se.sent:], 0
+	se.taken, se.sent = se.taken[sent:], 0
+	se.mu.Lock()
+	se.mu.held -= sent
+	se.mu.bytes -= bytes
+	waiting := se.mu.waiting && sent > 0
+	if waiting {
+		se.mu.waiting = false
+	}
 	if len(se.taken) == 0 {
-		se.mu.Lock()
 		se.taken, se.mu.queue = se.mu.queue, se.spare[:0]
-		se.mu.Unlock()
 		se.spare = se.taken
+	}
+	se.mu.Unlock()
+	if waiting {
+		signal(se.room)
 	}
 	if len(se.taken) == 0 {
 		return nil
@@ -325,7 +352,7 @@ func (se *session) close() {
 func fill(q []*response) int {
 	size := 0
 	for i, r := range q {
-		if size += len(r.data) + 4*len(r.crcs) + responseOverhead; size > batchBytes && i > 0 {
+		if size += r.length(); size > batchBytes && i > 0 {
 			return i
 		}
 	}

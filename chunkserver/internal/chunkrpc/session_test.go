@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -145,8 +146,8 @@ func TestBorrowedBytes(t *testing.T) {
 			break
 		}
 	}
-	if se.mu.inflight != 0 || se.mu.bytes != 0 || len(se.mu.queue) != 20 {
-		t.Fatalf("%d requests of %d bytes in flight, %d answers", se.mu.inflight, se.mu.bytes, len(se.mu.queue))
+	if se.mu.inflight != 0 || se.mu.held != 20 || se.mu.bytes != 20*responseOverhead || len(se.mu.queue) != 20 {
+		t.Fatalf("%d requests and answers of %d bytes in flight, %d answers", se.mu.held, se.mu.bytes, len(se.mu.queue))
 	}
 	for seq, data := range n.got {
 		if !bytes.Equal(data, bytes.Repeat([]byte{byte(seq)}, len(data))) || len(data) == 0 {
@@ -191,4 +192,120 @@ func TestReads(t *testing.T) {
 			}
 		}
 	}
+}
+
+// stuck is a disk that lets reads go on when it is told to.
+type stuck struct {
+	fake
+	hold chan struct{}
+}
+
+func (s *stuck) find(layout.CopysetID) group { return s }
+
+func (s *stuck) Read(layout.ChunkID, uint32, []byte, []uint32, *multiraft.Access) ([]uint32, multiraft.Reply) {
+	<-s.hold
+	return nil, multiraft.Reply{Status: multiraft.NotReady}
+}
+
+// within runs f on a session of a server of these groups, on simulated time; take has the session receive a batch, and tells
+// its error when that has been received.
+func within(t *testing.T, g groups, f func(t *testing.T, se *session, take func(batch *chunkv1.Requests) chan error)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(nil, 2)
+		s.groups = g
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		wg.Go(func() { s.Run(ctx) })
+		se := newSession(s, deaf{})
+		defer se.close()
+		se.ctx = ctx
+		f(t, se, func(batch *chunkv1.Requests) chan error {
+			b, err := proto.Marshal(batch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			wg.Go(func() { done <- se.receive(b) })
+			synctest.Wait()
+			return done
+		})
+	})
+}
+
+// TestHeavyBatch: what a batch asks for is begun only as far as there is room for it, for as long as the disk takes.
+func TestHeavyBatch(t *testing.T) {
+	g := &stuck{}
+	within(t, g, func(t *testing.T, se *session, take func(*chunkv1.Requests) chan error) {
+		g.hold = make(chan struct{})
+		batch := &chunkv1.Requests{Version: 1}
+		const n = 20
+		for id := uint64(1); id <= n; id++ {
+			r := writeOf(id, nil)
+			r.Op, r.Length = chunkv1.Op_OP_READ, ReadMax
+			batch.Requests = append(batch.Requests, r)
+		}
+		batch.Requests[2].Length = hereMax // which is the last to be begun
+		done := take(batch)
+		time.Sleep(3 * takeMax)
+		if se.mu.bytes > inflightBytes || len(done) > 0 || se.mu.held > inflightBytes/ReadMax+1 {
+			t.Errorf("%d requests of %d bytes were begun", se.mu.held, se.mu.bytes)
+		}
+		close(g.hold)
+		synctest.Wait()
+		if len(done) != 1 || <-done != nil || se.mu.inflight != 0 || len(se.mu.queue) != n {
+			t.Errorf("%d in flight, %d answers", se.mu.inflight, len(se.mu.queue))
+		}
+	})
+}
+
+// TestAnswersNotTaken: who takes no answers gets room for no more requests, and his stream is ended in the end; when he takes
+// them it goes on.
+func TestAnswersNotTaken(t *testing.T) {
+	within(t, newFake(), func(t *testing.T, se *session, take func(*chunkv1.Requests) chan error) {
+		all := &chunkv1.Requests{Version: 1}
+		for id := uint64(1); id <= inflightMax; id++ {
+			all.Requests = append(all.Requests, writeOf(id, nil)) // which is refused
+		}
+		one := &chunkv1.Requests{Version: 1, Requests: all.Requests[:1]}
+		if done := take(all); len(done) != 1 || <-done != nil {
+			t.Fatal("there was no room for a whole batch")
+		}
+		more := take(one)
+		time.Sleep(takeMax / 2)
+		if len(more) > 0 || len(se.mu.queue) != inflightMax {
+			t.Fatalf("%d answers are held", len(se.mu.queue))
+		}
+		for range 2 { // the second time it is the answer to what waited
+			for se.Next() != nil {
+			}
+			synctest.Wait()
+		}
+		if len(more) != 1 || <-more != nil || se.mu.bytes != 0 || se.mu.held != 0 {
+			t.Fatalf("%d answers of %d bytes are held after they were taken", se.mu.held, se.mu.bytes)
+		}
+		if done := take(all); len(done) != 1 || <-done != nil {
+			t.Fatal("there was no room afterwards")
+		}
+		more = take(one)
+		time.Sleep(takeMax + time.Second)
+		if err := <-more; !errors.Is(err, errNotTaken) {
+			t.Errorf("the end: %v", err)
+		}
+	})
+}
+
+// TestStopWithoutRoom: a session that waits for room when the chunkserver stops says that this is why it ends.
+func TestStopWithoutRoom(t *testing.T) {
+	within(t, newFake(), func(t *testing.T, se *session, take func(*chunkv1.Requests) chan error) {
+		ctx, cancel := context.WithCancel(se.ctx)
+		se.ctx = ctx
+		se.mu.held = inflightMax
+		done := take(&chunkv1.Requests{Version: 1, Requests: []*chunkv1.Request{writeOf(1, nil)}})
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }

@@ -163,6 +163,11 @@ type response struct {
 	crcs    []uint32
 }
 
+// length is about how long the encoding is, in bytes, and how much memory a response takes.
+func (p *response) length() int {
+	return len(p.data) + 4*len(p.crcs) + runLength*len(p.runs) + responseOverhead
+}
+
 // say sets the message. A message of protobuf is valid UTF-8, which a name in an error need not be.
 func (p *response) say(err error) { p.message = strings.ToValidUTF8(err.Error(), "\uFFFD") }
 
