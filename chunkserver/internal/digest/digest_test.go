@@ -1,11 +1,14 @@
 package digest
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -106,7 +109,18 @@ func TestReplicas(t *testing.T) {
 			}
 		}
 	}
-	before := all[0].digest(t, 1)
+	chunk := all[0].c.Chunks()[0]
+	var before *Result
+	for i := range byte(2) {
+		if err := all[0].c.Write(chunk, 4096, bytes.Repeat([]byte{0xe0 + i}, 4096), nil); err != nil {
+			t.Fatal(err)
+		}
+		other := all[0].digest(t, 1)
+		if before != nil && (other.Sum == before.Sum || other.Chunks[0].Sum == before.Chunks[0].Sum || other.Chunks[1] != before.Chunks[1]) {
+			t.Errorf("a block of other bytes: %+v, before %+v", other, before)
+		}
+		before = other
+	}
 	odd := layout.ChunkID{Volume: 2, Index: 9}
 	if err := all[0].c.Write(odd, 0, make([]byte, 4096), nil); err != nil {
 		t.Fatal(err)
@@ -150,11 +164,20 @@ type fake struct {
 	closed int
 	begun  chan struct{}
 	goOn   chan struct{}
+	// runs are what NextSums returns, onClose is called by Close.
+	runs    []blockstore.BlockRun
+	onClose func()
 }
 
 func (f *fake) Applied() (index, term uint64) { return f.index, 1 }
 func (f *fake) State() []byte                 { return []byte{1} }
-func (f *fake) Close()                        { f.closed++ }
+func (f *fake) Close() {
+	f.closed++
+	if f.onClose != nil {
+		f.onClose()
+	}
+}
+
 func (f *fake) NextSums() (blockstore.BlockRun, error) {
 	if f.begun != nil {
 		close(f.begun)
@@ -162,6 +185,11 @@ func (f *fake) NextSums() (blockstore.BlockRun, error) {
 	}
 	if f.err != nil {
 		return blockstore.BlockRun{}, f.err
+	}
+	if len(f.runs) > 0 {
+		run := f.runs[0]
+		f.runs = f.runs[1:]
+		return run, nil
 	}
 	return blockstore.BlockRun{}, io.EOF
 }
@@ -180,10 +208,20 @@ func TestRunner(t *testing.T) {
 	r.Take(1, 10, slow)
 	<-slow.begun
 	waiting := make([]*fake, queueMax+3)
+	free := func() { // what closes a content, and waits for the disk, keeps nobody else waiting
+		if !r.mu.TryLock() {
+			t.Error("a content is closed under the lock")
+			return
+		}
+		r.mu.Unlock()
+	}
 	for i := range waiting {
 		waiting[i] = &fake{index: uint64(i + 2)}
-		if i == queueMax-1 {
+		switch {
+		case i == queueMax-1:
 			waiting[i].err = errors.New("a leaf does not parse")
+		case i >= queueMax:
+			waiting[i].onClose = free
 		}
 		r.Take(1, 10, waiting[i])
 	}
@@ -203,12 +241,12 @@ func TestRunner(t *testing.T) {
 	if last, asked := r.Last(1); last == nil || last.Index != queueMax || asked != queueMax+1 {
 		t.Errorf("last %+v, asked %d", last, asked)
 	}
-	rest := &fake{}
+	rest := &fake{onClose: free}
 	r.Take(2, 20, rest)
 	cancel()
 	close(end.goOn)
 	<-done
-	late := &fake{}
+	late := &fake{onClose: free}
 	r.Take(2, 20, late)
 	for i, f := range slices.Concat(waiting, []*fake{slow, end, rest, late}) {
 		if f.closed != 1 {
@@ -217,6 +255,45 @@ func TestRunner(t *testing.T) {
 	}
 	if n := r.Counters().Computed.Load(); n < queueMax {
 		t.Errorf("%d computed", n)
+	}
+}
+
+// TestSum: releases that call their digests by the same version must have the same of the same content. Whoever has to change the
+// sums here lets Version rise.
+func TestSum(t *testing.T) {
+	r := New(nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Run(ctx)
+	}()
+	at := layout.ChunkID{Volume: 0x0102030405060708, Index: 0x090a0b0c}
+	r.Take(0x1112131415161718, 3, &fake{index: 0x2122232425262728, runs: []blockstore.BlockRun{
+		{Chunk: at, First: 0x31323334, CRCs: []uint32{0x41424344, 0x51525354}},
+		{Chunk: at, First: 0x61626364, CRCs: []uint32{0x71727374}},
+		{Chunk: layout.ChunkID{Volume: at.Volume, Index: at.Index + 1}, CRCs: []uint32{1}},
+	}})
+	var got *Result
+	for try := 0; got == nil && try < 5000; try++ {
+		time.Sleep(time.Millisecond)
+		got, _ = r.Last(0x1112131415161718)
+	}
+	cancel()
+	<-done
+	if got == nil || len(got.Chunks) != 2 {
+		t.Fatalf("%+v", got)
+	}
+	for what, sum := range map[string][2]string{
+		"format": {"101", strconv.FormatUint(uint64(got.Format), 16)},
+		"state":  {"4bf5122f344554c53bde2ebb8cd2b7e3", hex.EncodeToString(got.State[:])},
+		"chunk":  {"ce0a5f63ce4eff48", hex.EncodeToString(got.Chunks[0].Sum[:])},
+		"next":   {"01acecb507abfe1a", hex.EncodeToString(got.Chunks[1].Sum[:])},
+		"sum":    {"d6dbd33e951b9088497c467e1d577d77", hex.EncodeToString(got.Sum[:])},
+	} {
+		if sum[0] != sum[1] {
+			t.Errorf("%s is %s, was %s", what, sum[1], sum[0])
+		}
 	}
 }
 

@@ -58,21 +58,30 @@ func New(log *zap.Logger) *Runner {
 // Counters returns the counters.
 func (r *Runner) Counters() *Counters { return &r.counters }
 
-// Take has the digest of a content computed soon, and closes the content then. It does not block.
+// Take has the digest of a content computed soon, and closes the content then: at once if too many wait, which frees what it held.
 func (r *Runner) Take(id layout.CopysetID, peer layout.PeerID, c Content) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.mu.closed {
-		select {
-		case r.jobs <- job{id, peer, c}:
-			r.recordLocked(id).asked, _ = c.Applied()
-			return
-		default:
-			r.log.Warn("digest dropped: too many wait", zap.Uint64("copyset", uint64(id)))
-		}
+	if r.queue(job{id, peer, c}) {
+		return
 	}
 	r.counters.Dropped.Add(1)
-	c.Close()
+	c.Close() // may wait for the disk
+}
+
+// queue returns false when the job finds no place, or nobody would do it.
+func (r *Runner) queue(j job) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.closed {
+		return false
+	}
+	select {
+	case r.jobs <- j:
+		r.recordLocked(j.id).asked, _ = j.content.Applied()
+		return true
+	default:
+		r.log.Warn("digest dropped: too many wait", zap.Uint64("copyset", uint64(j.id)))
+		return false
+	}
 }
 
 func (r *Runner) recordLocked(id layout.CopysetID) *record {
@@ -105,8 +114,8 @@ func (r *Runner) Run(ctx context.Context) {
 		}
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.mu.closed = true
+	r.mu.closed = true // from now on nothing is queued
+	r.mu.Unlock()
 	for {
 		select {
 		case j := <-r.jobs:
