@@ -12,8 +12,8 @@ import (
 
 // Frozen is the part of a copyset's changes that one checkpoint makes durable.
 type Frozen struct {
-	c *Copyset
-	extentmap.Overlay
+	c                *Copyset
+	overlay          extentmap.Overlay
 	seq, index, term uint64
 	state            []byte
 }
@@ -31,7 +31,7 @@ func (c *Copyset) Freeze(state []byte) *Frozen {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := &Frozen{c: c, seq: c.mu.Seq, index: c.mu.index, term: c.mu.term, state: state}
-	f.Overlay = c.mu.Freeze()
+	f.overlay = c.mu.Freeze()
 	c.mu.frozen = append(c.mu.frozen, f)
 	return f
 }
@@ -53,7 +53,7 @@ func (s *Store) Commit(frozen []*Frozen) error {
 	}
 	var late []extent.Run
 	for _, f := range parts {
-		late = append(late, f.Late...)
+		late = append(late, f.overlay.Late...)
 	}
 	// What is flushed can not become free meanwhile: that takes a checkpoint, a removal or an installation.
 	if err := s.file.Flush(late); errors.Is(err, ErrNoSpace) {
@@ -116,7 +116,7 @@ func (s *Store) pending(frozen []*Frozen) ([]*Frozen, error) {
 func (f *Frozen) addTo(b *pebble.Batch) error {
 	inc := f.c.incarnation()
 	var key, value []byte
-	for id, l := range f.Leaves {
+	for id, l := range f.overlay.Leaves {
 		key = extent.AppendLeafKey(key[:0], inc, id)
 		if l.Allocated == 0 {
 			if err := b.Delete(key, nil); err != nil {
@@ -129,7 +129,7 @@ func (f *Frozen) addTo(b *pebble.Batch) error {
 			return err
 		}
 	}
-	for v, n := range f.Versions {
+	for v, n := range f.overlay.Versions {
 		key = extent.AppendVersionsKey(key[:0], inc, v)
 		if n.Last == 0 {
 			if err := b.Delete(key, nil); err != nil {
@@ -153,8 +153,8 @@ func (f *Frozen) done() {
 	c.mu.durable = f.seq
 	c.mu.record.Index, c.mu.record.Term, c.mu.record.State = f.index, f.term, f.state
 	c.mu.frozen = append([]*Frozen(nil), c.mu.frozen[1:]...)
-	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.Overwritten, discarded: f.Discarded}
-	c.mu.Forget(&f.Overlay)
+	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.overlay.Overwritten, discarded: f.overlay.Discarded}
+	c.mu.Forget(&f.overlay)
 	c.mu.Unlock()
 	c.s.reclaimer.add(b)
 }

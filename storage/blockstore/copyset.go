@@ -90,8 +90,8 @@ func (c *Copyset) Usage() map[layout.VolumeID]int64 {
 	return u
 }
 
-// AddSpace adds the space of each volume in this copyset.
-func (c *Copyset) AddSpace(to map[layout.VolumeID]VolumeSpace) {
+// addSpace adds the space of each volume in this copyset.
+func (c *Copyset) addSpace(to map[layout.VolumeID]VolumeSpace) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	c.mu.AddSpace(to)
@@ -107,7 +107,7 @@ func (c *Copyset) incarnation() uint64 {
 func (c *Copyset) overlaysLocked() []*extentmap.Overlay {
 	all := make([]*extentmap.Overlay, 0, len(c.mu.frozen)+1)
 	for _, f := range c.mu.frozen {
-		all = append(all, &f.Overlay)
+		all = append(all, &f.overlay)
 	}
 	return append(all, &c.mu.Active)
 }

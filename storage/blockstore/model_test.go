@@ -194,7 +194,7 @@ func (m *model) checkVersions(c *Copyset) error {
 		}
 	}
 	space := map[layout.VolumeID]VolumeSpace{}
-	c.AddSpace(space)
+	c.addSpace(space)
 	got, want := map[layout.VolumeID]int64{}, m.versionUsage()
 	for v, u := range space {
 		if u.Versions != 0 {

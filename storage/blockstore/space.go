@@ -35,7 +35,7 @@ func (s *Store) Space() Space {
 		Spare: n.Free * layout.BlockSize, Holes: n.Holes * layout.BlockSize, Index: s.index.Size(),
 	}
 	for _, c := range s.all() {
-		c.AddSpace(u.Volumes)
+		c.addSpace(u.Volumes)
 	}
 	return u
 }

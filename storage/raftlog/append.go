@@ -43,8 +43,8 @@ type plan struct {
 	entries uint64
 }
 
-// Append writes all updates as one batch: one write and one sync. When it returns nil, and any of the updates needed
-// it (see Update.MustSync), all of them are durable, and so is all that was written before; after a crash a batch that
+// Append writes all updates as one batch: one write for each MiB, and one sync. When it returns nil, and any of the updates
+// needed it (see Update.MustSync), all of them are durable, and so is all that was written before; after a crash a batch that
 // was not answered is there as a whole or not at all. *UpdateError and *NoSpaceError mean that nothing happened and the log
 // still works; ErrClosed that it is closed; any other error is a *FailedError.
 func (l *Log) Append(updates []Update) error {

@@ -92,7 +92,8 @@ type Report struct {
 	Chunkserver layout.ChunkserverID `json:"chunkserver"`
 	Copysets    int                  `json:"copysets"`
 	Segments    int                  `json:"log_segments"`
-	// Blocks is how many blocks the content has, Sideloaded how many more the log's entries name; Verified of them were read.
+	// Blocks is how many blocks the content and its versions have, Sideloaded how many more the log's entries name; Verified of
+	// them were read.
 	Blocks     int64 `json:"blocks"`
 	Sideloaded int64 `json:"sideloaded_blocks"`
 	Verified   int64 `json:"verified_blocks"`
