@@ -29,7 +29,7 @@ const (
 	taskFreeze                  // frozen
 	taskImage                   // prepare an image to send
 	taskOwn                     // own, reply
-	taskReplace                 // chunk, off, data, through, reply
+	taskReplace                 // chunk, off, data, upTo, through, reply
 	taskRetry                   // go on with what could not be applied
 	taskStop                    // reply: the applier is done with the group
 )
@@ -38,16 +38,17 @@ type task struct {
 	g      *Group
 	kind   taskKind
 	msg    *raftpb.Message
-	from   int // of msg's entries: the first that is not applied
+	from   int  // of msg's entries: the first that is not applied
+	held   bool // they stay in the log
 	image  *incoming
 	frozen chan frozen
 	own    func(*blockstore.Copyset) error
 	chunk  layout.ChunkID
 	off    uint32
 	data   []byte
-	// through: no entry behind it is in data.
-	through uint64
-	reply   chan error
+	// Every entry up to upTo is in data, none behind through.
+	upTo, through uint64
+	reply         chan error
 }
 
 // app is what an applier keeps of a group.
@@ -170,9 +171,17 @@ func (a *applier) enter(t *task) {
 	g, entries := t.g, t.msg.GetEntries()
 	for ; t.from < len(entries); t.from++ {
 		if err := a.entry(g, entries[t.from]); err != nil {
+			// raft does not hear of a part of them, and may look at any that it does not know to be applied.
+			if !t.held {
+				t.held = true
+				g.tail.Hold(entries[0].GetIndex() - 1)
+			}
 			a.block(t, err)
 			return
 		}
+	}
+	if t.held {
+		g.tail.Release(entries[0].GetIndex() - 1)
 	}
 	for _, resp := range t.msg.GetResponses() {
 		g.w.post(event{g: g, kind: evLocal, msg: resp})
@@ -350,14 +359,21 @@ type blockAt struct {
 // errAhead means that an entry's outcome depends on a block that is newer than the entry.
 var errAhead = errors.New("multiraft: a compare and write of a block that was damaged: the peer has to be rebuilt")
 
+// errOldCopy means that entries were applied since another peer was asked for its copy of a damaged block: the block could be
+// read after all. They may not be in the copy, and are not applied again.
+var errOldCopy = errors.New("multiraft: the copy of a damaged block is older than what is applied")
+
 // replace puts another peer's copy in place of a damaged block, which an entry can not be merged with. The copy may hold
 // entries that are not applied here yet. Applying them again gives the same, sector by sector, because each sets what it
 // writes; so the block is right again when the last of them is applied. Until then the peer serves no reads, makes no
 // checkpoint and no image, and a compare and write of the block, whose outcome would depend on the future, ends it.
 func (a *applier) replace(t *task) error {
 	p := &t.g.app
-	if p.dead {
+	switch {
+	case p.dead:
 		return ErrStopped
+	case t.g.applied.Load() > t.upTo:
+		return errOldCopy
 	}
 	t.g.floor.Store(max(t.g.floor.Load(), t.through))
 	if err := p.med.cs.Write(t.chunk, t.off, t.data, nil); err != nil {

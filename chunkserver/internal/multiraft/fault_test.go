@@ -150,6 +150,74 @@ func streamOf(t *testing.T, id layout.CopysetID, index uint64, w *copyset.Comman
 	return b.Bytes()
 }
 
+// TestOldCopyIsRefused: a block could not be read and another peer was asked for it, then it could, and an entry was applied
+// with it: the copy, which does not have the entry, comes too late.
+func TestOldCopyIsRefused(t *testing.T) {
+	c := newCluster(t, 3, func(*Config) {})
+	c.found(1, 2, 3)
+	lead := c.leader()
+	old := c.command(0, 11)
+	c.retry(old)
+	c.equal(1, 2, 3)
+	g := c.group(lead)
+	asked := g.Applied()
+	c.retry(c.command(0, 22))
+	c.until("both entries", func() bool { return g.Applied() > asked })
+	err := g.ask(c.ctx(), task{g: g, kind: taskReplace, chunk: old.Chunk, off: old.Offset, data: old.Payload, upTo: asked, through: asked + 1})
+	if !errors.Is(err, errOldCopy) {
+		t.Errorf("the copy is taken: %v", err)
+	}
+	if v, r := c.read(lead, 0); !served(r) || v != 22 {
+		t.Errorf("the block reads %d: %v", v, r)
+	}
+}
+
+// TestBlockedInTheMiddle: a follower's disk gets full in the middle of what raft gave it to apply at once. What of that is applied
+// is checkpointed, but stays in the log: raft, which has not heard of it, looks at it when the follower campaigns.
+func TestBlockedInTheMiddle(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.CheckpointEvery, cfg.TailEntries = time.Hour, 1
+		if cfg.Self == 3 {
+			cfg.CheckpointEvery = 20 * time.Millisecond
+		}
+	})
+	c.found(1, 2, 3)
+	c.retry(c.command(0, 1))
+	c.equal(1, 2, 3)
+	const full = 3
+	g, s := c.group(full), c.servers[full]
+	c.net.isolate(full, true)
+	space, err := s.fs.Space("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fs.SetCapacity(space.Total - space.Free)
+	const room, entries = 10, 30
+	ballast, err := s.store.StoreBlocks(make([]byte, s.store.Usage().Free-room*layout.BlockSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := g.Applied()
+	for i := range entries {
+		c.retry(c.command(1+i, 2))
+	}
+	c.net.isolate(full, false)
+	c.until("a checkpoint of the part that it has room for", func() bool {
+		durable, _ := g.store.Load().Durable()
+		return g.blocked.Load() != nil && durable > before && durable == g.Applied()
+	})
+	for range 10 {
+		_ = g.Campaign(c.ctx()) // it is not elected, or is and can not serve
+		time.Sleep(testTick)
+	}
+	if e := g.failure.Load(); e != nil {
+		t.Fatal(*e)
+	}
+	s.fs.SetCapacity(1 << 40)
+	s.store.ReleaseBlocks(ballast)
+	c.equal(1, 2, 3)
+}
+
 // TestRepairIsDurable: a repaired block of a copyset that nobody writes to is on the disk after a while, not only in memory.
 func TestRepairIsDurable(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = 50 * time.Millisecond })

@@ -54,11 +54,11 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 	return h.fetch(ctx, g, e, false)
 }
 
-// copied is a peer's answer to a question for a block.
+// copied is a peer's answer to a question for a block: every entry up to from is in data, none behind through.
 type copied struct {
-	data    []byte
-	through uint64
-	err     error
+	data          []byte
+	from, through uint64
+	err           error
 }
 
 // fetch asks the other peers for a block, all at once, because one that lags answers when it has caught up, and puts the
@@ -72,8 +72,9 @@ func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError,
 		if cs := where[p]; cs != h.cfg.Self {
 			asked++
 			tasks.Run(func(ctx context.Context) {
-				data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, g.Applied())
-				got <- copied{data, through, err}
+				from := g.Applied()
+				data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, from)
+				got <- copied{data, from, through, err}
 			})
 		}
 	}
@@ -86,7 +87,7 @@ func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError,
 		if c.err == nil {
 			c.err = g.Own(ctx, func(cs *blockstore.Copyset) error { return cs.Repair(e.Chunk, off, c.data) })
 			if replace && errors.As(c.err, new(*blockstore.ChecksumError)) {
-				c.err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.data, through: c.through})
+				c.err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.data, upTo: c.from, through: c.through})
 			}
 		}
 		if c.err == nil {
