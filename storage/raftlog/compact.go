@@ -1,6 +1,8 @@
 package raftlog
 
 import (
+	"errors"
+
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog/internal/spare"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -22,6 +24,9 @@ type Compaction struct {
 	// Pinning are the copysets whose entries keep the oldest segment, if no segment could be freed: a checkpoint of
 	// them and the Update.TruncateTo behind it will free it.
 	Pinning []layout.CopysetID
+	// Damaged tells of an entry that can not be read back, and so not be moved; its copyset is in Pinning then: once the entry
+	// is cut off, the segment is freed like any other. nil: there is none.
+	Damaged *CorruptError
 	// More tells that another call may free more at once.
 	More bool
 }
@@ -29,6 +34,7 @@ type Compaction struct {
 // relocation is what has to be written again so that the oldest segments can be freed.
 type relocation struct {
 	floor   uint64 // the first segment that stays
+	empty   uint64 // the first that stays if nothing is moved
 	states  []*Group
 	entries []movedEntry
 	size    int // of the batch in bytes
@@ -44,8 +50,8 @@ type movedEntry struct {
 
 // Compact frees the oldest segments while nothing, or little, in them is still needed; what is needed it writes again
 // at the end of the log, of one segment at most per call. See the package comment. It is cheap when there is nothing
-// to do. *CorruptError names a copyset with an entry that can not be read back: nothing was changed, and the segment
-// will be freed when the copyset is removed. Other errors are those of Append, or what reading the entry returned.
+// to do. An entry that can not be read back is no failure of the log: it keeps its segment (Compaction.Damaged). Errors are those
+// of Append.
 func (l *Log) Compact() (Compaction, error) {
 	l.w.Lock()
 	defer l.w.Unlock()
@@ -60,11 +66,18 @@ func (l *Log) Compact() (Compaction, error) {
 	if rel.floor == l.floor {
 		return out, nil
 	}
-	if err := l.move(&rel); err != nil {
+	damaged, err := l.move(&rel)
+	if damaged != nil {
+		out = Compaction{Pinning: []layout.CopysetID{damaged.Copyset}, Damaged: damaged}
+		if rel = (relocation{floor: rel.empty, size: batchHeader}); rel.floor == l.floor {
+			return out, nil
+		}
+		_, err = l.move(&rel)
+	}
+	if err != nil {
 		return Compaction{}, err
 	}
 	out.Moved = int64(rel.size - batchHeader)
-	var err error
 	out.Freed, err = l.free(rel.floor)
 	l.releaseTails()
 	return out, err
@@ -72,7 +85,7 @@ func (l *Log) Compact() (Compaction, error) {
 
 // survey decides which segments can be freed and what has to be moved for that.
 func (l *Log) survey() (relocation, Compaction) {
-	rel := relocation{floor: l.floor, size: batchHeader}
+	rel := relocation{floor: l.floor, empty: l.floor, size: batchHeader}
 	var out Compaction
 	segs := l.segments()
 	if len(segs) == 1 {
@@ -82,6 +95,9 @@ func (l *Log) survey() (relocation, Compaction) {
 	for _, s := range segs[:len(segs)-1] {
 		if s.records.Load() == 0 {
 			rel.floor = s.number + 1
+			if len(rel.states)+len(rel.entries) == 0 {
+				rel.empty = rel.floor
+			}
 			continue
 		}
 		if len(rel.states)+len(rel.entries) > 0 {
@@ -139,10 +155,11 @@ func liveIn(s *segment, groups []*Group, limit int64) (states []*Group, entries 
 	return states, entries, nil
 }
 
-// move writes the relocation as one batch that carries the new floor, syncs it and shows the new places.
-func (l *Log) move(rel *relocation) error {
+// move writes the relocation as one batch that carries the new floor, syncs it and shows the new places. When an entry can not be
+// read back nothing is changed.
+func (l *Log) move(rel *relocation) (damaged *CorruptError, err error) {
 	if err := l.room(int64(rel.size), true); err != nil {
-		return err
+		return nil, err
 	}
 	l.begin()
 	seed := l.active.seed
@@ -155,7 +172,10 @@ func (l *Log) move(rel *relocation) error {
 		e := &rel.entries[i]
 		b, r, err := readRecord(e.g.id, e.index, e.slot)
 		if err != nil {
-			return err
+			if !errors.As(err, &damaged) {
+				damaged = &CorruptError{Segment: e.slot.seg.name(), Offset: int64(e.slot.off), Copyset: e.g.id, Reason: err.Error()}
+			}
+			return damaged, nil
 		}
 		e.to = uint32(l.off) + uint32(len(l.buf))
 		r.flags |= flagMoved
@@ -164,13 +184,12 @@ func (l *Log) move(rel *relocation) error {
 	}
 	floor := l.floor
 	l.floor = rel.floor
-	err := l.write()
-	if err == nil {
+	if err = l.write(); err == nil {
 		err = l.sync()
 	}
 	if err != nil {
 		l.floor = floor
-		return err
+		return nil, err
 	}
 	for _, g := range rel.states {
 		st := g.mu.groupState
@@ -181,7 +200,7 @@ func (l *Log) move(rel *relocation) error {
 		rel.entries[i].settle(l.active, &l.cache)
 	}
 	l.forgetSteps()
-	return nil
+	return nil, nil
 }
 
 // settle shows the entry in its new place. It leaves the cache, whose queue knows the old one.

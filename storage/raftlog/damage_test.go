@@ -368,21 +368,78 @@ func TestReadBackDamage(t *testing.T) {
 	if n := l.active.readers.Load(); n != 0 {
 		t.Errorf("%d readers are left", n)
 	}
-	// Compact can not move it either, and frees the segment when the copyset is gone.
+	// Compact can not move it either, and frees the segment when the entry is cut off.
 	for i := uint64(2); l.active.number < 3; i++ {
 		mustAppend(t, l, Update{Copyset: 4, Entries: run(i, i, 1, 4000)})
 	}
 	mustAppend(t, l, Update{Copyset: 4, TruncateTo: 4})
-	if _, err := l.Compact(); !errors.As(err, &corrupt) || corrupt.Copyset != 3 {
-		t.Fatalf("compact: %v", err)
+	for range 3 { // again and again
+		c, err := l.Compact()
+		if err != nil || c.Freed != 0 || c.Damaged == nil || c.Damaged.Copyset != 3 || c.Damaged.Offset != at || !slices.Equal(c.Pinning, []layout.CopysetID{3}) {
+			t.Fatalf("compact: %+v, %v", c, err)
+		}
 	}
-	mustAppend(t, l, Update{Copyset: 3, Remove: true})
-	if c, err := l.Compact(); err != nil || c.Freed == 0 {
+	if es, err := g.Entries(4, 5, 1<<20); err != nil || len(es) != 1 {
+		t.Errorf("the one behind it: %v, %v", es, err)
+	}
+	mustAppend(t, l, Update{Copyset: 3, Entries: run(5, 5, 1, 100)}, Update{Copyset: 3, TruncateTo: 3})
+	if c, err := l.Compact(); err != nil || c.Freed == 0 || c.Damaged != nil {
 		t.Fatalf("compact: %+v, %v", c, err)
 	}
 	mustClose(t, l)
-	if got := mustOpen(t, fs, opts).Copysets(); !slices.Equal(got, []layout.CopysetID{4}) {
+	l = mustOpen(t, fs, opts)
+	if got := l.Copysets(); !slices.Equal(got, []layout.CopysetID{3, 4}) {
 		t.Errorf("copysets %v", got)
+	}
+	g, _ = l.Group(3)
+	if es, err := g.Entries(4, 6, 1<<20); err != nil || len(es) != 2 {
+		t.Errorf("the rest after a reopen: %v, %v", es, err)
+	}
+}
+
+// TestCompactUnreadable: a sector that can not be read keeps its segment, and not the empty ones before it.
+func TestCompactUnreadable(t *testing.T) {
+	mem := vfs.NewMem()
+	bad := int64(-1)
+	fs := vfs.NewFault(mem, func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpReadAt && bad >= 0 && op.Offset <= bad && bad < op.Offset+op.Length {
+			return vfs.Fault{Err: syscall.EIO}
+		}
+		return vfs.Fault{}
+	})
+	opts := testOptions()
+	opts.CacheBytes = -1
+	l := mustOpen(t, fs, opts)
+	defer mustClose(t, l)
+	next := uint64(1)
+	fill := func(until uint64) {
+		for ; l.active.number < until; next++ {
+			mustAppend(t, l, Update{Copyset: 4, Entries: run(next, next, 1, 4000)})
+		}
+	}
+	fill(2)
+	mustAppend(t, l, Update{Copyset: 3, Entries: run(1, 3, 1, 100)})
+	g, _ := l.Group(3)
+	if g.mu.slots[1].seg.number != 2 {
+		t.Fatalf("it is in segment %d", g.mu.slots[1].seg.number)
+	}
+	bad = int64(g.mu.slots[1].off) + 10
+	fill(4)
+	mustAppend(t, l, Update{Copyset: 4, TruncateTo: next - 1})
+	c, err := l.Compact()
+	for i := 0; err == nil && c.More && i < 9; i++ {
+		c, err = l.Compact()
+	}
+	if err != nil || c.Damaged == nil || c.Damaged.Segment != segmentName(2) || c.Damaged.Copyset != 3 {
+		t.Fatalf("compact: %+v, %v", c, err)
+	}
+	if segs := l.segments(); segs[0].number != 2 {
+		t.Errorf("the oldest segment is %d", segs[0].number)
+	}
+	mustAppend(t, l, Update{Copyset: 4, Entries: run(next, next, 1, 100)}) // the log goes on
+	mustAppend(t, l, Update{Copyset: 3, Entries: run(4, 4, 1, 100)}, Update{Copyset: 3, TruncateTo: 2})
+	if c, err := l.Compact(); err != nil || c.Damaged != nil || c.Freed == 0 {
+		t.Errorf("compact: %+v, %v", c, err)
 	}
 }
 

@@ -17,7 +17,7 @@ var ErrNoLog = errors.New("raftlog: there is no log")
 var ErrNoGroup = errors.New("raftlog: copyset was removed")
 
 // CorruptError tells that the log holds damage that no crash explains. Open returns it and touches nothing; Entries
-// and Compact return it for a record that no longer reads back as it was written. The copysets of the log, or the one
+// returns it, and Compact tells it, for a record that no longer reads back as it was written. The copysets of the log, or the one
 // named, have lost state: their peers must not vote again under their ids.
 type CorruptError struct {
 	// Segment is the file name of the segment, without its directory.

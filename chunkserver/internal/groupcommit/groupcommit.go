@@ -50,6 +50,8 @@ type Hooks struct {
 	// NoSpace tells that the log has no room, Pinning that it is longer than wanted because of these copysets.
 	NoSpace func()
 	Pinning func([]layout.CopysetID)
+	// Damaged tells of an entry that can not be read back and keeps the log long, once for each. Its copyset is told by Pinning.
+	Damaged func(*raftlog.CorruptError)
 }
 
 type request struct {
@@ -75,6 +77,7 @@ type Writer struct {
 	updates      []raftlog.Update
 	compacted    time.Duration
 	failure      error
+	damaged      raftlog.CorruptError // that was told last
 }
 
 // New returns a writer that wants the log to have no more segments than that.
@@ -222,7 +225,11 @@ func (w *Writer) compact() {
 			}
 			return
 		}
-		if len(c.Pinning) > 0 && w.log.Usage().Segments > w.segments {
+		if c.Damaged != nil && *c.Damaged != w.damaged {
+			w.damaged = *c.Damaged
+			w.hooks.Damaged(c.Damaged)
+		}
+		if len(c.Pinning) > 0 && (c.Damaged != nil || w.log.Usage().Segments > w.segments) {
 			w.hooks.Pinning(c.Pinning)
 		}
 		if !c.More {

@@ -45,14 +45,16 @@ type hooked struct {
 	failed  chan error
 	space   chan struct{}
 	pinning chan []layout.CopysetID
+	damaged chan *raftlog.CorruptError
 }
 
 func run(t *testing.T, l *fakeLog) (*Writer, *hooked) {
-	h := &hooked{make(chan error, 9), make(chan struct{}, 99), make(chan []layout.CopysetID, 99)}
+	h := &hooked{make(chan error, 9), make(chan struct{}, 99), make(chan []layout.CopysetID, 99), make(chan *raftlog.CorruptError, 99)}
 	w := New(sched.NewClock(nil), l, 4, Hooks{
 		Failed:  func(err error) { h.failed <- err },
 		NoSpace: func() { h.space <- struct{}{} },
 		Pinning: func(ids []layout.CopysetID) { h.pinning <- ids },
+		Damaged: func(e *raftlog.CorruptError) { h.damaged <- e },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -199,6 +201,40 @@ func TestPinning(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("not told")
+	}
+}
+
+// TestDamaged: an entry that can not be moved is told once, its copyset is asked for a checkpoint until it is gone, however short
+// the log is, and the log has not failed.
+func TestDamaged(t *testing.T) {
+	l := &fakeLog{usage: raftlog.Usage{Segments: 3}, compact: raftlog.Compaction{
+		Pinning: []layout.CopysetID{5}, Damaged: &raftlog.CorruptError{Segment: "x", Copyset: 5},
+	}}
+	w, h := run(t, l)
+	for range 2 {
+		select {
+		case ids := <-h.pinning:
+			if len(ids) != 1 || ids[0] != 5 {
+				t.Errorf("pinning %v", ids)
+			}
+		case err := <-h.failed:
+			t.Fatal(err)
+		case <-time.After(10 * time.Second):
+			t.Fatal("not told")
+		}
+	}
+	if len(h.damaged) != 1 {
+		t.Errorf("told %d times", len(h.damaged))
+	}
+	done := make(result, 1)
+	w.Post(raftlog.Update{Copyset: 5, TruncateTo: 1}, done)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the log does not go on")
 	}
 }
 

@@ -58,5 +58,6 @@ func (h *Host) newWriter() *groupcommit.Writer {
 		Failed:  func(err error) { h.fail(fmt.Errorf("multiraft: log: %w", err)) },
 		NoSpace: func() { h.checkpoints.kick() },
 		Pinning: func(ids []layout.CopysetID) { h.checkpoints.force(ids) },
+		Damaged: func(e *raftlog.CorruptError) { h.event("a damaged log entry will be cut off", h.Group(e.Copyset), e) },
 	})
 }
