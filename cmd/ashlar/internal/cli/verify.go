@@ -264,12 +264,14 @@ func (s *session) startDigest(ctx context.Context, id uint64, address map[uint64
 			return 0, err
 		}
 		err = fmt.Errorf("copyset %d has no leader, which has to ask its replicas: see ashlar cluster status", id)
-		if lead := c.GetLeader(); lead != 0 {
+		if lead := c.GetLeader(); address[lead] != "" {
 			var d *chunkv1.DigestReply
 			if d, err = askDigest(ctx, lead, address[lead], id, true); err == nil {
 				return d.GetAsked(), nil
 			}
-			if status.Code(err) != codes.FailedPrecondition { // another one leads by now
+			switch status.Code(err) {
+			case codes.FailedPrecondition, codes.Unavailable: // another one leads by now, or will: it hands over, or is gone
+			default:
 				return 0, err
 			}
 		}

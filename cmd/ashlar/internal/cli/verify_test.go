@@ -29,6 +29,8 @@ type verifyFake struct {
 	odd   uint64
 	// leads are the leaders that are told first, one after the other.
 	leads []uint64
+	// busy is how many questions the leader refuses first, because it is handing over.
+	busy int
 }
 
 func (f *verifyFake) ShowCopyset(context.Context, *metav1.ShowCopysetRequest) (*metav1.Copyset, error) {
@@ -60,6 +62,10 @@ func (f *verifyFake) Digest(_ context.Context, r *chunkv1.DigestRequest) (*chunk
 		if id != 2 {
 			return nil, status.Error(codes.FailedPrecondition, "it does not lead")
 		}
+		if f.busy > 0 {
+			f.busy--
+			return nil, status.Error(codes.Unavailable, "it does not take a digest now")
+		}
 		f.started++
 		return &chunkv1.DigestReply{Asked: 50}, nil
 	}
@@ -88,6 +94,7 @@ func (f *verifyFake) Digest(_ context.Context, r *chunkv1.DigestRequest) (*chunk
 }
 
 func TestVerifyCommand(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +113,7 @@ func TestVerifyCommand(t *testing.T) {
 		<-done
 	}()
 
-	f.leads = []uint64{0, 0, 1} // nobody leads yet, and then it is another one than was told
+	f.leads, f.busy = []uint64{0, 1}, 1 // nobody leads yet, then it is another one than was told, and that hands over
 	out, _, err := run(t, f.address, "copyset", "verify", "7")
 	if err != nil || f.started != 1 || !strings.Contains(out, "the replicas hold the same") || !strings.Contains(out, "index 50") || strings.Count(out, "Peer 7") != 3 {
 		t.Fatalf("%v\n%s", err, out)
