@@ -21,11 +21,23 @@ type hangs struct {
 
 // count returns how often the process hung until now.
 func (g *hangs) count() uint64 {
-	if beat, now := g.beat.Load(), int64(time.Since(g.begin)); beat != 0 && now-beat > int64(hangMin) {
+	if beat, now := g.beat.Load(), g.now(); beat != 0 && now-beat > int64(hangMin) {
 		g.seen.Add(1) // first: who finds the new beat finds this. That several count the same hang does no harm
 		g.beat.CompareAndSwap(beat, now)
 	}
 	return g.seen.Load()
+}
+
+// now is later than begin, in nanoseconds.
+func (g *hangs) now() int64 { return int64(time.Since(g.begin)) }
+
+// look makes a look at the clock that found now the beat. It does not look again: a hang that came between the two would be
+// nobody's.
+func (g *hangs) look(now int64) {
+	if beat := g.beat.Load(); beat != 0 && now-beat > int64(hangMin) {
+		g.seen.Add(1)
+	}
+	g.beat.Store(now)
 }
 
 // Watch has the client's handles notice that the process hung, until ctx ends: an operation that is not on its way by then has to
@@ -35,8 +47,7 @@ func (c *Client) Watch(ctx context.Context) error {
 	defer tick.Stop()
 	defer c.hangs.beat.Store(0)
 	for {
-		c.hangs.count()
-		c.hangs.beat.Store(int64(time.Since(c.hangs.begin)))
+		c.hangs.look(c.hangs.now())
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

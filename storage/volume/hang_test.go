@@ -8,7 +8,7 @@ import (
 )
 
 // Hang is as if the process had hung until now.
-func (c *Client) Hang() { c.hangs.beat.Store(int64(time.Since(c.hangs.begin)) - int64(2*hangMin)) }
+func (c *Client) Hang() { c.hangs.beat.Store(c.hangs.now() - int64(2*hangMin)) }
 
 // TestHangIsCounted: a process that runs has none, and one that was stopped has one, whoever looks first.
 func TestHangIsCounted(t *testing.T) {
@@ -40,6 +40,27 @@ func TestHangIsCounted(t *testing.T) {
 		time.Sleep(10 * hangMin)
 		if n := c.hangs.count(); n != 2 {
 			t.Errorf("%d hangs after the end", n)
+		}
+	})
+}
+
+// TestHangWhileLooking: a hang that begins after Watch has looked at the clock, and before it says so, is found by the next look.
+func TestHangWhileLooking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, next := range []func(*hangs){func(g *hangs) { g.count() }, func(g *hangs) { g.look(g.now()) }} {
+			g := &hangs{begin: time.Now()}
+			time.Sleep(beatEvery)
+			g.look(g.now())
+			time.Sleep(beatEvery)
+			now := g.now()
+			time.Sleep(2 * hangMin)
+			g.look(now)
+			if next(g); g.seen.Load() != 1 {
+				t.Errorf("%d hangs", g.seen.Load())
+			}
+			if n := g.count(); n != 1 {
+				t.Errorf("%d hangs after the second look", n)
+			}
 		}
 	})
 }
