@@ -40,7 +40,8 @@ func (c *Copyset) Versions(v layout.VolumeID) []uint64 {
 }
 
 // DeleteVersion forgets a version of the volume, and gives back the blocks that neither the content nor another version has.
-// ErrNoVersion when it is not there. It reads the volume's part of the index. For the owner.
+// ErrNoVersion when it is not there. It reads the volume's part of the index, has in memory the leaves that were set aside for the
+// version and the next younger of each, 2 KiB for 256 KiB, and changes them while readers wait. For the owner.
 func (c *Copyset) DeleteVersion(v layout.VolumeID, n uint64) error {
 	if err := c.s.ready(); err != nil {
 		return err
