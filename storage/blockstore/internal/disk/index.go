@@ -30,6 +30,8 @@ const (
 	indexBase = 256 << 20
 	// indexFilterBits is the bits per key of the filters of level 0, so that a leaf is looked for only where it is.
 	indexFilterBits = 10
+	// indexCompactions is how many compactions go on at a time: the budget of the index is one core and one stream of the disk.
+	indexCompactions = 1
 	// poisonedPause slows down Pebble, which repeats a failed flush for ever, in a store that does not use it any more.
 	poisonedPause = 20 * time.Millisecond
 )
@@ -88,6 +90,7 @@ func OpenIndex(dir string, fs pebblevfs.FS, cacheSize int64, create bool, p *Poi
 		L0CompactionThreshold:       indexFlushes,
 		L0StopWritesThreshold:       indexFlushesMax,
 		LBaseMaxBytes:               indexBase,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return indexCompactions, indexCompactions },
 		Logger:                      indexLogger{p},
 		EventListener: &pebble.EventListener{
 			BackgroundError: x.backgroundError,
