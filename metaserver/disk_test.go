@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/metaserver/internal/refuse"
+	"github.com/ashlar-storage/ashlar/metaserver/internal/replicas"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/schedule"
 	"github.com/ashlar-storage/ashlar/metaserver/internal/topology"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -65,17 +66,48 @@ func TestSlowDisk(t *testing.T) {
 	}
 }
 
-// TestFailedDiskGetsNoOrders: a chunkserver whose disk has failed could carry nothing out.
-func TestFailedDiskGetsNoOrders(t *testing.T) {
+// TestFailedDiskOnlyMoves: a chunkserver whose disk has failed is told to hand over what it still leads, and nothing that needs
+// a disk.
+func TestFailedDiskOnlyMoves(t *testing.T) {
 	t.Parallel()
 	l := newTimeline(t, "nodisk")
-	b := l.beat(2)
-	b.DiskError, b.Copysets = "gone", nil
-	if a := must(l.Heartbeat(t.Context(), b))(t); len(a.Orders) != 0 {
-		t.Errorf("orders %v", a.Orders)
+	fails := func(id layout.ChunkserverID, digest byte) []schedule.Order {
+		t.Helper()
+		var orders []schedule.Order
+		for _, failure := range []string{"", "gone"} { // the second time it has failed
+			b := l.beat(id)
+			b.DiskError = failure
+			for i := range b.Copysets {
+				r := &b.Copysets[i]
+				r.Digest = replicas.Digest{Peer: r.Report.Peer, Index: 7, Format: 1, Sum: [16]byte{digest}}
+			}
+			a := must(l.Heartbeat(t.Context(), b))(t)
+			if len(a.Orders) == 0 && failure == "" && digest > 1 {
+				t.Fatalf("chunkserver %d is told nothing", id)
+			}
+			orders = a.Orders
+		}
+		return orders
 	}
-	b.DiskError = ""
-	l.silent[2] = true
+	l.disks[1] = schedule.Disk{Stalled: 2 * time.Second}
+	for range 20 {
+		if l.step(time.Second); l.transfers(1) == len(l.Members()) {
+			break
+		}
+	}
+	moves := fails(1, 1)
+	for _, o := range moves {
+		if o.Action != schedule.Transfer {
+			t.Errorf("it is told %v", o)
+		}
+	}
+	if len(moves) != len(l.Members()) {
+		t.Errorf("%d of %d leaders are to be moved", len(moves), len(l.Members()))
+	}
+	fails(3, 1)
+	if orders := fails(2, 2); len(orders) != 0 { // it holds something else, and is to distrust that
+		t.Errorf("it is told %v", orders)
+	}
 	if v := l.View(); v.Chunkservers[1].DiskError != "gone" {
 		t.Errorf("disk error %q", v.Chunkservers[1].DiskError)
 	}

@@ -13,7 +13,8 @@ type Move struct {
 }
 
 // Leaders returns one leader to move, so that the leaders of a pool come to differ by one at most between chunkservers,
-// or none. A chunkserver that drains or has a bad disk should lead nothing; what a slow disk leads is for Evacuate. avoid tells which copysets moved lately.
+// or none. A chunkserver that drains should lead nothing; what a slow disk leads is for Evacuate, and one that has failed leads
+// nothing. avoid tells which copysets moved lately.
 func Leaders(c *Cluster, avoid func(layout.CopysetID) bool) (Move, bool) {
 	leads := map[layout.ChunkserverID]int{}
 	for _, s := range c.Copysets {
@@ -33,7 +34,7 @@ func Leaders(c *Cluster, avoid func(layout.CopysetID) bool) (Move, bool) {
 				continue
 			}
 			g := leads[from.ID] - leads[to.ID]
-			if from.Draining || from.DiskError != "" {
+			if from.Draining {
 				g += len(c.Copysets) + 2
 			}
 			if g > gain {

@@ -192,13 +192,10 @@ func (t *Topology) serverLocked(s *server) *schedule.Server {
 	return out
 }
 
-// ordersLocked returns what a chunkserver is told now. One whose disk has failed could carry nothing out: what it has is
-// replaced by orders to others.
+// ordersLocked returns what a chunkserver is told now. One whose disk has failed is told only what needs no disk: it may still
+// lead, if the disk only does not answer.
 func (t *Topology) ordersLocked(s *server) []schedule.Order {
 	var out []schedule.Order
-	if s.diskError != "" {
-		return nil
-	}
 	ids := make([]layout.CopysetID, 0, len(s.copysets))
 	for id := range s.copysets {
 		ids = append(ids, id)
@@ -212,6 +209,9 @@ func (t *Topology) ordersLocked(s *server) []schedule.Order {
 		c := t.mu.copysets[id]
 		st := t.stateLocked(c)
 		out = schedule.Orders(distrust(out, c, st, s.rec.ID), st, s.rec.ID, transfer)
+		if s.diskError != "" {
+			out = slices.DeleteFunc(out, func(o schedule.Order) bool { return o.Action != schedule.Transfer && o.Action != schedule.Change })
+		}
 		if len(out) >= ordersMax {
 			return out
 		}
