@@ -36,6 +36,9 @@ type Config struct {
 	// chunkservers of a cluster have the same: the read lease is computed from them.
 	Tick          time.Duration `yaml:"tick"`
 	ElectionTicks int           `yaml:"election-ticks"`
+	// QuietAfter is after what time without reads and writes a copyset goes quiet: it costs nothing then, and its next read
+	// waits for one round trip between chunkservers. 0: never.
+	QuietAfter time.Duration `yaml:"quiet-after"`
 	// CheckpointEvery bounds the time, and LogBytes the disk space in bytes, that a restart may have to replay.
 	CheckpointEvery time.Duration `yaml:"checkpoint-every"`
 	LogBytes        int64         `yaml:"log-bytes"`
@@ -91,7 +94,7 @@ func Default() Config {
 		Dir: "/var/lib/ashlar/chunkserver", Listen: "127.0.0.1:7500", Metaservers: []string{"127.0.0.1:7400"},
 		Pool: "default", Zone: "zone-1", Server: "server-1",
 		Reserve: blockstore.DefaultReserve,
-		Tick:    100 * time.Millisecond, ElectionTicks: 8,
+		Tick:    100 * time.Millisecond, ElectionTicks: 8, QuietAfter: 10 * time.Second,
 		CheckpointEvery: 30 * time.Second, LogBytes: 1 << 30,
 		Readers:    16,
 		Scrub:      Scrub{Interval: 7 * 24 * time.Hour, RateMax: 64 << 20},
@@ -120,6 +123,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("tick: %v is not in [1ms, 10s]", c.Tick)
 	case c.ElectionTicks < 3 || c.ElectionTicks > 1000:
 		return fmt.Errorf("election-ticks: %d is not in [3, 1000]", c.ElectionTicks)
+	case c.QuietAfter != 0 && c.QuietAfter < c.Tick:
+		return fmt.Errorf("quiet-after: %v is neither 0 nor at least the tick, %v", c.QuietAfter, c.Tick)
 	case c.CheckpointEvery < 10*time.Millisecond:
 		return fmt.Errorf("checkpoint-every: %v is less than 10ms", c.CheckpointEvery)
 	case c.LogBytes < 4*segmentSize:

@@ -38,6 +38,7 @@ func (s *Server) register(p *parts) (func(), error) {
 		gauge("scrub_last_pass_timestamp_seconds", "When the last whole pass of the scrub ended, in seconds since 1970; 0: never.",
 			func() float64 { return float64(unixMs(p.scrub.Status().Ended)) / 1000 }),
 		gauge("copysets", "Peers of copysets on this disk.", func() float64 { return float64(len(p.host.Groups())) }),
+		gauge("quiet_copysets", "Of those, the ones that are idle: they cost nothing until they are used.", func() float64 { return float64(p.host.Quiet()) }),
 		gauge("leaders", "Copysets that are led here.", func() float64 { return float64(leads(p.host)) }),
 		gauge("capacity_bytes", "Space for data.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Capacity) }),
 		gauge("used_bytes", "Space that data occupies.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Used) }),

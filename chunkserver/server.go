@@ -195,6 +195,7 @@ func (s *Server) open(p *parts, lis net.Listener) (err error) {
 	mcfg.Self, mcfg.Log, mcfg.Store, mcfg.Transport, mcfg.Logger = id, p.log, p.store, p.net, s.log
 	mcfg.FS, mcfg.Dir = data, s.cfg.Dir
 	mcfg.Tick, mcfg.ElectionTicks, mcfg.CheckpointEvery = s.cfg.Tick, s.cfg.ElectionTicks, s.cfg.CheckpointEvery
+	mcfg.QuietTicks = int(s.cfg.QuietAfter / s.cfg.Tick)
 	mcfg.SegmentsMax = int(s.cfg.LogBytes / segmentSize)
 	if s.cfg.Capacity > 0 {
 		mcfg.SpaceMargin = min(mcfg.SpaceMargin, s.cfg.Capacity/16)

@@ -97,6 +97,14 @@ var table = []rule{
 		why: "the lease is arithmetic",
 	},
 	{
+		from:   "chunkserver/internal/quiet",
+		inside: []string{"chunkserver/internal/lease", "chunkserver/internal/sched", "storage/layout"},
+		only:   "std", ban: noIO, why: "who goes quiet is decided here, not done",
+	},
+	{from: "chunkserver/internal/outset", inside: none, ban: noIO, why: "a decision"},
+	{from: "chunkserver/internal/latecommit", inside: none, ban: noIO, why: "a list of messages"},
+	{from: "chunkserver/internal/proposals", inside: none, only: "std", ban: noIO, why: "a set of proposals"},
+	{
 		from: "chunkserver/internal/digest", inside: []string{"storage/blockstore", "storage/layout"}, ban: noIO,
 		why: "a digest is computed of what it is given",
 	},

@@ -85,7 +85,11 @@ type Message struct {
 	Raft []byte `protobuf:"bytes,2,opt,name=raft,proto3" json:"raft,omitempty"`
 	// stamp: on a leader's message, its monotonic clock at sending (ns since its start); on a follower's answer, the
 	// newest stamp that it had received from that leader in that term. It carries the read lease.
-	Stamp         uint64 `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	Stamp uint64 `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// quiet: with copyset 0 and no raft message, a beat: the sender's process goes on, in this incarnation. With a leader's
+	// heartbeat, whose index is then that of its last entry, it asks the follower to go quiet; with the answer to it, the same
+	// number says that the follower does. Who does not know the field neither asks nor agrees.
+	Quiet         uint64 `protobuf:"varint,4,opt,name=quiet,proto3" json:"quiet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -137,6 +141,13 @@ func (x *Message) GetRaft() []byte {
 func (x *Message) GetStamp() uint64 {
 	if x != nil {
 		return x.Stamp
+	}
+	return 0
+}
+
+func (x *Message) GetQuiet() uint64 {
+	if x != nil {
+		return x.Quiet
 	}
 	return 0
 }
@@ -449,11 +460,12 @@ const file_api_raft_v1_raft_proto_rawDesc = "" +
 	"\x16api/raft/v1/raft.proto\x12\x0eashlar.raft.v1\"h\n" +
 	"\x05Batch\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x123\n" +
-	"\bmessages\x18\x05 \x03(\v2\x17.ashlar.raft.v1.MessageR\bmessagesJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04J\x04\b\x04\x10\x05\"M\n" +
+	"\bmessages\x18\x05 \x03(\v2\x17.ashlar.raft.v1.MessageR\bmessagesJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04J\x04\b\x04\x10\x05\"c\n" +
 	"\aMessage\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x12\n" +
 	"\x04raft\x18\x02 \x01(\fR\x04raft\x12\x14\n" +
-	"\x05stamp\x18\x03 \x01(\x04R\x05stamp\"\xde\x01\n" +
+	"\x05stamp\x18\x03 \x01(\x04R\x05stamp\x12\x14\n" +
+	"\x05quiet\x18\x04 \x01(\x04R\x05quiet\"\xde\x01\n" +
 	"\tImagePart\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\fR\acluster\x12\x18\n" +

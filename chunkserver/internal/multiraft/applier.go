@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/medium"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
@@ -41,7 +42,7 @@ type task struct {
 	from   int  // of msg's entries: the first that is not applied
 	held   bool // they stay in the log
 	image  *incoming
-	frozen chan frozen
+	frozen func(*blockstore.Frozen)
 	own    func(*blockstore.Copyset) error
 	chunk  layout.ChunkID
 	off    uint32
@@ -54,7 +55,7 @@ type task struct {
 // app is what an applier keeps of a group.
 type app struct {
 	state *copyset.State
-	med   medium
+	med   *medium.Medium
 	// While an entry can not be applied, it and what follows waits here.
 	waiting []task
 	blocked bool
@@ -138,17 +139,17 @@ func (a *applier) do(t *task) {
 			a.enter(t)
 		}
 	case taskFreeze:
-		if p.dead || p.med.ahead != nil {
-			t.frozen <- frozen{g: g}
+		if p.dead || p.med.Ahead() {
+			t.frozen(nil)
 			return
 		}
-		t.frozen <- frozen{g: g, f: p.med.cs.Freeze(p.state.Marshal())}
+		t.frozen(p.med.Content().Freeze(p.state.Marshal()))
 	case taskImage:
 		a.image(g)
 	case taskOwn:
 		err := ErrStopped
 		if !p.dead {
-			err = t.own(p.med.cs)
+			err = t.own(p.med.Content())
 		}
 		t.reply <- err
 	case taskReplace:
@@ -191,12 +192,12 @@ func (a *applier) enter(t *task) {
 // entry applies one entry, publishes what changed, and only then answers.
 func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 	p := &g.app
-	p.med.index, p.med.blocks = e.GetIndex(), sideload.BlocksOf(g.log.Extents(e.GetIndex(), e.GetTerm()))
+	p.med.Begin(e.GetIndex(), sideload.BlocksOf(g.log.Extents(e.GetIndex(), e.GetTerm())))
 	var res copyset.Result
 	switch e.GetType() {
 	case raftpb.EntryNormal:
 		var err error
-		if res, err = p.state.Apply(e.GetIndex(), e.GetTerm(), e.GetData(), &p.med); err != nil {
+		if res, err = p.state.Apply(e.GetIndex(), e.GetTerm(), e.GetData(), p.med); err != nil {
 			return err
 		}
 	default:
@@ -204,7 +205,7 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 			return err
 		}
 	}
-	p.med.cs.SetApplied(e.GetIndex(), e.GetTerm())
+	p.med.End(e.GetIndex(), e.GetTerm())
 	if res.Digest {
 		a.digest(g)
 	}
@@ -212,12 +213,9 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 		g.view.Store(v)
 	}
 	g.applied.Store(e.GetIndex())
-	if p.med.ahead != nil && e.GetIndex() >= g.floor.Load() {
-		p.med.ahead = nil
-	}
 	if res.Proposer == g.peer {
-		if prop := g.take(res.Proposal); prop != nil {
-			g.finish(prop, Reply{Status: Done, Outcome: res.Outcome})
+		if prop := g.proposals.Take(res.Proposal); prop != nil {
+			g.proposals.Finish(prop, Reply{Status: Done, Outcome: res.Outcome})
 		}
 	}
 	return nil
@@ -226,10 +224,10 @@ func (a *applier) entry(g *Group, e *raftpb.Entry) error {
 // digest passes a view of the content on, unless some block of it is newer than it should be.
 func (a *applier) digest(g *Group) {
 	p := &g.app
-	if a.host.cfg.Digest == nil || p.med.ahead != nil {
+	if a.host.cfg.Digest == nil || p.med.Ahead() {
 		return
 	}
-	im, err := p.med.cs.Snapshot(p.state.Marshal())
+	im, err := p.med.Content().Snapshot(p.state.Marshal())
 	if err != nil {
 		a.host.event("no view for a digest", g, err)
 		return
@@ -265,7 +263,7 @@ func (a *applier) block(t *task, err error) {
 	var damaged *blockstore.ChecksumError
 	switch {
 	case errors.Is(err, blockstore.ErrNoSpace):
-		a.host.checkpoints.kick()
+		a.host.checkpoints.Kick()
 	case errors.As(err, &damaged):
 		a.host.repairs.order(g, damaged)
 	default:
@@ -330,7 +328,7 @@ func (g *Group) use(cs *blockstore.Copyset, err error) error {
 	if at, _ := cs.Applied(); at != index {
 		return fmt.Errorf("multiraft: copyset %d: state of index %d with data of %d", g.id, index, at)
 	}
-	g.app.state, g.app.med = st, medium{cs: cs}
+	g.app.state, g.app.med = st, medium.New(cs)
 	g.store.Store(cs)
 	g.members.Store(st.Members())
 	g.view.Store(st.View())
@@ -338,77 +336,12 @@ func (g *Group) use(cs *blockstore.Copyset, err error) error {
 	return nil
 }
 
-// medium is the blockstore as the state machine wants it.
-type medium struct {
-	cs    *blockstore.Copyset
-	crcs  []uint32
-	index uint64 // of the entry that is applied
-	// blocks are where the payload of that entry is already; nil for one that lies in the log.
-	blocks []blockstore.Blocks
-	// ahead are blocks that were replaced by another peer's, with the index behind which no entry is in them. See
-	// applier.replace. nil when there is none.
-	ahead map[blockAt]uint64
-}
-
-// blockAt names a block.
-type blockAt struct {
-	chunk layout.ChunkID
-	block uint32
-}
-
-// errAhead means that an entry's outcome depends on a block that is newer than the entry.
-var errAhead = errors.New("multiraft: a compare and write of a block that was damaged: the peer has to be rebuilt")
-
-// errOldCopy means that entries were applied since another peer was asked for its copy of a damaged block: the block could be
-// read after all. They may not be in the copy, and are not applied again.
-var errOldCopy = errors.New("multiraft: the copy of a damaged block is older than what is applied")
-
-// replace puts another peer's copy in place of a damaged block, which an entry can not be merged with. The copy may hold
-// entries that are not applied here yet. Applying them again gives the same, sector by sector, because each sets what it
-// writes; so the block is right again when the last of them is applied. Until then the peer serves no reads, makes no
-// checkpoint and no image, and a compare and write of the block, whose outcome would depend on the future, ends it.
+// replace puts another peer's copy in place of a damaged block; reads wait until what it may hold is applied.
 func (a *applier) replace(t *task) error {
 	p := &t.g.app
-	switch {
-	case p.dead:
+	if p.dead {
 		return ErrStopped
-	case t.g.applied.Load() > t.upTo:
-		return errOldCopy
 	}
 	t.g.floor.Store(max(t.g.floor.Load(), t.through))
-	if err := p.med.cs.Write(t.chunk, t.off, t.data, nil); err != nil {
-		return err
-	}
-	if p.med.ahead == nil {
-		p.med.ahead = map[blockAt]uint64{}
-	}
-	p.med.ahead[blockAt{t.chunk, t.off / layout.BlockSize}] = t.through
-	return nil
+	return p.med.Replace(t.chunk, t.off, t.data, t.upTo, t.through)
 }
-
-func (m *medium) Write(ch layout.ChunkID, off uint32, data []byte, crcs []uint32) error {
-	if m.blocks != nil && len(data) >= sideload.Min {
-		return m.cs.Adopt(ch, off, data, crcs, m.blocks)
-	}
-	return m.cs.Write(ch, off, data, crcs)
-}
-
-// Read is what a compare and write compares with.
-func (m *medium) Read(ch layout.ChunkID, off uint32, dst []byte) error {
-	if m.ahead != nil {
-		for b := off / layout.BlockSize; b*layout.BlockSize < off+uint32(len(dst)); b++ {
-			if m.index <= m.ahead[blockAt{ch, b}] {
-				return errAhead
-			}
-		}
-	}
-	crcs, err := m.cs.Read(ch, off, dst, m.crcs[:0])
-	m.crcs = crcs[:0]
-	return err
-}
-
-func (m *medium) Discard(ch layout.ChunkID, off, n uint32) error { return m.cs.Discard(ch, off, n) }
-func (m *medium) WriteZeroes(ch layout.ChunkID, off, n uint32) error {
-	return m.cs.WriteZeroes(ch, off, n)
-}
-func (m *medium) DeleteVolume(v layout.VolumeID) error { return m.cs.DeleteVolume(v) }

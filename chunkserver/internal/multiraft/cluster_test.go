@@ -73,6 +73,13 @@ func (n *network) isolate(id layout.ChunkserverID, cut bool) {
 	}
 }
 
+// cut cuts or joins one direction.
+func (n *network) cut(from, to layout.ChunkserverID, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.cut[[2]layout.ChunkserverID{from, to}] = cut
+}
+
 func (n *network) setDrop(p float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,7 +96,7 @@ func (p *port) Send(to layout.ChunkserverID, msgs []Message) {
 	for _, m := range msgs {
 		if h := p.n.to(p.self, to); h != nil {
 			c := proto.Clone(m.Raft).(*raftpb.Message)
-			h.Deliver(p.self, []Message{{Copyset: m.Copyset, Raft: c, Stamp: m.Stamp}})
+			h.Deliver(p.self, []Message{{Copyset: m.Copyset, Raft: c, Stamp: m.Stamp, Quiet: m.Quiet}})
 		}
 	}
 }

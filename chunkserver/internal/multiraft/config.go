@@ -13,6 +13,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -23,10 +24,13 @@ import (
 // Message is one raft message between two chunkservers.
 type Message struct {
 	Copyset layout.CopysetID
-	// Raft is shared and must not be changed.
+	// Raft is shared and must not be changed; nil in a beat.
 	Raft *raftpb.Message
 	// Stamp carries the read lease; 0 for none.
 	Stamp lease.Stamp
+	// Quiet, in a message of copyset 0 that has no Raft, is a beat. With a heartbeat it asks the follower to go quiet, with the answer
+	// it says that the follower does; 0 for neither. See package quiet.
+	Quiet quiet.Incarnation
 }
 
 // Transport carries messages to other chunkservers. It may lose, delay, repeat and reorder them.
@@ -60,6 +64,8 @@ type Config struct {
 	// earliest; a leader sends heartbeats each HeartbeatTicks.
 	Tick                          time.Duration
 	ElectionTicks, HeartbeatTicks int
+	// QuietTicks is after how many ticks without reads and writes a group may go quiet. 0: never.
+	QuietTicks int
 	// DriftPercent is by how much the clocks of two chunkservers may differ in speed; the read lease is shorter by it.
 	DriftPercent int
 	// MessageBytes bounds the entries in one MsgApp; InflightMessages and InflightBytes those on their way to one peer.
@@ -97,7 +103,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Workers: runtime.GOMAXPROCS(0), Appliers: runtime.GOMAXPROCS(0),
-		Tick: 100 * time.Millisecond, ElectionTicks: 8, HeartbeatTicks: 2, DriftPercent: 10,
+		Tick: 100 * time.Millisecond, ElectionTicks: 8, HeartbeatTicks: 2, QuietTicks: 100, DriftPercent: 10,
 		MessageBytes: 1 << 20, InflightMessages: 1024, InflightBytes: 32 << 20,
 		ProposalsMax: 4096, ProposalBytesMax: 64 << 20, TotalBytesMax: 256 << 20,
 		CheckpointEvery: 30 * time.Second, CheckpointBytes: 128 << 20, SegmentsMax: 16,
@@ -114,6 +120,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("multiraft: %d workers, %d appliers", c.Workers, c.Appliers)
 	case c.Tick <= 0 || c.HeartbeatTicks < 1 || c.ElectionTicks < 3 || c.ElectionTicks <= 2*c.HeartbeatTicks:
 		return fmt.Errorf("multiraft: tick %v, election %d, heartbeat %d", c.Tick, c.ElectionTicks, c.HeartbeatTicks)
+	case c.QuietTicks < 0:
+		return fmt.Errorf("multiraft: quiet after %d ticks", c.QuietTicks)
 	case c.DriftPercent < 0 || c.DriftPercent > 50:
 		return fmt.Errorf("multiraft: drift %d%%", c.DriftPercent)
 	case c.InflightMessages < 1 || c.MessageBytes < 1 || c.InflightBytes < c.MessageBytes:

@@ -18,6 +18,11 @@
 // A leader serves reads without a raft round while it has the lease (package lease). Reads run on the caller's goroutine
 // against three values that worker and applier publish: the lease's end, the fences, and the blockstore itself.
 //
+// # Idle groups
+//
+// A group that is idle goes quiet (quiet.go, package quiet): its worker passes it over until it has something to do. Groups
+// that are awake tick.
+//
 // # Failures
 //
 // An entry that can not be applied blocks its group until it can: no space is tried again each second, a damaged block
@@ -26,13 +31,13 @@
 //
 // # Stop order
 //
-// Run stops the workers first (nothing new is appended, applied or sent), then the log writer and the appliers (they
-// finish what they took), then the checkpointer and the snapshot senders, then fails all waiters. Log and Store are
-// closed by whoever opened them, after Run returned.
+// Run stops the workers and the beat of the process first (nothing new is appended, applied or sent), then the log writer
+// and the appliers (they finish what they took), then the checkpointer and the snapshot senders, then fails all waiters. Log
+// and Store are closed by whoever opened them, after Run returned.
 //
 // # Lock order
 //
-//	Host.mu → worker.mu, applier.mu, logWriter.mu, Group.waiters.mu (these four are never held together)
+//	Host.mu → worker.mu, applier.mu, logWriter.mu, proposals.Set.mu (these four are never held together)
 //
 // No I/O happens under a lock.
 package multiraft

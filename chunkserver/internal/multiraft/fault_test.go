@@ -10,6 +10,7 @@ import (
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/medium"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -63,7 +64,7 @@ func TestRepair(t *testing.T) {
 	c.retry(c.command(0, 11))
 	c.retry(c.command(1, 22))
 	c.equal(1, 2, 3)
-	c.servers[lead].host.checkpoints.kick()
+	c.servers[lead].host.checkpoints.Kick()
 	c.until("a checkpoint, which writes the blocks to the file", func() bool {
 		st := c.group(lead).store.Load()
 		durable, _ := st.Durable()
@@ -164,7 +165,7 @@ func TestOldCopyIsRefused(t *testing.T) {
 	c.retry(c.command(0, 22))
 	c.until("both entries", func() bool { return g.Applied() > asked })
 	err := g.ask(c.ctx(), task{g: g, kind: taskReplace, chunk: old.Chunk, off: old.Offset, data: old.Payload, upTo: asked, through: asked + 1})
-	if !errors.Is(err, errOldCopy) {
+	if !errors.Is(err, medium.ErrOldCopy) {
 		t.Errorf("the copy is taken: %v", err)
 	}
 	if v, r := c.read(lead, 0); !served(r) || v != 22 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/headroom"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/proposals"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -33,9 +33,11 @@ type Group struct {
 	store     atomic.Pointer[blockstore.Copyset]
 	lease     atomic.Int64  // end of the read lease on the host's clock, 0: none
 	leading   atomic.Bool   // raft leads here
+	quiet     atomic.Bool   // its clock stands still
+	used      atomic.Bool   // it was read from since its last tick
 	leader    atomic.Uint64 // chunkserver of the leader, 0: not known
 	applied   atomic.Uint64
-	floor     atomic.Uint64 // below this applied index some block is newer than it should be (app.ahead)
+	floor     atomic.Uint64 // below this applied index some block is newer than it should be (medium.Medium.Ahead)
 	view      atomic.Pointer[copyset.View]
 	members   atomic.Pointer[copyset.Members]
 	report    atomic.Pointer[raftReport]
@@ -45,25 +47,15 @@ type Group struct {
 	logBytes  atomic.Int64          // bytes of entries appended since the last checkpoint
 	sending   atomic.Pointer[Transfer]
 
-	waiters struct {
-		sync.Mutex
-		m      map[uint64]*proposal
-		closed error
-	}
-	pending struct{ count, bytes atomic.Int64 }
-	offers  offers.Offers
-	tail    logtail.Tail
+	proposals *proposals.Set[Reply]
+	offers    offers.Offers
+	tail      logtail.Tail
 }
 
 // Waiter gets the reply to a proposal, once, on a goroutine that serves other groups too: Done must not block.
 type Waiter interface{ Done(Reply) }
 
-type proposal struct {
-	id   uint64
-	size int64 // of data
-	data []byte
-	w    Waiter
-}
+type proposal = proposals.Proposal[Reply]
 
 // ID returns the copyset, Peer the peer's id in it.
 func (g *Group) ID() layout.CopysetID { return g.id }
@@ -79,14 +71,14 @@ func (g *Group) Propose(c *copyset.Command, w Waiter) {
 		w.Done(r)
 		return
 	}
-	p := &proposal{id: g.host.nextProposal.Add(1), size: int64(c.Size()), w: w}
-	count, bytes, total := g.pending.count.Add(1), g.pending.bytes.Add(p.size), g.host.pendingBytes.Add(p.size)
-	if cfg := &g.host.cfg; count > int64(cfg.ProposalsMax) || bytes > cfg.ProposalBytesMax || total > cfg.TotalBytesMax {
-		g.finish(p, Reply{Status: Busy})
+	size := c.Size()
+	p, ok := g.proposals.Admit(g.host.nextProposal.Add(1), int64(size), w)
+	if !ok {
+		g.proposals.Finish(p, Reply{Status: Busy})
 		return
 	}
-	c.Proposer, c.Proposal = g.peer, p.id
-	p.data = c.AppendTo(make([]byte, 0, p.size))
+	c.Proposer, c.Proposal = g.peer, p.ID
+	p.Data = c.AppendTo(make([]byte, 0, size))
 	g.w.post(event{g: g, kind: evPropose, prop: p})
 }
 
@@ -108,18 +100,6 @@ func (g *Group) admit(c *copyset.Command) (Reply, bool) {
 	return Reply{}, true
 }
 
-// settle gives back what the proposal counted.
-func (g *Group) settle(p *proposal) {
-	g.pending.count.Add(-1)
-	g.pending.bytes.Add(-p.size)
-	g.host.pendingBytes.Add(-p.size)
-}
-
-func (g *Group) finish(p *proposal, r Reply) {
-	g.settle(p)
-	p.w.Done(r)
-}
-
 func (g *Group) notLeader() Reply {
 	return Reply{Status: NotLeader, Leader: layout.ChunkserverID(g.leader.Load())}
 }
@@ -132,42 +112,13 @@ func (g *Group) failed() Reply {
 	return Reply{Status: Failed, Err: *e}
 }
 
-// expect makes the proposal one that the applier will answer. It returns false when the group has stopped.
-func (g *Group) expect(p *proposal) bool {
-	g.waiters.Lock()
-	defer g.waiters.Unlock()
-	if g.waiters.closed != nil {
-		return false
-	}
-	g.waiters.m[p.id] = p
-	return true
-}
-
-// take returns the proposal and expects it no more; nil when somebody else was quicker.
-func (g *Group) take(id uint64) *proposal {
-	g.waiters.Lock()
-	defer g.waiters.Unlock()
-	p := g.waiters.m[id]
-	delete(g.waiters.m, id)
-	return p
-}
-
-// abandon answers everything that is expected; closed, if not nil, is why nothing will be expected any more. What was proposed may
-// still be committed elsewhere, which NotLeader would deny.
-func (g *Group) abandon(r Reply, closed error) {
+// abandon answers everything that is expected; forGood: nothing will be expected any more. What was proposed may still be committed
+// elsewhere, which NotLeader would deny.
+func (g *Group) abandon(r Reply, forGood bool) {
 	if r.Status == NotLeader {
 		r = Reply{Status: NotReady}
 	}
-	g.waiters.Lock()
-	m := g.waiters.m
-	g.waiters.m = map[uint64]*proposal{}
-	if closed != nil && g.waiters.closed == nil {
-		g.waiters.closed = closed
-	}
-	g.waiters.Unlock()
-	for _, p := range m {
-		g.finish(p, r)
-	}
+	g.proposals.Abandon(r, forGood)
 }
 
 // Access is who reads, by which rights.
@@ -184,9 +135,15 @@ func (g *Group) readable(v layout.VolumeID, a *Access) Reply {
 		case g.failure.Load() != nil:
 			return g.failed()
 		case g.leading.Load():
+			if g.quiet.Load() {
+				g.w.post(event{g: g, kind: evWake})
+			}
 			return Reply{Status: NotReady}
 		}
 		return g.notLeader()
+	}
+	if !g.used.Load() {
+		g.used.Store(true)
 	}
 	verdict, out := g.view.Load().Check(v, a.Initiator, a.Fence, a.Access)
 	switch verdict {

@@ -14,9 +14,12 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/checkpoint"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/groupcommit"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/headroom"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/proposals"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -32,7 +35,8 @@ type Host struct {
 	workers     []*worker
 	appliers    []*applier
 	writer      *groupcommit.Writer
-	checkpoints *checkpointer
+	checkpoints *checkpoint.Checkpointer[*Group]
+	pulse       *quiet.Pulse
 	repairs     *repairer
 	images      chan imageJob
 	stopped     chan struct{} // closed when Run has stopped everything
@@ -41,7 +45,7 @@ type Host struct {
 	groups atomic.Pointer[groupSet]
 
 	nextProposal atomic.Uint64
-	pendingBytes atomic.Int64
+	proposed     proposals.Total
 	inbox        atomic.Int64 // bytes of entries that came in and that no worker has taken
 	receiving    atomic.Int64
 	repaired     atomic.Int64
@@ -70,13 +74,15 @@ func New(cfg Config) (*Host, error) {
 	var base [8]byte
 	_, _ = rand.Read(base[:]) // never fails
 	h.nextProposal.Store(binary.LittleEndian.Uint64(base[:]))
+	_, _ = rand.Read(base[:])
+	h.pulse = quiet.NewPulse(quiet.Incarnation(binary.LittleEndian.Uint64(base[:])), cfg.HeartbeatTicks, cfg.ElectionTicks)
 	for range cfg.Workers {
 		h.workers = append(h.workers, newWorker(h))
 	}
 	for range cfg.Appliers {
 		h.appliers = append(h.appliers, newApplier(h))
 	}
-	h.writer, h.checkpoints = h.newWriter(), newCheckpointer(h)
+	h.writer, h.checkpoints = h.newWriter(), h.newCheckpointer()
 	h.repairs = &repairer{host: h, jobs: make(chan repairJob, repairQueueMax)}
 	h.groups.Store(&groupSet{})
 	var err error
@@ -176,12 +182,16 @@ func payload(m *raftpb.Message) (n int64) {
 func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
 	groups := h.groups.Load()
 	for _, m := range msgs {
+		if m.Copyset == 0 && m.Quiet != 0 {
+			h.beaten(from, m.Quiet)
+			continue
+		}
 		if g := groups.byID[m.Copyset]; g != nil {
 			if n := payload(m.Raft); n > 0 && h.inbox.Add(n) > inboxMax {
 				h.inbox.Add(-n)
 				continue
 			}
-			g.w.post(event{g: g, kind: evMessage, msg: m.Raft, stamp: m.Stamp, from: from})
+			g.w.post(event{g: g, kind: evMessage, msg: m.Raft, stamp: m.Stamp, quiet: m.Quiet, from: from})
 		}
 	}
 }
@@ -189,7 +199,7 @@ func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
 // Unreachable tells that messages to the chunkserver were lost, so that leaders send carefully until it answers.
 func (h *Host) Unreachable(cs layout.ChunkserverID) {
 	for _, g := range h.groups.Load().all {
-		if g.leading.Load() {
+		if g.leading.Load() && !g.quiet.Load() {
 			g.w.post(event{g: g, kind: evUnreachable, from: cs})
 		}
 	}
@@ -201,6 +211,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for _, w := range h.workers {
 		first.Run(w.Run)
 	}
+	first.Run(h.runPulse)
 	second.Run(h.writer.Run)
 	for _, a := range h.appliers {
 		second.Run(a.Run)
@@ -221,7 +232,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for _, g := range h.groups.Load().all {
 		g.failure.CompareAndSwap(nil, new(ErrStopped))
 		g.lease.Store(0)
-		g.abandon(g.notLeader(), ErrStopped)
+		g.abandon(g.notLeader(), true)
 		g.offers.Drop()
 	}
 	for {
@@ -238,6 +249,11 @@ func (h *Host) Run(ctx context.Context) error {
 func insert(all []*Group, g *Group) []*Group {
 	at, _ := slices.BinarySearchFunc(all, g.id, func(o *Group, id layout.CopysetID) int { return cmp.Compare(o.id, id) })
 	return slices.Insert(all, at, g)
+}
+
+// without takes a group out.
+func without(all []*Group, g *Group) []*Group {
+	return slices.DeleteFunc(all, func(o *Group) bool { return o == g })
 }
 
 func (h *Host) workerOf(id layout.CopysetID) *worker {

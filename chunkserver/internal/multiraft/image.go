@@ -35,11 +35,11 @@ func (g *Group) orderImage() {
 // image prepares an image for raft's next Snapshot call.
 func (a *applier) image(g *Group) {
 	p := &g.app
-	if p.dead || p.med.ahead != nil {
+	if p.dead || p.med.Ahead() {
 		g.offers.Put(nil)
 		return
 	}
-	im, err := p.med.cs.Snapshot(p.state.Marshal())
+	im, err := p.med.Content().Snapshot(p.state.Marshal())
 	if err != nil {
 		g.offers.Put(nil)
 		g.host.event("image not made", g, err)

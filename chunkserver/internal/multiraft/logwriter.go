@@ -56,8 +56,8 @@ func (r *appendRequest) Written(err error) {
 func (h *Host) newWriter() *groupcommit.Writer {
 	return groupcommit.New(h.clock, h.cfg.Log, h.cfg.SegmentsMax, groupcommit.Hooks{
 		Failed:  func(err error) { h.fail(fmt.Errorf("multiraft: log: %w", err)) },
-		NoSpace: func() { h.checkpoints.kick() },
-		Pinning: func(ids []layout.CopysetID) { h.checkpoints.force(ids) },
+		NoSpace: func() { h.checkpoints.Kick() },
+		Pinning: func(ids []layout.CopysetID) { h.checkpoints.Force(ids) },
 		Damaged: func(e *raftlog.CorruptError) { h.event("a damaged log entry will be cut off", h.Group(e.Copyset), e) },
 	})
 }

@@ -353,7 +353,7 @@ func TestBusy(t *testing.T) {
 	if busy != 60 {
 		t.Errorf("%d proposals were refused, want 60", busy)
 	}
-	if n, b := g.pending.count.Load(), g.pending.bytes.Load(); n != 0 || b != 0 || g.host.pendingBytes.Load() != 0 {
+	if n, b := g.proposals.Waiting(); n != 0 || b != 0 || g.host.proposed.Bytes() != 0 {
 		t.Errorf("%d proposals of %d bytes are still counted", n, b)
 	}
 }

@@ -1,7 +1,6 @@
 package multiraft
 
 import (
-	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -9,7 +8,9 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/latecommit"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
@@ -41,10 +42,18 @@ type node struct {
 	// Leader: what makes the lease. transferTicks counts since a transfer began, 0: none in this term.
 	answers       lease.Answers
 	transferTicks int
-	// Leader: messages that only tell a new commit index, see postpone.
-	commits []*raftpb.Message
+	commits       latecommit.Kept // leader
 	// Follower: what the leader's stamps are answered with.
 	echo lease.Echo
+
+	// See quiet.go. askTerm is the newest term in which this peer may have asked others to go quiet, 0: none.
+	quiet      bool
+	asking     quiet.Asking // leader
+	ask        quiet.Ask    // follower: what the round brought
+	askTerm    uint64
+	woke       time.Duration // when it last woke, 0: never
+	calling    bool          // follower: it woke and has not heard its leader since
+	campaignIn int           // ticks
 
 	// An image that raft was told of; installing: it accepted it. held are the appends that wait until it is in place.
 	image      *incoming
@@ -59,6 +68,7 @@ func (w *worker) step(g *Group, ev *event) {
 	if m.GetTo() != uint64(g.peer) || from == 0 || raft.IsLocalMsgTarget(m.GetFrom()) || m.GetSnapshot().GetMetadata().GetIndex() > g.Applied() {
 		return
 	}
+	n.ask = quiet.Ask{}
 	switch m.GetType() {
 	case raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
 		if w.now < n.quarantine {
@@ -66,8 +76,10 @@ func (w *worker) step(g *Group, ev *event) {
 		}
 	case raftpb.MsgApp, raftpb.MsgHeartbeat:
 		n.echo.Arrive(m.GetTerm(), from, ev.stamp)
+		w.asked(g, ev)
 	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
 		w.acknowledge(g, from, m.GetTerm(), ev.stamp)
+		w.answered(g, ev)
 	case raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgSnap: // what an image would bring is here, see ReceiveImage
 	default:
 		return
@@ -88,6 +100,7 @@ func (w *worker) drain(g *Group) {
 	if n.raw.HasReady() {
 		rd := n.raw.Ready()
 		w.observe(g, &rd)
+		agrees := w.agrees(g)
 		for _, m := range rd.Messages {
 			switch {
 			case m.GetTo() == raft.LocalAppendThread:
@@ -96,13 +109,16 @@ func (w *worker) drain(g *Group) {
 				g.ap.post(task{g: g, kind: taskApply, msg: m})
 			case m.GetType() == raftpb.MsgSnap:
 				w.host.sendImage(g, m, w.locate(g, m))
-			case !n.postpone(m):
+			case agrees && m.GetType() == raftpb.MsgHeartbeatResp:
+				w.agree(g, m)
+			case !n.commits.Keep(m):
 				w.send(g, m)
 			}
 		}
 	} else {
 		n.arrive()
 	}
+	w.settle(g)
 	if w.ticked {
 		w.tellCommits(g)
 	}
@@ -126,14 +142,21 @@ func (w *worker) observe(g *Group, rd *raft.Ready) {
 			g.leading.Store(false)
 		}
 		n.answers.Reset()
+		n.asking.Touch()
 		n.transferTicks = 0
-		n.commits = nil
+		n.commits.Drop()
+	}
+	if n.lead != 0 {
+		n.campaignIn = 0
+		if n.term > n.askTerm {
+			n.askTerm = 0 // who leads now vouches
+		}
 	}
 	if rd.SoftState != nil || term != n.term {
 		g.leader.Store(uint64(n.members.Chunkservers[n.lead]))
 		g.leading.Store(n.state == raft.StateLeader)
 		if state == raft.StateLeader && (n.state != raft.StateLeader || term != n.term) {
-			g.abandon(g.notLeader(), nil)
+			g.abandon(g.notLeader(), false)
 		}
 		w.publishReport(g)
 	}
@@ -149,49 +172,15 @@ func (w *worker) locate(g *Group, m *raftpb.Message) layout.ChunkserverID {
 	return g.node.seen[p]
 }
 
-// postpone keeps a message that brings no entries, only a new commit index: raft sends one to each follower after each
-// commit, which would double the messages of a write. The follower hears it with the next entries or heartbeat, or at the
-// next tick. Nothing waits for it: it lets the follower apply, which no client sees. A probe without entries is kept
-// too, which costs it a tick.
-func (n *node) postpone(m *raftpb.Message) bool {
-	t := m.GetType()
-	if t != raftpb.MsgApp && t != raftpb.MsgHeartbeat {
-		return false
-	}
-	empty := t == raftpb.MsgApp && len(m.GetEntries()) == 0
-	for i, c := range n.commits {
-		if c.GetTo() != m.GetTo() {
-			continue
-		}
-		switch {
-		case empty:
-			n.commits[i] = m
-			return true
-		case t == raftpb.MsgApp || c.GetCommit() <= m.GetCommit():
-			n.commits = slices.Delete(n.commits, i, i+1)
-		}
-		return false
-	}
-	if empty {
-		n.commits = append(n.commits, m)
-	}
-	return empty
-}
-
 // tellCommits sends what was postponed.
 func (w *worker) tellCommits(g *Group) {
-	n := &g.node
-	for _, m := range n.commits {
-		w.send(g, m)
-	}
-	clear(n.commits)
-	n.commits = n.commits[:0]
+	g.node.commits.Release(func(m *raftpb.Message) { w.send(g, m) })
 }
 
 // send queues a message for the end of the round.
 func (w *worker) send(g *Group, m *raftpb.Message) {
 	if to := w.locate(g, m); to != 0 {
-		w.queue(to, Message{Copyset: g.id, Raft: m, Stamp: w.stampFor(g, m)})
+		w.queue(to, Message{Copyset: g.id, Raft: m, Stamp: w.stampFor(g, m), Quiet: w.askWith(g, m)})
 	}
 }
 

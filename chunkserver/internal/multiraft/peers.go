@@ -13,7 +13,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/outset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/proposals"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/raftzap"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
@@ -72,7 +75,9 @@ func (h *Host) recover() error {
 
 func (h *Host) newGroup(id layout.CopysetID, peer layout.PeerID) *Group {
 	g := &Group{id: id, peer: peer, host: h, w: h.workerOf(id), ap: h.applierOf(id)}
-	g.waiters.m = map[uint64]*proposal{}
+	c := &h.cfg
+	limits := proposals.Limits{Count: int64(c.ProposalsMax), Bytes: c.ProposalBytesMax, TotalBytes: c.TotalBytesMax}
+	g.proposals = proposals.New[Reply](limits, &h.proposed)
 	g.node.seen = map[layout.PeerID]layout.ChunkserverID{}
 	empty := copyset.New(nil, 0, 0)
 	g.members.Store(empty.Members())
@@ -85,7 +90,7 @@ func (h *Host) newGroup(id layout.CopysetID, peer layout.PeerID) *Group {
 func (g *Group) broken(err error) {
 	g.node.dead, g.app.dead = true, true
 	g.failure.Store(&err)
-	g.abandon(g.failed(), err)
+	g.abandon(g.failed(), true)
 	g.host.event("copyset stopped", g, err)
 }
 
@@ -106,38 +111,11 @@ func (g *Group) recover() (err error) {
 	}
 	g.log = lg
 	index, term := g.app.state.Applied()
-	first, err1 := lg.FirstIndex()
-	last, err2 := lg.LastIndex()
-	if err := errors.Join(err1, err2); err != nil {
+	hard, reset, err := outset.Begin(lg, index, term)
+	if err != nil {
 		return err
 	}
-	if first-1 > index {
-		return fmt.Errorf("its log starts at %d, its data ends at %d", first, index)
-	}
-	hard := lg.HardState()
-	if hard == nil {
-		hard = &raftpb.HardState{}
-	}
-	behind := index > last
-	if !behind {
-		at, err := lg.Term(index)
-		if err != nil {
-			return err
-		}
-		behind = at != term
-	}
-	commit := max(hard.GetCommit(), index)
-	switch {
-	case behind:
-		commit = index
-	case commit > last:
-		return fmt.Errorf("its log ends at %d, %d was committed", last, commit)
-	}
-	hard = &raftpb.HardState{Term: new(max(hard.GetTerm(), term)), Vote: new(hard.GetVote()), Commit: &commit}
-	if hard.GetTerm() != lg.HardState().GetTerm() {
-		hard.Vote = new(uint64(0))
-	}
-	if behind {
+	if reset {
 		u := raftlog.Update{Copyset: g.id, HardState: hard, Reset: &raftlog.SnapshotMeta{Index: index, Term: term}}
 		if err := g.host.cfg.Log.Append([]raftlog.Update{u}); err != nil {
 			return err
@@ -159,7 +137,7 @@ func (g *Group) start(hard *raftpb.HardState) error {
 		MaxSizePerMsg: c.MessageBytes, MaxCommittedSizePerReady: c.InflightBytes,
 		MaxInflightMsgs: c.InflightMessages, MaxInflightBytes: c.InflightBytes,
 		CheckQuorum: true, PreVote: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
-		Logger: raftLogger{g.host.log.With(zap.Uint64("copyset", uint64(g.id)))},
+		Logger: raftzap.Logger{L: g.host.log.With(zap.Uint64("copyset", uint64(g.id)))},
 	})
 	if err != nil {
 		return err

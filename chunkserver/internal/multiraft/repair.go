@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copies"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -54,49 +55,29 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 	return h.fetch(ctx, g, e, false)
 }
 
-// copied is a peer's answer to a question for a block: every entry up to from is in data, none behind through.
-type copied struct {
-	data          []byte
-	from, through uint64
-	err           error
-}
-
-// fetch asks the other peers for a block, all at once, because one that lags answers when it has caught up, and puts the
-// first copy that fits in its place; with replace, the copy of the first peer that has a good one.
+// fetch asks the other peers for a block and puts the first copy that fits in its place; with replace, the copy of the first
+// peer that has a good one.
 func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError, replace bool) error {
-	tasks := h.clock.NewTasks()
-	defer tasks.Stop()
-	off, where, asked := e.Block*layout.BlockSize, g.Members().Chunkservers, 0
-	got := make(chan copied, len(where))
-	for _, p := range slices.Sorted(maps.Keys(where)) {
-		if cs := where[p]; cs != h.cfg.Self {
-			asked++
-			tasks.Run(func(ctx context.Context) {
-				from := g.Applied()
-				data, through, err := h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, from)
-				got <- copied{data, from, through, err}
-			})
-		}
+	where := slices.Compact(slices.Sorted(maps.Values(g.Members().Chunkservers)))
+	where = slices.DeleteFunc(where, func(cs layout.ChunkserverID) bool { return cs == h.cfg.Self })
+	off := e.Block * layout.BlockSize
+	read := func(ctx context.Context, cs layout.ChunkserverID) (c copies.Copy, err error) {
+		c.From = g.Applied()
+		c.Data, c.Through, err = h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, c.From)
+		return c, err
 	}
-	last := fmt.Errorf("multiraft: copyset %d has no other peer: %w", g.id, e)
-	for range asked {
-		c, err := sched.Recv(ctx, h.clock, got, h.stopped)
-		if err != nil {
-			return errors.Join(err, last)
+	put := func(c copies.Copy) error {
+		err := g.Own(ctx, func(cs *blockstore.Copyset) error { return cs.Repair(e.Chunk, off, c.Data) })
+		if replace && errors.As(err, new(*blockstore.ChecksumError)) {
+			err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.Data, upTo: c.From, through: c.Through})
 		}
-		if c.err == nil {
-			c.err = g.Own(ctx, func(cs *blockstore.Copyset) error { return cs.Repair(e.Chunk, off, c.data) })
-			if replace && errors.As(c.err, new(*blockstore.ChecksumError)) {
-				c.err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.data, upTo: c.from, through: c.through})
-			}
-		}
-		if c.err == nil {
-			h.repaired.Add(1)
-			return nil
-		}
-		last = c.err
+		return err
 	}
-	return last
+	if err := copies.First(ctx, h.clock, h.stopped, where, read, put); err != nil {
+		return fmt.Errorf("multiraft: copyset %d: %w", g.id, err)
+	}
+	h.repaired.Add(1)
+	return nil
 }
 
 // Own has the owner of the group's content do fn with it, between two entries; fn is quick. When ctx ends first, fn may still be

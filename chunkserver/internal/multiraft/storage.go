@@ -2,11 +2,9 @@ package multiraft
 
 import (
 	"errors"
-	"fmt"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.uber.org/zap"
 
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
@@ -48,19 +46,3 @@ func (s *logStorage) Snapshot() (*raftpb.Snapshot, error) {
 	index, term := im.Applied()
 	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}, nil
 }
-
-// raftLogger passes on what raft warns of; a panic of raft stops the group (see worker.guard).
-type raftLogger struct{ l *zap.Logger }
-
-func (r raftLogger) Debug(...any)                {}
-func (r raftLogger) Debugf(string, ...any)       {}
-func (r raftLogger) Info(...any)                 {}
-func (r raftLogger) Infof(string, ...any)        {}
-func (r raftLogger) Warning(v ...any)            { r.l.Debug(fmt.Sprint(v...)) }
-func (r raftLogger) Warningf(f string, v ...any) { r.l.Debug(fmt.Sprintf(f, v...)) }
-func (r raftLogger) Error(v ...any)              { r.l.Warn(fmt.Sprint(v...)) }
-func (r raftLogger) Errorf(f string, v ...any)   { r.l.Warn(fmt.Sprintf(f, v...)) }
-func (r raftLogger) Fatal(v ...any)              { panic(fmt.Sprint(v...)) }
-func (r raftLogger) Fatalf(f string, v ...any)   { panic(fmt.Sprintf(f, v...)) }
-func (r raftLogger) Panic(v ...any)              { panic(fmt.Sprint(v...)) }
-func (r raftLogger) Panicf(f string, v ...any)   { panic(fmt.Sprintf(f, v...)) }

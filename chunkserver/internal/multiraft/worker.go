@@ -3,7 +3,6 @@ package multiraft
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -24,6 +24,8 @@ const (
 	evPropose                      // prop
 	evConf                         // a configuration change was applied: conf, members
 	evUnreachable                  // messages to the chunkserver from were lost
+	evWake                         // somebody reads
+	evRouse                        // the process of chunkserver from began another incarnation, or is lost
 	evSnapStatus                   // the image to peer was sent, or not (err)
 	evChange                       // change, reply
 	evTransfer                     // peer, reply
@@ -42,6 +44,7 @@ type event struct {
 	kind    eventKind
 	msg     *raftpb.Message
 	stamp   lease.Stamp
+	quiet   quiet.Incarnation
 	from    layout.ChunkserverID
 	peer    layout.PeerID
 	prop    *proposal
@@ -66,6 +69,7 @@ type worker struct {
 	// Owned by Run.
 	spare    []event
 	groups   []*Group // by copyset
+	awake    []*Group // by copyset: those that tick
 	dirty    []*Group
 	out      map[layout.ChunkserverID][]Message
 	to       []layout.ChunkserverID // the keys of out, in the order in which they came
@@ -105,7 +109,7 @@ func (w *worker) close() {
 	}
 	for _, g := range w.groups {
 		for _, p := range g.node.props {
-			g.finish(p, g.notLeader())
+			g.proposals.Finish(p, g.notLeader())
 		}
 		if g.node.image != nil {
 			g.node.image.finish(ErrStopped)
@@ -145,7 +149,7 @@ func (w *worker) round(events []event) {
 	}
 	if w.ticked = w.now-w.lastTick >= w.host.cfg.Tick; w.ticked {
 		w.lastTick = w.now
-		for _, g := range w.groups {
+		for _, g := range w.awake {
 			w.guard(g, w.tick)
 		}
 	}
@@ -199,6 +203,7 @@ func (w *worker) handle(g *Group, ev *event) {
 		return
 	}
 	w.mark(g)
+	w.stir(g, ev)
 	switch ev.kind {
 	case evMessage:
 		w.host.inbox.Add(-payload(ev.msg))
@@ -242,7 +247,9 @@ func (w *worker) control(g *Group, ev *event) {
 	n := &g.node
 	switch ev.kind {
 	case evAttach:
-		w.groups = insert(w.groups, g)
+		w.groups, w.awake = insert(w.groups, g), insert(w.awake, g)
+	case evRouse:
+		w.rouse(g, ev.from)
 	case evCampaign:
 		ev.reply <- n.raw.Campaign()
 	case evChange:
@@ -261,7 +268,7 @@ func (w *worker) control(g *Group, ev *event) {
 		w.stop(g, ev.err)
 	case evDetach:
 		w.stop(g, ev.err)
-		w.groups = slices.DeleteFunc(w.groups, func(o *Group) bool { return o == g })
+		w.groups, w.awake = without(w.groups, g), without(w.awake, g)
 		ev.reply <- nil
 	}
 }
@@ -272,7 +279,7 @@ func (w *worker) refuse(g *Group, ev *event) {
 	case ev.kind == evMessage:
 		w.host.inbox.Add(-payload(ev.msg))
 	case ev.prop != nil:
-		g.finish(ev.prop, g.failed())
+		g.proposals.Finish(ev.prop, g.failed())
 	case ev.image != nil:
 		ev.image.finish(ErrStopped)
 	case ev.reply != nil:
@@ -287,15 +294,18 @@ func (w *worker) stop(g *Group, err error) {
 		return
 	}
 	n.dead = true
+	if n.askTerm != 0 {
+		w.host.pulse.Renew() // who went quiet under this peer has nobody to wait for
+	}
 	g.failure.CompareAndSwap(nil, &err)
 	g.lease.Store(0)
 	g.leading.Store(false)
 	g.leader.Store(0)
 	for _, p := range n.props {
-		g.finish(p, g.failed())
+		g.proposals.Finish(p, g.failed())
 	}
 	n.props = nil
-	g.abandon(g.failed(), err)
+	g.abandon(g.failed(), true)
 	if n.image != nil {
 		n.image.finish(err)
 		n.image = nil
@@ -311,10 +321,16 @@ func (w *worker) tick(g *Group) {
 		return
 	}
 	w.mark(g)
+	w.idle(g)
 	n.raw.Tick()
 	if n.eager > 0 && n.lead == 0 {
 		if n.eager--; n.eager%2 == 0 {
 			_ = n.raw.Campaign() // tried again
+		}
+	}
+	if n.campaignIn > 0 {
+		if n.campaignIn--; n.campaignIn == 0 && n.lead == 0 {
+			_ = n.raw.Campaign() // raft's own timeout is the second try
 		}
 	}
 	if n.ticks++; n.ticks%reportTicks == 0 {
@@ -337,18 +353,18 @@ func (w *worker) propose(g *Group) {
 	m.Entries = make([]*raftpb.Entry, 0, len(n.props))
 	expected := n.props[:0]
 	for _, p := range n.props {
-		if n.transferTicks > 0 || !g.expect(p) {
-			g.finish(p, Reply{Status: Busy}) // soon somebody else leads
+		if n.transferTicks > 0 || !g.proposals.Expect(p) {
+			g.proposals.Finish(p, Reply{Status: Busy}) // soon somebody else leads
 			continue
 		}
 		expected = append(expected, p)
-		m.Entries = append(m.Entries, &raftpb.Entry{Data: p.data})
+		m.Entries = append(m.Entries, &raftpb.Entry{Data: p.Data})
 	}
 	if len(m.Entries) > 0 {
 		if err := n.raw.Step(m); err != nil {
 			for _, p := range expected {
-				if q := g.take(p.id); q != nil {
-					g.finish(q, g.notLeader())
+				if q := g.proposals.Take(p.ID); q != nil {
+					g.proposals.Finish(q, g.notLeader())
 				}
 			}
 		}
@@ -379,7 +395,7 @@ func (w *worker) transfer(g *Group, to layout.PeerID) error {
 		return nil
 	case !n.members.Voter(to):
 		return fmt.Errorf("multiraft: peer %d of copyset %d can not lead", to, g.id)
-	case !w.answers(n, to):
+	case !w.answers(g, to):
 		return fmt.Errorf("multiraft: peer %d of copyset %d has not answered lately: it is not made leader", to, g.id)
 	}
 	n.transferTicks = 1
@@ -391,9 +407,11 @@ func (w *worker) transfer(g *Group, to layout.PeerID) error {
 // answeredTicks is how many ticks ago a peer may have answered, at most, to be made leader.
 const answeredTicks = 4
 
-// answers tells whether a follower is there: a transfer to one that is not costs the term's lease and stops writes.
-func (w *worker) answers(n *node, p layout.PeerID) bool {
-	return n.answers.Within(p, answeredTicks*w.host.cfg.Tick, w.now)
+// answers tells whether a follower is there: a transfer to one that is not costs the term's lease and stops writes. Of one
+// that was quiet until now its process tells.
+func (w *worker) answers(g *Group, p layout.PeerID) bool {
+	n, d := &g.node, answeredTicks*w.host.cfg.Tick
+	return n.answers.Within(p, d, w.now) || n.woke != 0 && w.now-n.woke <= d && w.host.pulse.Alive(n.members.Chunkservers[p])
 }
 
 // yield hands leadership to the successor. A transfer that came to nothing is tried again until the term ends, because
@@ -413,7 +431,7 @@ func (w *worker) successor(g *Group) (best layout.PeerID) {
 	var match uint64
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
 		p := layout.PeerID(id)
-		if p != g.peer && typ == raft.ProgressTypePeer && w.answers(n, p) && pr.Match >= match && n.members.Voter(p) {
+		if p != g.peer && typ == raft.ProgressTypePeer && w.answers(g, p) && pr.Match >= match && n.members.Voter(p) {
 			best, match = p, pr.Match
 		}
 	})

@@ -1,7 +1,7 @@
 // Package peernet carries raft messages, images and blocks between chunkservers: api/raft/v1 on streams (storage/stream)
 // and over gRPC.
 //
-//	                     ┌─ control ═ stream ═► heartbeats, votes, answers ─┐
+//	                     ┌─ control ═ stream ═► heartbeats, votes, answers ─┐   and the beat of the process
 //	multiraft ─► Send ──►│                                                  ├─► Deliver ─► multiraft
 //	                     ├─ data ════ stream ═► MsgApp with entries ────────┘
 //	                     └─ bulk ════ calls ══► Install (images), ReadBlocks (repair)

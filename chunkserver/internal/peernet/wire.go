@@ -11,6 +11,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/stream"
@@ -24,6 +25,7 @@ const (
 	messageCopyset = 1
 	messageRaft    = 2
 	messageStamp   = 3
+	messageQuiet   = 4
 )
 
 // The field numbers of raftpb.Message that steady replication uses, and of raftpb.Entry.
@@ -80,9 +82,13 @@ func (o *outgoing) reset() {
 
 // add appends a message. It returns false when the batch is to be sent first.
 func (o *outgoing) add(m *multiraft.Message) bool {
-	plain := isPlain(m.Raft)
-	n := sizeRaft(m.Raft, plain)
-	outer := protofield.SizeVarint(uint64(m.Copyset)) + protofield.SizeBytes(n) + protofield.SizeVarint(m.Stamp)
+	plain, n := true, 0
+	outer := protofield.SizeVarint(uint64(m.Copyset)) + protofield.SizeVarint(m.Stamp) + protofield.SizeVarint(uint64(m.Quiet))
+	if m.Raft != nil {
+		plain = isPlain(m.Raft)
+		n = sizeRaft(m.Raft, plain)
+		outer += protofield.SizeBytes(n)
+	}
 	if o.count > 0 && o.frame.Len()+protofield.SizeBytes(outer) > batchBytes {
 		return false
 	}
@@ -90,6 +96,10 @@ func (o *outgoing) add(m *multiraft.Message) bool {
 	b := protofield.AppendPrefix(o.frame.Buf, batchMessages, outer)
 	b = protofield.AppendVarint(b, messageCopyset, uint64(m.Copyset))
 	b = protofield.AppendVarint(b, messageStamp, m.Stamp)
+	b = protofield.AppendVarint(b, messageQuiet, uint64(m.Quiet))
+	if o.frame.Buf = b; m.Raft == nil {
+		return true // a beat
+	}
 	o.frame.Buf = protofield.AppendPrefix(b, messageRaft, n)
 	if plain {
 		appendRaft(o.frame, m.Raft)
@@ -279,6 +289,8 @@ func (s *space) parseMessage(b []byte) (multiraft.Message, error) {
 			m.Copyset = layout.CopysetID(f.Number)
 		case f.Is(messageStamp, protowire.VarintType):
 			m.Stamp = f.Number
+		case f.Is(messageQuiet, protowire.VarintType):
+			m.Quiet = quiet.Incarnation(f.Number)
 		case f.Is(messageRaft, protowire.BytesType):
 			raw = f.Bytes
 		}

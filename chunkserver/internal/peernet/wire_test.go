@@ -13,6 +13,7 @@ import (
 
 	raftv1 "github.com/ashlar-storage/ashlar/api/raft/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/storage/chunkclient/protofield"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/stream"
@@ -93,8 +94,9 @@ func newer(t *testing.T) []*raftpb.Message {
 func TestBatchEncoding(t *testing.T) {
 	var msgs []multiraft.Message
 	for i, m := range append(append(samples(), newer(t)...), entries(1, lendMin).Raft, entries(2, 300<<10).Raft, entries(3, lendMin-1).Raft) {
-		msgs = append(msgs, multiraft.Message{Copyset: layout.CopysetID(i * 100), Stamp: uint64(i) << 50, Raft: m})
+		msgs = append(msgs, multiraft.Message{Copyset: layout.CopysetID(i * 100), Stamp: uint64(i) << 50, Quiet: quiet.Incarnation(i%2) << 63, Raft: m})
 	}
+	msgs = append(msgs, multiraft.Message{Quiet: 7}) // a beat
 	out := &outgoing{}
 	out.reset()
 	for i := range msgs {
@@ -122,14 +124,17 @@ func check(t *testing.T, b []byte, want multiraft.Message) {
 		t.Fatalf("%v: %d bytes: %v", err, len(b), g)
 	}
 	m := g.GetMessages()[0]
-	if err := proto.Unmarshal(m.GetRaft(), r); err != nil || !proto.Equal(r, want.Raft) || m.GetCopyset() != uint64(want.Copyset) || m.GetStamp() != want.Stamp {
+	if want.Raft == nil {
+		want.Raft = &raftpb.Message{}
+	}
+	if err := proto.Unmarshal(m.GetRaft(), r); err != nil || !proto.Equal(r, want.Raft) || m.GetCopyset() != uint64(want.Copyset) || m.GetStamp() != want.Stamp || m.GetQuiet() != uint64(want.Quiet) {
 		t.Fatalf("%v: got %v, want %v", err, r, want.Raft)
 	}
 	in := &incoming{}
 	if err := in.parse(b); err != nil || len(in.messages) != 1 {
 		t.Fatal(err)
 	}
-	if got := in.messages[0]; got.Copyset != want.Copyset || got.Stamp != want.Stamp || !proto.Equal(got.Raft, want.Raft) {
+	if got := in.messages[0]; got.Copyset != want.Copyset || got.Stamp != want.Stamp || got.Quiet != want.Quiet || !proto.Equal(got.Raft, want.Raft) {
 		t.Fatalf("parsed %v, want %v", got.Raft, want.Raft)
 	}
 }
@@ -142,7 +147,7 @@ func sampleBatch(t testing.TB) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Messages = append(b.Messages, &raftv1.Message{Copyset: uint64(i), Raft: raw[:min(len(raw), 300)], Stamp: 1 << 60})
+		b.Messages = append(b.Messages, &raftv1.Message{Copyset: uint64(i), Raft: raw[:min(len(raw), 300)], Stamp: 1 << 60, Quiet: uint64(i)})
 		if len(raw) > 300 {
 			b.Messages[i].Raft = nil
 		}
@@ -185,7 +190,7 @@ func sameBatch(t *testing.T, b []byte) {
 		t.Fatalf("%x: got %+v, want %v", b, in.messages, msgs)
 	}
 	for i, m := range want.GetMessages() {
-		if got := in.messages[i]; uint64(got.Copyset) != m.GetCopyset() || got.Stamp != m.GetStamp() {
+		if got := in.messages[i]; uint64(got.Copyset) != m.GetCopyset() || got.Stamp != m.GetStamp() || uint64(got.Quiet) != m.GetQuiet() {
 			t.Fatalf("%x: got %+v, want %v", b, got, m)
 		}
 	}

@@ -101,7 +101,8 @@ func (p *port) Send(to layout.ChunkserverID, msgs []multiraft.Message) {
 		}
 		in := make([]multiraft.Message, len(msgs))
 		for i, m := range msgs {
-			in[i] = multiraft.Message{Copyset: m.Copyset, Raft: clone(m.Raft), Stamp: m.Stamp}
+			in[i] = m
+			in[i].Raft = clone(m.Raft)
 		}
 		l.host.Deliver(from, in)
 		p.w.opts.Bug.received(l, from, msgs)

@@ -157,7 +157,7 @@ func (l *life) run() (err error) {
 	cfg.MessageBytes, cfg.InflightBytes, cfg.InflightMessages = messageBytes, 8*messageBytes, 16
 	cfg.CheckpointEvery, cfg.CheckpointBytes = n.w.opts.checkpointEvery, 256<<10
 	cfg.SegmentsMax, cfg.TailEntries, cfg.TailBytes = segmentsMax, n.w.opts.tailEntries, 128<<10
-	cfg.SnapshotsMax, cfg.SpaceMargin = 1, 0
+	cfg.SnapshotsMax, cfg.SpaceMargin, cfg.QuietTicks = 1, 0, n.w.opts.quietTicks
 	host, err := multiraft.New(cfg)
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ type Options struct {
 	gentle                               bool          // hardly any crashes
 	ill                                  illness       // of the first chunkserver's disk
 	moves                                bool          // peers are replaced, if there is a chunkserver for that
+	quietTicks                           int           // after how many idle ticks groups go quiet
 }
 
 // Stats count what happened.
@@ -137,6 +138,7 @@ func (o *Options) draw() {
 	if r.IntN(3) == 0 {
 		o.ill = illness(r.IntN(int(illnesses)))
 	}
+	o.quietTicks = []int{1, 5, 5, 20}[r.IntN(4)]
 	o.moves = o.ill == healthy
 	if o.CrashAt > 0 || o.Bug != NoBug {
 		o.ill = healthy

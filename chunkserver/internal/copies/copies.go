@@ -1,0 +1,62 @@
+// Package copies gets a good copy of something that is damaged here from whoever has one.
+//
+//	         ┌─ read ── chunkserver 2 (lags: answers when it has caught up)
+//	First ───┤
+//	         └─ read ── chunkserver 3 ──► put: does it fit? ──► done
+package copies
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
+	"github.com/ashlar-storage/ashlar/storage/layout"
+)
+
+// ErrNobody means that there is nobody to ask.
+var ErrNobody = errors.New("copies: there is no other peer")
+
+// Copy is an answer.
+type Copy struct {
+	Data []byte
+	// Every entry up to From is in Data, none behind Through.
+	From, Through uint64
+}
+
+// copied is a Copy or why there is none.
+type copied struct {
+	c   Copy
+	err error
+}
+
+// First asks all at once and gives put one answer after the other, as they come, until one fits: put returns nil. Otherwise it returns
+// the last error of read or put. What is still being read then is stopped and waited for.
+func First(
+	ctx context.Context, clock *sched.Clock, stopped <-chan struct{}, from []layout.ChunkserverID,
+	read func(context.Context, layout.ChunkserverID) (Copy, error), put func(Copy) error,
+) error {
+	tasks := clock.NewTasks()
+	defer tasks.Stop()
+	got := make(chan copied, len(from))
+	for _, cs := range from {
+		tasks.Run(func(ctx context.Context) {
+			c, err := read(ctx, cs)
+			got <- copied{c, err}
+		})
+	}
+	last := ErrNobody
+	for range from {
+		c, err := sched.Recv(ctx, clock, got, stopped)
+		if err != nil {
+			return errors.Join(err, last)
+		}
+		if c.err == nil {
+			c.err = put(c.c)
+		}
+		if c.err == nil {
+			return nil
+		}
+		last = c.err
+	}
+	return last
+}
