@@ -8,6 +8,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/reclaim"
 )
 
 // Frozen is the part of a copyset's changes that one checkpoint makes durable.
@@ -153,8 +154,8 @@ func (f *Frozen) done() {
 	c.mu.durable = f.seq
 	c.mu.record.Index, c.mu.record.Term, c.mu.record.State = f.index, f.term, f.state
 	c.mu.frozen = append([]*Frozen(nil), c.mu.frozen[1:]...)
-	b := freed{c: c, seq: f.seq, epoch: c.mu.epoch, overwritten: f.overlay.Overwritten, discarded: f.overlay.Discarded}
+	b := reclaim.Freed{Owner: owner{c}, Seq: f.seq, Epoch: c.mu.epoch, Overwritten: f.overlay.Overwritten, Discarded: f.overlay.Discarded}
 	c.mu.Forget(&f.overlay)
 	c.mu.Unlock()
-	c.s.reclaimer.add(b)
+	c.s.freed.Add(b)
 }

@@ -73,7 +73,7 @@
 //	Copyset.mu       extent maps; readers take it shared; never held across I/O, except by a reader whose leaf was
 //	                 evicted again and again before it could use it (loadAttemptsMax)
 //	Index.mu         held shared while the index is read, exclusive to close it
-//	reclaimer.mu     freed blocks that wait
+//	Store.freed      freed blocks that wait
 //	File.growMu      growth of the data file, held across fallocate
 //	late.mu          deferred blocks
 //	allocator.mu     the bitmap

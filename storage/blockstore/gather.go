@@ -31,24 +31,9 @@ const (
 
 // Scatter tells how the blocks of a chunk lie in the data file.
 type Scatter struct {
-	// Blocks is how many there are, Pieces in how many pieces they lie: blocks that follow each other in the chunk and in the file
-	// are one piece. Least is the least that Pieces can be, because of what is not allocated between them.
-	Blocks, Pieces, Least int
+	extent.Fragments
 	// Changes is another number after each change of the chunk's map.
 	Changes uint64
-}
-
-// add takes the next block of the chunk that is allocated; before is the one before it.
-func (x *Scatter) add(block uint32, at Addr, before *disk.Placed) {
-	x.Blocks++
-	switch {
-	case x.Blocks == 1 || before.Block+1 != block:
-		x.Least++
-		x.Pieces++
-	case before.Addr+1 != at:
-		x.Pieces++
-	}
-	before.Block, before.Addr = block, at
 }
 
 // Scatter returns how the blocks of a chunk lie. It reads extent maps and leaves their cache as it is. A chunk that is not there
@@ -60,7 +45,6 @@ func (c *Copyset) Scatter(id layout.ChunkID) (Scatter, error) {
 		x.Changes = ch.Changes
 	}
 	c.mu.RUnlock()
-	var last disk.Placed
 	for leaf := uint32(0); ; leaf++ {
 		l, at, slot, err := c.peek(id, leaf)
 		if l == nil || err != nil {
@@ -70,7 +54,7 @@ func (c *Copyset) Scatter(id layout.ChunkID) (Scatter, error) {
 		leaf = at
 		for i, a := range l.Addr {
 			if a != 0 {
-				x.add(leaf*extent.LeafBlocks+uint32(i), a, &last)
+				x.Add(leaf*extent.LeafBlocks+uint32(i), a)
 			}
 		}
 	}
@@ -153,17 +137,16 @@ func (g *Gathered) look(first uint32) (all []disk.Placed, next uint32, err error
 // for lay together.
 func (g *Gathered) worth(all []disk.Placed) bool {
 	const elsewhere = Addr(1) << 60
-	var now, then Scatter
-	var lastNow, lastThen disk.Placed
+	var now, then extent.Fragments
 	moved := 0
 	for _, b := range all {
-		now.add(b.Block, b.Addr, &lastNow)
+		now.Add(b.Block, b.Addr)
 		at := b.Addr
 		if moved < len(g.from) && g.from[moved].Block == b.Block {
 			at = elsewhere + Addr(moved)
 			moved++
 		}
-		then.add(b.Block, at, &lastThen)
+		then.Add(b.Block, at)
 	}
 	return now.Pieces-then.Pieces >= gatherMin && 2*then.Pieces <= now.Pieces
 }

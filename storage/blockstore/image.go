@@ -6,6 +6,7 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/frame"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/image"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/reclaim"
 )
 
 // BlockRun is a run of consecutive blocks of a chunk in an image. Its slices are valid until the next call.
@@ -18,8 +19,8 @@ const FrameMax = frame.Max
 type Image struct {
 	*image.Reader
 	c *Copyset
-	// seq is the checkpoint that the copyset was about to make: what that and later ones free is held.
-	seq uint64
+	// hold has what the checkpoint that the copyset was about to make, and later ones, free.
+	hold *reclaim.Hold
 }
 
 // Snapshot returns a consistent image of the content, with the applied index and state. No block is copied; blocks of
@@ -40,9 +41,9 @@ func (c *Copyset) Snapshot(state []byte) (*Image, error) {
 	}
 	c.mu.Gen++
 	c.mu.imaged = c.mu.Seq
-	im.seq, src.Index, src.Term = c.mu.Seq, c.mu.index, c.mu.term
+	src.Index, src.Term = c.mu.index, c.mu.term
 	src.Versions, src.Incarnation = maps.Clone(c.mu.Versions), c.mu.record.Incarnation
-	c.s.reclaimer.hold(im)
+	im.hold = c.s.freed.Hold(owner{c}, c.mu.Seq, im.Close)
 	c.mu.Unlock()
 	var err error
 	if im.Reader, err = image.New(src); err != nil {
@@ -60,7 +61,7 @@ func (im *Image) Close() {
 
 // letGo gives the blocks back that waited for the image.
 func (im *Image) letGo() {
-	if im.c.s.reclaimer.letGo(im) {
+	if im.c.s.freed.LetGo(im.hold) {
 		im.c.s.reclaim()
 	}
 }

@@ -13,19 +13,20 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/disk"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extent"
 	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/extentmap"
+	"github.com/ashlar-storage/ashlar/storage/blockstore/internal/reclaim"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
 // Store is the data of one disk. Its methods may be called from any goroutine.
 type Store struct {
-	opts      Options
-	lock      io.Closer
-	file      *disk.File
-	index     *disk.Index
-	poison    *disk.Poison
-	reclaimer reclaimer
-	cache     cache
-	leaves    extentmap.Counters
+	opts   Options
+	lock   io.Closer
+	file   *disk.File
+	index  *disk.Index
+	poison *disk.Poison
+	freed  reclaim.Queue // what waits for readers and images
+	cache  cache
+	leaves extentmap.Counters
 	// incoming counts the blocks of installers and of what was gathered.
 	incoming atomic.Int64
 	// pressure has a token when deferred writes want a checkpoint.
@@ -246,7 +247,7 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	s.reclaimer.closeImages()
+	s.freed.EndAll()
 	return s.closeFiles()
 }
 

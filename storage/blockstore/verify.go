@@ -2,6 +2,9 @@ package blockstore
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
+	"io"
 	"math/bits"
 	"slices"
 
@@ -115,4 +118,92 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 			return nil, 0, 0, err
 		}
 	}
+}
+
+// VersionLeaf names 64 blocks of a chunk as versions of its volume have them. The zero VersionLeaf is before all others.
+type VersionLeaf = extent.LeafID
+
+// VerifyVersions is Verify of the blocks that only versions have, of all volumes, from a leaf on. next is the leaf to go on with, the
+// zero one when nothing is left; Verified.Next has no meaning. What the last checkpoint does not have is left to the next time.
+func (c *Copyset) VerifyVersions(from VersionLeaf) (v Verified, next VersionLeaf, err error) {
+	c.mu.RLock()
+	if c.mu.removed {
+		c.mu.RUnlock()
+		return v, next, ErrRemoved
+	}
+	inc := c.mu.record.Incarnation
+	var volumes []layout.VolumeID
+	for id := range c.mu.Kept {
+		if id >= from.Chunk.Volume {
+			volumes = append(volumes, id)
+		}
+	}
+	slot := int(c.mu.epoch & 1) // pinned before the index is read: what is found there is not reused
+	c.readers[slot].Add(1)
+	c.mu.RUnlock()
+	defer c.unpin(slot)
+	slices.Sort(volumes)
+	for _, id := range volumes {
+		begin, end := extent.VolumeRange(inc, id)
+		if id == from.Chunk.Volume {
+			begin = extent.AppendLeafKey(nil, inc, from)
+		}
+		err := c.s.index.EachLeaf(begin, end, func(_ uint64, id extent.LeafID, l *extent.Leaf) error {
+			if id.Version == 0 || l.Own() == 0 {
+				return nil
+			}
+			if v.Blocks+bits.OnesCount64(l.Own()) > disk.ScanMax {
+				next = id
+				return io.EOF
+			}
+			c.verifyLeaf(id, l, &v)
+			return nil
+		})
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return v, next, err
+		}
+	}
+	return v, next, nil
+}
+
+// verifyLeaf verifies the blocks that a leaf of a version owns.
+func (c *Copyset) verifyLeaf(id extent.LeafID, l *extent.Leaf, v *Verified) {
+	found := make([]disk.Placed, 0, extent.LeafBlocks)
+	for m := l.Own(); m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		found = append(found, disk.Placed{Block: id.Index*extent.LeafBlocks + uint32(i), Entry: extent.Entry{Addr: l.Addr[i], CRC: l.CRC[i]}})
+	}
+	v.Blocks += len(found)
+	for _, e := range c.s.file.Compare(c.id, id.Chunk, found) {
+		e.Version = id.Version
+		v.Damaged = append(v.Damaged, e)
+	}
+}
+
+// RepairVersion is Repair of a block as version n has it: it writes what the block should hold in its place, for everybody who has
+// the block. ErrNoVersion when the version is gone. Anybody may call it.
+func (c *Copyset) RepairVersion(n uint64, ch layout.ChunkID, off uint32, data []byte) error {
+	if off%layout.BlockSize != 0 || len(data) != layout.BlockSize {
+		return fmt.Errorf("%w: %d bytes at %d", ErrRange, len(data), off)
+	}
+	if err := c.s.ready(); err != nil {
+		return err
+	}
+	block := off / layout.BlockSize
+	var ent [1]extent.Entry
+	slot, err := c.lookupVersion(n, ch, block, ent[:])
+	if err != nil {
+		return err
+	}
+	defer c.unpin(slot)
+	if ent[0].Addr == 0 {
+		return nil
+	}
+	if extent.Checksum(data) != ent[0].CRC {
+		return &ChecksumError{Copyset: c.id, Chunk: ch, Block: block, Version: n}
+	}
+	return c.s.file.Write(ent[0].Addr, data)
 }

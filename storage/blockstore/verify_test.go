@@ -1,6 +1,8 @@
 package blockstore
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -188,4 +190,119 @@ func TestVerifyAmongWrites(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// verifyVersions verifies what only versions have, and returns the number of blocks and the damaged ones.
+func verifyVersions(t *testing.T, c *Copyset) (blocks int, bad []ChecksumError) {
+	t.Helper()
+	var from VersionLeaf
+	for {
+		v, next, err := c.VerifyVersions(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks += v.Blocks
+		for _, e := range v.Damaged {
+			bad = append(bad, *e)
+		}
+		if next == (VersionLeaf{}) {
+			return blocks, bad
+		}
+		if from.Compare(next) >= 0 && from != (VersionLeaf{}) || v.Blocks*layout.BlockSize > verifyMax {
+			t.Fatalf("from %+v: %+v, then %+v", from, v, next)
+		}
+		from = next
+	}
+}
+
+// TestVerifyVersions: blocks that only versions have are read, each once, damage is told with a version that has it, and a copy
+// of what the block should hold repairs it for all who have it.
+func TestVerifyVersions(t *testing.T) {
+	d := newDisk(t)
+	s := d.open(t)
+	c := create(t, s, 1)
+	// All leaves but the last, of five blocks, are changed and so set aside for the versions; the content shares some of their blocks.
+	const blocks, aside, shared = 3*stretchBlocks + 5, 3 * stretchBlocks, 3*stretchBlocks - 2
+	gone := layout.ChunkID{Volume: 5, Index: 9} // a chunk that only versions have
+	first := pattern(1, blocks*layout.BlockSize)
+	mustWrite(t, c, chunk0, 0, first)
+	mustWrite(t, c, gone, 0, first[:layout.BlockSize])
+	if n, bad := verifyVersions(t, c); n != 0 || bad != nil {
+		t.Fatalf("without versions: %d, %v", n, bad)
+	}
+	for _, v := range []layout.VolumeID{chunk0.Volume, gone.Volume} {
+		if err := errors.Join(c.TakeVersion(v, 1), c.TakeVersion(v, 2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustWrite(t, c, chunk0, 0, pattern(2, (shared-1)*layout.BlockSize))
+	if err := c.Discard(gone, 0, layout.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, s, c.Freeze(nil))
+	if n, bad := verifyVersions(t, c); n != aside+1 || bad != nil {
+		t.Fatalf("%d blocks, %v", n, bad)
+	}
+	at := func(ch layout.ChunkID, block uint32) Addr {
+		var e [1]extent.Entry
+		slot, err := c.lookupVersion(1, ch, block, e[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.unpin(slot)
+		return e[0].Addr
+	}
+	want := []ChecksumError{
+		{Copyset: 1, Chunk: gone, Block: 0, Version: 2},
+		{Copyset: 1, Chunk: chunk0, Block: 3, Version: 2},
+		{Copyset: 1, Chunk: chunk0, Block: shared, Version: 2},
+	}
+	slices.SortFunc(want, func(a, b ChecksumError) int {
+		return cmp.Or(cmp.Compare(a.Chunk.Volume, b.Chunk.Volume), cmp.Compare(a.Block, b.Block))
+	})
+	for _, e := range want {
+		d.flip(t, at(e.Chunk, e.Block))
+	}
+	if _, bad := verifyVersions(t, c); !slices.Equal(bad, want) {
+		t.Fatalf("found %v", bad)
+	}
+	var damaged *ChecksumError
+	if err := c.RepairVersion(2, chunk0, 3*layout.BlockSize, first[:layout.BlockSize]); !errors.As(err, &damaged) || damaged.Version != 2 {
+		t.Errorf("by another block: %v", err)
+	}
+	if err := c.RepairVersion(3, chunk0, 0, first[:layout.BlockSize]); !errors.Is(err, ErrNoVersion) {
+		t.Errorf("of a version that is not there: %v", err)
+	}
+	if err := c.RepairVersion(2, chunk0, 512, first[:layout.BlockSize]); !errors.Is(err, ErrRange) {
+		t.Errorf("of a part of a block: %v", err)
+	}
+	for _, e := range want {
+		p := first[e.Block*layout.BlockSize:][:layout.BlockSize]
+		if err := c.RepairVersion(e.Version, e.Chunk, e.Block*layout.BlockSize, p); err != nil {
+			t.Errorf("%v: %v", &e, err)
+		}
+	}
+	if _, bad := verifyVersions(t, c); bad != nil {
+		t.Errorf("after the repair: %v", bad)
+	}
+	if _, bad := verifyAll(t, c); bad != nil {
+		t.Errorf("of the content: %v", bad)
+	}
+	got := make([]byte, len(first))
+	if _, err := c.ReadVersion(1, chunk0, 0, got, nil); err != nil || !bytes.Equal(got, first) {
+		t.Errorf("version 1: %v", err)
+	}
+	if err := c.DeleteVersion(chunk0.Volume, 2); err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, s, c.Freeze(nil))
+	if n, bad := verifyVersions(t, c); n != aside+1 || bad != nil {
+		t.Errorf("with one version less: %d, %v", n, bad)
+	}
+	if err := s.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.VerifyVersions(VersionLeaf{}); !errors.Is(err, ErrRemoved) {
+		t.Errorf("of a copyset that is not there: %v", err)
+	}
 }

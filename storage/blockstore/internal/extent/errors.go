@@ -48,14 +48,20 @@ type ChecksumError struct {
 	Chunk   layout.ChunkID
 	// Block is the number of the block within the chunk.
 	Block uint32
+	// Version is a version of the volume that has the block, which the content of now may have too; 0: that content was looked at.
+	Version uint64
 	// Err is the I/O error when the block could not be read, else nil.
 	Err error
 }
 
 func (e *ChecksumError) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: %v", e.Copyset, e.Chunk, e.Block, e.Err)
+	where := fmt.Sprintf("copyset %d chunk %v block %d", e.Copyset, e.Chunk, e.Block)
+	if e.Version != 0 {
+		where += fmt.Sprintf(" of version %d", e.Version)
 	}
-	return fmt.Sprintf("blockstore: copyset %d chunk %v block %d: checksum mismatch", e.Copyset, e.Chunk, e.Block)
+	if e.Err != nil {
+		return fmt.Sprintf("blockstore: %s: %v", where, e.Err)
+	}
+	return fmt.Sprintf("blockstore: %s: checksum mismatch", where)
 }
 func (e *ChecksumError) Unwrap() error { return e.Err }
