@@ -18,6 +18,9 @@ func (h *Host) newCheckpointer() *checkpoint.Checkpointer[*Group] {
 				if _, err := h.cfg.Log.PrepareSpare(); err != nil {
 					h.event("no spare log segment", nil, err)
 				}
+				for _, g := range h.groups.Load().all {
+					g.offers.Expire(h.now()) // here, because it may wait for the disk
+				}
 				return h.room.Look(h.now(), u, h.cfg.SpaceMargin)
 			},
 			Failed:  h.fail,

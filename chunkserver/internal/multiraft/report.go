@@ -43,7 +43,6 @@ func (w *worker) publishReport(g *Group) {
 		n.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) { r.match[layout.PeerID(id)] = pr.Match })
 	}
 	g.report.Store(r)
-	g.offers.Expire(w.now)
 }
 
 // Report returns the present state of the group, some of it up to reportTicks ticks old.

@@ -75,34 +75,42 @@ func (o *Offers) Order() bool {
 	return first
 }
 
-// Put offers an image in the place of the one before; nil: none could be made.
+// Put offers an image in the place of the one before; nil: none could be made. It may wait for the disk, which gets the blocks
+// of the one before back; nobody else does.
 func (o *Offers) Put(r *Offer) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.mu.ordered = false
-	if o.mu.ready != nil {
-		o.mu.ready.Image.Close()
-	}
-	o.mu.ready = r
+	old := o.mu.ready
+	o.mu.ready, o.mu.ordered = r, false
+	o.mu.Unlock()
+	old.close()
 }
 
-// Expire lets an image go that nobody took.
+// Expire lets an image go that nobody took. It may wait for the disk, as Put.
 func (o *Offers) Expire(now time.Duration) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if r := o.mu.ready; r != nil && now-r.Made > age {
-		r.Image.Close()
+	old := o.mu.ready
+	expired := old != nil && now-old.Made > age
+	if expired {
 		o.mu.ready = nil
+	}
+	o.mu.Unlock()
+	if expired {
+		old.close()
 	}
 }
 
-// Drop lets the prepared image go.
+// Drop lets the prepared image go. It may wait for the disk, as Put.
 func (o *Offers) Drop() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.mu.ready != nil {
-		o.mu.ready.Image.Close()
-		o.mu.ready = nil
+	old := o.mu.ready
+	o.mu.ready = nil
+	o.mu.Unlock()
+	old.close()
+}
+
+func (r *Offer) close() {
+	if r != nil {
+		r.Image.Close()
 	}
 }
 
