@@ -43,14 +43,14 @@ type Conn struct {
 	raw syscall.RawConn
 	max int // payload that is accepted, in bytes
 
-	// in is owned by Recv.
+	// in is owned by recv.
 	in struct {
 		buf        []byte
 		start, end int // what was read and not returned
 		long       []byte
 		apart      []span // space for those of a frame
 	}
-	// reads is odd while Recv waits for the other end.
+	// reads is odd while recv waits for the other end.
 	reads  atomic.Uint64
 	ended  atomic.Pointer[error]
 	sender sender
@@ -93,7 +93,7 @@ func (c *Conn) failure(err error) error {
 // error of take.
 func (c *Conn) Run(ctx context.Context, source Source, take func([]byte) error, settle func()) error {
 	sctx, cancel := context.WithCancelCause(context.Background())
-	defer context.AfterFunc(ctx, func() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) })() // Recv returns
+	defer context.AfterFunc(ctx, func() { _ = c.nc.SetReadDeadline(time.Unix(1, 0)) })() // recv returns
 	sent := make(chan struct{})
 	go func() { // Run waits for it
 		defer close(sent)
@@ -116,7 +116,7 @@ func (c *Conn) Run(ctx context.Context, source Source, take func([]byte) error, 
 
 func (c *Conn) takeAll(take func([]byte) error) error {
 	for {
-		b, err := c.Recv()
+		b, err := c.recv()
 		if err != nil {
 			return err
 		}
@@ -126,9 +126,9 @@ func (c *Conn) takeAll(take func([]byte) error) error {
 	}
 }
 
-// Recv returns the next batch, which is borrowed until the next call; for who reads without Run. Its error is final: as
-// Run's, or ErrFrame when what came in was no frame.
-func (c *Conn) Recv() ([]byte, error) {
+// recv returns the next batch, which is borrowed until the next call. Its error is final: as Run's, or ErrFrame when what came
+// in was no frame.
+func (c *Conn) recv() ([]byte, error) {
 	for {
 		h, payload, err := c.next()
 		if err != nil {

@@ -243,7 +243,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	for _, n := range []int{1000, hereMax / 2, hereMax + 1, 1 << 20} {
 		for range 64 {
-			p, err := r.Recv()
+			p, err := r.recv()
 			if err != nil || !bytes.Equal(p, payload(n)) {
 				t.Fatalf("%d bytes became %d: %v", n, len(p), err)
 			}
@@ -251,7 +251,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	s.put(payload(5)) // and it goes on as before
 	s.Flush()
-	if p, err := r.Recv(); err != nil || len(p) != 5 {
+	if p, err := r.recv(); err != nil || len(p) != 5 {
 		t.Fatalf("%d bytes: %v", len(p), err)
 	}
 }
@@ -267,11 +267,11 @@ func TestStopSendsWhatWaits(t *testing.T) {
 	s.stop()
 	r := conn(t, b)
 	for i := range n {
-		if p, err := r.Recv(); err != nil || !bytes.Equal(p, payload(1000)) {
+		if p, err := r.recv(); err != nil || !bytes.Equal(p, payload(1000)) {
 			t.Fatalf("%d: %d bytes, %v", i, len(p), err)
 		}
 	}
-	if _, err := r.Recv(); !errors.Is(err, io.EOF) {
+	if _, err := r.recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
 	if err := s.end(t, patience); !errors.Is(err, context.Canceled) {
@@ -391,7 +391,7 @@ func received(t testing.TB, limit int, b []byte) (got [][]byte, err error) {
 	defer c.Close()
 	_ = y.SetReadDeadline(time.Now().Add(patience))
 	for {
-		p, err := c.Recv()
+		p, err := c.recv()
 		if err != nil {
 			return got, err
 		}
