@@ -11,6 +11,7 @@ import (
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/medium"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -217,6 +218,42 @@ func TestBlockedInTheMiddle(t *testing.T) {
 	s.fs.SetCapacity(1 << 40)
 	s.store.ReleaseBlocks(ballast)
 	c.equal(1, 2, 3)
+}
+
+// TestStartOnAFullDisk: a crash left a peer half made and another half removed, and there is no room to note how they end. The
+// chunkserver starts, and both orders are obeyed when there is room.
+func TestStartOnAFullDisk(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	c.found(1)
+	c.retry(c.command(0, 1))
+	s := c.servers[1]
+	const made, removed = testCopyset + 1, testCopyset + 2
+	members := map[layout.PeerID]layout.ChunkserverID{99: 1}
+	if err := errors.Join(
+		s.host.Found(c.ctx(), removed, 99, members),
+		s.host.peers.Set(removed, peerlist.Record{Peer: 99, State: peerlist.Removing}),
+		s.host.peers.Set(made, peerlist.Record{Peer: 99, State: peerlist.Creating}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	c.halt(1)
+	space, err := s.fs.Space("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fs.SetCapacity(space.Total - space.Free)
+	c.start(1)
+	if err := s.host.Found(c.ctx(), made, 99, members); err == nil {
+		t.Error("a peer was made without room")
+	}
+	s.fs.SetCapacity(1 << 40)
+	c.mustRead(0, 1)
+	if err := errors.Join(s.host.Found(c.ctx(), made, 99, members), s.host.Remove(c.ctx(), removed, 99)); err != nil {
+		t.Error(err)
+	}
+	if err := s.host.Found(c.ctx(), removed, 99, members); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a removed peer is made again: %v", err)
+	}
 }
 
 // TestRepairIsDurable: a repaired block of a copyset that nobody writes to is on the disk after a while, not only in memory.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -66,11 +67,19 @@ func (h *Host) recover() error {
 			}
 			err = h.peers.Set(id, peerlist.Record{Peer: r.Peer, State: state})
 		}
-		if err != nil {
+		switch {
+		case err != nil && noRoom(err): // the order for it comes again
+			h.event(fmt.Sprintf("a peer of copyset %d is left half made, or half removed", id), nil, err)
+		case err != nil:
 			return fmt.Errorf("multiraft: copyset %d: %w", id, err)
 		}
 	}
 	return nil
+}
+
+// noRoom tells an error of a full disk.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, blockstore.ErrNoSpace) || errors.As(err, new(*raftlog.NoSpaceError))
 }
 
 func (h *Host) newGroup(id layout.CopysetID, peer layout.PeerID) *Group {
