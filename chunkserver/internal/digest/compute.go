@@ -51,8 +51,8 @@ type Result struct {
 	Ended time.Time
 }
 
-// compute returns the digest of a content.
-func compute(ctx context.Context, id layout.CopysetID, peer layout.PeerID, c Content) (*Result, error) {
+// Compute returns the digest of a content.
+func Compute(ctx context.Context, id layout.CopysetID, peer layout.PeerID, c Content) (*Result, error) {
 	r := &Result{Copyset: id, Peer: peer}
 	r.Index, _ = c.Applied()
 	if len(c.State()) == 0 {

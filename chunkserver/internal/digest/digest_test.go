@@ -57,7 +57,7 @@ func (r *replica) digest(t testing.TB, peer layout.PeerID) *Result {
 		t.Fatal(err)
 	}
 	defer im.Close()
-	d, err := compute(context.Background(), 7, peer, im)
+	d, err := Compute(context.Background(), 7, peer, im)
 	if err != nil {
 		t.Fatal(err)
 	}

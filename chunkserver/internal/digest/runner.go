@@ -129,7 +129,7 @@ func (r *Runner) Run(ctx context.Context) {
 func (r *Runner) do(ctx context.Context, j job) {
 	defer j.content.Close()
 	began := time.Now()
-	res, err := compute(ctx, j.id, j.peer, j.content)
+	res, err := Compute(ctx, j.id, j.peer, j.content)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.counters.Dropped.Add(1)

@@ -35,6 +35,9 @@ type client struct {
 	epoch layout.Epoch
 	seq   layout.Seq
 	done  bool
+	// What is under way: a mutation and its copyset.
+	now *history.Op
+	at  *set
 	// leader of each copyset, as far as the client knows.
 	leader map[*set]layout.ChunkserverID
 }
@@ -117,7 +120,9 @@ func (c *client) one(s *set, o *history.Op) {
 	if o.Kind == copyset.OpCompareAndWrite {
 		// Mostly what is there, as far as this client knows; it may have changed when the command arrives.
 		r := &history.Op{First: o.First, N: o.N}
-		c.one(s, r)
+		if c.one(s, r); r.Seen == nil {
+			return // there is no good copy
+		}
 		o.Expect = append([]uint32(nil), r.Seen...)
 	}
 	if o.Kind != 0 {
@@ -126,16 +131,25 @@ func (c *client) one(s *set, o *history.Op) {
 		o.Value = c.w.values
 	}
 	c.w.stats.Operations++
-	o.Call = c.w.Steps
+	o.Call, c.now, c.at = c.w.Steps, o, s
 	ok := c.repeat(s, o)
 	o.Ret = c.w.Steps
 	c.w.Note(uint64(c.id), uint64(o.Value), uint64(o.Out.Code))
-	if ok {
+	switch {
+	case ok:
 		s.history = append(s.history, o)
-		return
+	case o.Kind != 0: // once a new epoch is known to the copyset, the old one changes nothing
+		c.move(s, o)
 	}
-	// It was abandoned for a new epoch: once that is known to the copyset, the old one changes nothing.
-	c.move(s, o)
+	c.now = nil
+}
+
+// leave ends the client with what is under way left open.
+func (c *client) leave() {
+	if o := c.now; o != nil && o.Kind != 0 {
+		o.Maybe, o.Ret = true, c.w.Steps+1
+		c.at.history = append(c.at.history, o)
+	}
 }
 
 // repeat asks until the operation is answered. It returns false when the operation is to be abandoned.
@@ -167,13 +181,24 @@ func (c *client) repeat(s *set, o *history.Op) bool {
 			return true
 		case r.Status == multiraft.Behind:
 			c.raise(s)
+		case r.Status == multiraft.Damaged && c.w.opts.hopeless:
+			return false // an error is right
 		default:
 			c.leader[s] = r.Leader
-			if r.Status == multiraft.Damaged && !c.w.opts.damages() {
-				c.w.find("client %d: %v: %v", c.id, o, r.Err)
-			}
+			c.refused(o, r)
 			c.w.Sleep(1 + time.Duration(c.rng.Int64N(int64(callMin))))
 		}
+	}
+}
+
+// refused looks at why an operation was not done.
+func (c *client) refused(o *history.Op, r multiraft.Reply) {
+	switch {
+	case r.Status == multiraft.Damaged && !c.w.opts.damages(), r.Status == multiraft.NoSpace && !c.w.opts.tight,
+		r.Status == multiraft.NoSpace && o.Kind == copyset.OpDiscard:
+		c.w.find("client %d: %v is refused: status %d: %v", c.id, o, r.Status, r.Err)
+	case r.Status == multiraft.NoSpace:
+		c.w.stats.Refusals++
 	}
 }
 
@@ -233,6 +258,7 @@ func (l *life) read(s *set, o *history.Op, a *multiraft.Access) (r multiraft.Rep
 	if r.Status != multiraft.Done {
 		return r, nil
 	}
+	w.say("chunkserver %d serves %v at %d", l.node.id, o, g.Applied())
 	seen, ok := history.Values(dst)
 	if !ok {
 		w.find("chunkserver %d returns wrong bytes: copyset %d sectors %d+%d", l.node.id, s.id, o.First, o.N)
@@ -308,6 +334,7 @@ func (c *client) move(s *set, o *history.Op) {
 	c.raise(s)
 	o.Ret = c.w.Steps
 	s.history = append(s.history, o)
+	c.now = nil
 	for _, other := range c.w.sets {
 		if other != s {
 			c.raise(other)

@@ -21,21 +21,26 @@
 // Chunkservers crash at a write or sync, before or after it, or at any other moment, alone or all at once; what was not
 // synced is lost in part, torn at sectors. Packets are lost, repeated, delayed and overtake each other; links are cut both
 // ways, one way, and again and again. Processes are stopped and go on; clocks go at different speeds (within the drift that
-// the lease allows for) and jump forward; disks are slow. Leadership is moved, peers are replaced by others. Followers fall so far behind that they get
-// images. Gateways hang and deliver a command when another has begun a new epoch. In some runs the disk of one chunkserver
-// inverts bits, loses writes or sends them astray, fails reads, or fails a write or a sync once (illness).
+// the lease allows for) and jump forward; disks are slow, and full for a while (full). Leadership is moved, peers are replaced by
+// others. Followers fall so far behind that they get images. Gateways hang and deliver a command when another has begun a new
+// epoch. In some runs the disks of one, two or all chunkservers invert bits, lose writes or send them astray, or fail reads; or that
+// of one fails a write or a sync, or has bits of its log or its index inverted (illness). A peer that is out because of that is
+// replaced by one on another chunkserver.
 //
 // # Promises that are checked
 //
 // The history of each chunk is linearizable, as one register of all its sectors, compare and write included, so no
 // acknowledged operation is lost and none is there in part; a command of an old epoch changes nothing once the new one is
-// known; bytes that nobody wrote are never read; within a minute after the last fault everything that was asked for is answered,
-// and then all replicas are the same to the byte, have the same blocks allocated, and each disk has nothing in use besides.
+// known; bytes that nobody wrote are never read; writes are refused for space, or because of damage, only where there is a reason,
+// and discards are not; the digests that replicas compute at an index are equal, at any time; within a minute after the last fault
+// everything that was asked for is answered, and then all replicas are the same to the byte, have the same blocks allocated, and
+// each disk has nothing in use besides. Where a majority of a copyset, or all good copies of a block, are lost, the history of what
+// was answered is still linearizable.
 //
 // Bug lists deliberate bugs; TestSimBugs shows that each is found.
 //
 // # What is not simulated
 //
-// A full disk, damage of the index and of more than one replica, a chunkserver that is replaced because of its disk, digests,
-// the gRPC services, the metaserver. Other tests have these.
+// The gRPC services, the metaserver (what it orders is given by tend), versions of volumes, which no command of a copyset takes yet.
+// Other tests have these.
 package sim

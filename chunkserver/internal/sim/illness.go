@@ -3,7 +3,11 @@ package sim
 import (
 	"errors"
 	"math/rand/v2"
+	"path"
+	"strings"
 	"syscall"
+
+	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
@@ -12,7 +16,8 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
 
-// illness is what the disk of one chunkserver does wrong by itself.
+// illness is what the disks of some chunkservers do wrong by themselves. Of those that damage blocks, which are repaired from
+// other replicas, two of three may be ill, or all: then there are blocks without a good copy, and only safety is asked for.
 type illness uint8
 
 const (
@@ -29,8 +34,15 @@ const (
 	syncErrors
 	// logFlips: a bit of what is written to the log is inverted, once.
 	logFlips
+	// indexFlips: a bit of each of some files of the index is inverted while the chunkserver is down, once.
+	indexFlips
 	illnesses
 )
+
+// repairable tells whether the damage is of blocks.
+func (i illness) repairable() bool {
+	return i == flips || i == losses || i == strays || i == readErrors
+}
 
 // How often a disk that is ill does it: once in so many operations.
 const (
@@ -44,7 +56,7 @@ func (o *Options) damages() bool { return o.ill != healthy }
 // ill tells whether the disk does it at this operation.
 func (l *life) ill(every int) bool {
 	w := l.node.w
-	if w.quiet || l.node != w.nodes[0] || !l.placed || l.node.disk.IntN(every) > 0 {
+	if w.quiet || !l.node.sick || !l.placed || l.node.disk.IntN(every) > 0 {
 		return false
 	}
 	w.stats.Damages++
@@ -116,16 +128,119 @@ func (f illFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
+// indexes flips bits in the index of a chunkserver that has crashed: in the tables, or in what says which there are.
+func (n *node) indexes() {
+	if n.w.opts.ill != indexFlips || !n.sick || n.failed || n.w.quiet || n.disk.IntN(4) > 0 {
+		return
+	}
+	n.failed = true
+	n.w.stats.Damages++
+	kind := []string{".sst", "MANIFEST", "OPTIONS"}[n.disk.IntN(3)]
+	at := n.disk.Float64()
+	names, err := n.index.List(indexDir)
+	for _, name := range names {
+		if strings.Contains(name, kind) && err == nil {
+			err = invert(n.index, path.Join(indexDir, name), at)
+		}
+	}
+	n.w.say("chunkserver %d: bits of %s are inverted: %v", n.id, kind, err)
+}
+
+// indexDir is where the index is.
+const indexDir = "store/index"
+
+// invert inverts a bit of a file, at that share of its length.
+func invert(fs pebblevfs.FS, name string, at float64) error {
+	f, err := fs.OpenReadWrite(name, pebblevfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // in memory
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	var b [1]byte
+	off := int64(at * float64(info.Size()))
+	if _, err = f.ReadAt(b[:], off); err != nil {
+		return err
+	}
+	b[0] ^= 1 << (off % 8)
+	if _, err = f.WriteAt(b[:], off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
 // out tells whether a chunkserver does not take part any more because of its disk.
 func (n *node) out(s *set) bool {
-	if n.lost != nil {
+	l := n.life
+	switch {
+	case n.lost != nil:
+		return true
+	case !n.sick || l == nil || l.host == nil:
+		return false
+	case l.host.Err() != nil || l.store.Err() != nil:
 		return true
 	}
-	if !n.w.opts.damages() || n != n.w.nodes[0] || n.life == nil || n.life.host == nil {
-		return false
+	g := l.host.Group(s.id)
+	return g != nil && final(g.Report().Err)
+}
+
+// final tells whether a peer has stopped, and does not wait for room or a good copy of a block.
+func final(err error) bool {
+	return err != nil && !errors.Is(err, blockstore.ErrNoSpace) && !errors.As(err, new(*blockstore.ChecksumError))
+}
+
+// spoiled tells whether a copyset has a block of which no replica that has applied everything has a good copy. One that lags can not
+// say whether its copy is the one that is needed.
+func (w *world) spoiled() bool {
+	for _, s := range w.sets {
+		last, bad := uint64(0), map[uint32]int{}
+		good := 0 // replicas that have applied all
+		for _, l := range w.replicas(s) {
+			if l == nil || l.host == nil || l.host.Group(s.id) == nil {
+				continue
+			}
+			at := l.host.Group(s.id).Applied()
+			if at > last {
+				last, good, bad = at, 0, map[uint32]int{}
+			}
+			if at < last {
+				continue
+			}
+			good++
+			for _, b := range l.damaged(s) {
+				bad[b]++
+			}
+		}
+		for _, n := range bad {
+			if n == good {
+				return true
+			}
+		}
 	}
-	g := n.life.host.Group(s.id)
-	return n.life.host.Err() != nil || n.life.store.Err() != nil || g != nil && g.Report().Err != nil
+	return false
+}
+
+// damaged lists the damaged blocks of a replica.
+func (l *life) damaged(s *set) (blocks []uint32) {
+	cs, err := l.store.Copyset(s.id)
+	if err != nil {
+		return nil
+	}
+	for at := uint32(0); ; {
+		v, err := cs.Verify(s.chunk, at)
+		if err != nil {
+			return blocks
+		}
+		for _, d := range v.Damaged {
+			blocks = append(blocks, d.Block)
+		}
+		if at = v.Next; at == 0 {
+			return blocks
+		}
+	}
 }
 
 // repairsMax bounds the repairs of one request.

@@ -42,7 +42,7 @@ func (w *world) within(d time.Duration) time.Duration {
 func (w *world) fault() {
 	n := w.some()
 	w.stats.Faults++
-	kind := w.dice.IntN(22)
+	kind := w.dice.IntN(24)
 	if w.opts.gentle && kind < 5 {
 		return
 	}
@@ -95,6 +95,10 @@ func (w *world) fault() {
 				break
 			}
 		}
+	case 19:
+		w.fill(n)
+	case 20:
+		w.compareReplicas(w.sets[w.dice.IntN(len(w.sets))])
 	default:
 		w.lead(n)
 	}

@@ -19,7 +19,7 @@ import (
 // outside is where the clients are; the chunkservers are 1 to nodesMax.
 const (
 	outside  = 0
-	nodesMax = 5
+	nodesMax = 9
 )
 
 // network carries packets. Each may be lost, repeated, delayed and overtaken by others.

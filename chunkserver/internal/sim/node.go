@@ -9,6 +9,8 @@ import (
 	"time"
 
 	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
@@ -34,6 +36,10 @@ type node struct {
 	// failed: what its disk does wrong once it has done. lost: its disk is not used any more; why.
 	failed bool
 	lost   error
+	// sick: its disk does what the illness of this world is. erased are the peers that were removed here.
+	sick   bool
+	erased map[layout.PeerID]bool
+	full   bool // its disk has no room
 }
 
 // clock is the time that the chunkserver sees.
@@ -73,6 +79,7 @@ type life struct {
 	syncing, taking int
 	placed          bool
 	obeyed          int                         // the last of world.wanted that was obeyed
+	ballast         []blockstore.Blocks         // what fills the disk
 	given           map[layout.CopysetID]uint64 // the last entry of which a bug gave the blocks back
 }
 
@@ -145,7 +152,7 @@ func (l *life) run() (err error) {
 	}
 	l.store, err = blockstore.Open(l.fs, "store", blockstore.Identity{Cluster: [16]byte{1}, Chunkserver: n.id}, blockstore.Options{
 		IndexFS: n.index, GrowStep: growStep, FlushWriters: 1, DeferBelow: n.w.opts.deferBelow, IndexCacheSize: 1 << 20,
-		CacheSize: n.w.opts.leafCache,
+		CacheSize: n.w.opts.leafCache, Reserve: reserve,
 	})
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
@@ -157,7 +164,8 @@ func (l *life) run() (err error) {
 	cfg.MessageBytes, cfg.InflightBytes, cfg.InflightMessages = messageBytes, 8*messageBytes, 16
 	cfg.CheckpointEvery, cfg.CheckpointBytes = n.w.opts.checkpointEvery, 256<<10
 	cfg.SegmentsMax, cfg.TailEntries, cfg.TailBytes = segmentsMax, n.w.opts.tailEntries, 128<<10
-	cfg.SnapshotsMax, cfg.SpaceMargin, cfg.QuietTicks = 1, 0, n.w.opts.quietTicks
+	cfg.SnapshotsMax, cfg.SpaceMargin, cfg.Digest = 1, spaceMargin, l.digest
+	cfg.Logger, cfg.QuietTicks = n.logger(), n.w.opts.quietTicks
 	host, err := multiraft.New(cfg)
 	if err != nil {
 		return err
@@ -169,6 +177,24 @@ func (l *life) run() (err error) {
 	n.w.Spawn(l, taskOrders, l.obey)
 	return host.Run(ctx)
 }
+
+// logger tells what the host logs, if anybody listens.
+func (n *node) logger() *zap.Logger {
+	if n.w.logf == nil {
+		return nil
+	}
+	text := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "M", SkipLineEnding: true})
+	return zap.New(zapcore.NewCore(text, n, zapcore.InfoLevel))
+}
+
+// Write implements zapcore.WriteSyncer, and so does Sync.
+func (n *node) Write(p []byte) (int, error) {
+	n.w.say("chunkserver %d: %s", n.id, p)
+	return len(p), nil
+}
+
+// Sync does nothing.
+func (n *node) Sync() error { return nil }
 
 // fall ends the life as a power cut does: of what was not synced, a part is lost.
 func (l *life) fall() {
@@ -184,6 +210,7 @@ func (l *life) fall() {
 	n.w.say("chunkserver %d crashes", n.id)
 	n.mem = n.mem.Crash(n.disk)
 	n.index = n.index.CrashClone(pebblevfs.CrashCloneCfg{})
+	n.indexes()
 	n.w.opts.Bug.crashed(n)
 	n.life = nil
 	if !n.w.over {

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -38,9 +38,12 @@ type Options struct {
 	nemesisMax                           time.Duration // the longest pause between two faults
 	slow                                 time.Duration // the most that a sync of any log takes
 	gentle                               bool          // hardly any crashes
-	ill                                  illness       // of the first chunkserver's disk
-	moves                                bool          // peers are replaced, if there is a chunkserver for that
-	quietTicks                           int           // after how many idle ticks groups go quiet
+	ill                                  illness       // of the disks of the first sick chunkservers
+	sick                                 int
+	hopeless                             bool // all are
+	tight                                bool // disks are full at times
+	moves                                bool // peers are replaced, if there is a chunkserver for that
+	quietTicks                           int  // after how many idle ticks groups go quiet
 }
 
 // Stats count what happened.
@@ -55,10 +58,12 @@ type Stats struct {
 	Packets, Lost, Doubled int
 	// DiskChanges are writes, syncs and the like; Images were sent, Installed arrived; Repaired blocks.
 	DiskChanges, Images, Installed, Repaired int
-	// Replaced peers.
-	Replaced int
-	// Damages are what disks did wrong by themselves.
-	Damages int
+	// Replaced peers, and Digests of replicas.
+	Replaced, Digests int
+	// Damages are what disks did wrong by themselves; Full disks for a while; Refused writes because of that.
+	Damages, Full, Refusals int
+	// Hopeless worlds lost blocks, or most replicas of a copyset, because of too many disks that were ill.
+	Hopeless int
 	// Unchecked histories took too long to check.
 	Unchecked int
 	// Time is what passed in the simulation.
@@ -88,6 +93,10 @@ func (s *Stats) Add(t *Stats) {
 		{&s.Unchecked, &t.Unchecked},
 		{&s.Damages, &t.Damages},
 		{&s.Replaced, &t.Replaced},
+		{&s.Digests, &t.Digests},
+		{&s.Full, &t.Full},
+		{&s.Refusals, &t.Refusals},
+		{&s.Hopeless, &t.Hopeless},
 	} {
 		*p.to += *p.from
 	}
@@ -139,10 +148,19 @@ func (o *Options) draw() {
 		o.ill = illness(r.IntN(int(illnesses)))
 	}
 	o.quietTicks = []int{1, 5, 5, 20}[r.IntN(4)]
-	o.moves = o.ill == healthy
-	if o.CrashAt > 0 || o.Bug != NoBug {
-		o.ill = healthy
+	o.sick = 1
+	if n := r.IntN(6); n < 4 && o.ill.repairable() {
+		o.sick = []int{2, 2, 2, nodesMax}[n]
 	}
+	o.tight = r.IntN(4) == 0
+	o.moves = true
+	if o.CrashAt > 0 || o.Bug != NoBug {
+		o.ill, o.tight = healthy, false
+	}
+	if o.ill == healthy {
+		o.sick = 0
+	}
+	o.hopeless = o.sick >= o.nodes
 	if o.CrashAt > 0 {
 		o.nodes, o.copysets, o.clients, o.operations, o.slow = 3, 1, 2, 12, 0
 		o.checkpointEvery, o.moves = 50*time.Millisecond, false
@@ -174,17 +192,12 @@ const stuckMax = 2 * time.Minute
 // newWorld makes the chunkservers and the copysets.
 func newWorld(opts Options) *world {
 	w := &world{opts: opts, logf: opts.Log, ctx: context.Background(), epochs: map[layout.InitiatorID]layout.Epoch{}, fresh: freshSeq}
-	w.Loop = loop.New(time.Second, w.rand(streamChoose, 0), w.bury, func(err error) { w.find("%w", err) })
+	w.digests = map[moment]map[layout.PeerID]*digest.Result{}
+	w.Loop = loop.New(time.Second, w.rand(streamChoose, 0), w.bury, w.wrong)
 	w.dice = w.rand(streamDice, 0)
 	w.net = &network{w: w, rng: w.rand(streamNetwork, 0)}
 	for i := range opts.nodes {
-		n := &node{
-			w: w, id: layout.ChunkserverID(i + 1), disk: w.rand(streamDisk, uint64(i)), slow: opts.slow,
-		}
-		n.format()
-		n.base, n.rate = time.Duration(1+n.disk.Int64N(int64(time.Hour))), 0.96+0.08*n.disk.Float64()
-		n.since = w.Now
-		w.nodes = append(w.nodes, n)
+		w.addNode().sick = i < opts.sick
 	}
 	for i := range opts.copysets {
 		w.sets = append(w.sets, w.makeSet(i))
@@ -192,11 +205,24 @@ func newWorld(opts Options) *world {
 	return w
 }
 
+// addNode adds a chunkserver with an empty disk.
+func (w *world) addNode() *node {
+	i := len(w.nodes)
+	n := &node{
+		w: w, id: layout.ChunkserverID(i + 1), disk: w.rand(streamDisk, uint64(i)), slow: w.opts.slow, since: w.Now,
+		erased: map[layout.PeerID]bool{},
+	}
+	n.format()
+	n.base, n.rate = time.Duration(1+n.disk.Int64N(int64(time.Hour))), 0.96+0.08*n.disk.Float64()
+	w.nodes = append(w.nodes, n)
+	return n
+}
+
 // makeSet draws a copyset of three peers.
 func (w *world) makeSet(i int) *set {
 	s := &set{
 		id: layout.CopysetID(i + 7), chunk: layout.ChunkID{Volume: volume, Index: uint32(i)},
-		members: map[layout.PeerID]layout.ChunkserverID{},
+		members: map[layout.PeerID]layout.ChunkserverID{}, joined: map[layout.PeerID]layout.ChunkserverID{}, gone: map[layout.PeerID]bool{},
 	}
 	for _, at := range w.dice.Perm(len(w.nodes))[:3] {
 		id := w.nodes[at].id
@@ -231,8 +257,9 @@ func (w *world) live() {
 		w.Spawn(nil, "nemesis", w.nemesis)
 	}
 	for _, s := range w.sets {
-		if s.moves = w.opts.moves && len(w.nodes) > len(s.members); s.moves {
-			w.Spawn(nil, "move", func() { w.move(s) })
+		s.moves = w.opts.moves && len(w.nodes) > len(s.members)
+		if w.opts.CrashAt == 0 {
+			w.Spawn(nil, "tend", func() { w.tend(s) })
 		}
 	}
 	w.Until(w.Now+faultsMax, done)
@@ -240,12 +267,18 @@ func (w *world) live() {
 	if w.err != nil {
 		return
 	}
-	if !w.Until(w.Now+progressMax, func() bool { return done() && w.moved() }) {
+	if !w.opts.hopeless && w.Until(w.Now+progressMax, func() bool { return done() && w.moved() }) {
+		w.last(clients[0])
+		w.rest()
+	} else if !w.opts.hopeless && !w.doomed() && !(w.opts.sick > 1 && w.spoiled()) {
 		w.find("no progress within %v after the last fault", progressMax)
-		return
+	} else { // some blocks, or most replicas, are lost: what was answered is right
+		w.stats.Hopeless++
+		w.Until(w.Now+restMax, done)
+		for _, c := range clients {
+			c.leave()
+		}
 	}
-	w.last(clients[0])
-	w.rest()
 	w.judge()
 }
 
@@ -269,6 +302,7 @@ func (w *world) heal() {
 	w.net.heal()
 	for _, n := range w.nodes {
 		n.slow = 0
+		n.room()
 		if n.life != nil {
 			n.life.paused, n.life.crash, n.life.late = false, 0, false
 		}
@@ -326,6 +360,7 @@ func (w *world) rest() {
 	w.Until(w.Now+restMax, func() bool { return w.Now > w.Now+1 })
 	for _, s := range w.sets {
 		w.compare(s)
+		w.compared(s)
 	}
 	for _, n := range w.nodes {
 		w.account(n)
@@ -419,14 +454,10 @@ func (w *world) judge() {
 	}
 }
 
-func sortedPeers(m map[layout.PeerID]layout.ChunkserverID) []layout.PeerID {
-	return slices.Sorted(maps.Keys(m))
-}
-
 // String sums up in one line.
 func (s *Stats) String() string {
 	return fmt.Sprintf("%d operations (%d abandoned), %d faults: %d crashes, %d power cuts, %d partitions, %d stops, %d clock jumps, "+
-		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d peers replaced, %d damages of disks, %d repairs, %d not checked; %v simulated",
+		"%d transfers; %d packets (%d lost, %d doubled), %d changes of disks, %d images (%d installed), %d peers replaced, %d digests, %d damages of disks (%d worlds beyond repair), %d repairs, %d full disks (%d refusals), %d not checked; %v simulated",
 		s.Operations, s.Moves, s.Faults, s.Crashes, s.PowerCuts, s.Partitions, s.Pauses, s.Skips, s.Transfers,
-		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Replaced, s.Damages, s.Repaired, s.Unchecked, s.Time.Round(time.Second))
+		s.Packets, s.Lost, s.Doubled, s.DiskChanges, s.Images, s.Installed, s.Replaced, s.Digests, s.Damages, s.Hopeless, s.Repaired, s.Full, s.Refusals, s.Unchecked, s.Time.Round(time.Second))
 }

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -28,9 +30,11 @@ type world struct {
 	wanted int             // counts the changes of what peers there are to be
 	ctx    context.Context //nolint:containedctx // never ends
 	values uint32
-	epochs map[layout.InitiatorID]layout.Epoch // the newest of each client
-	fresh  layout.Seq                          // of bugs that make up sequence numbers
-	logf   func(format string, args ...any)
+	// digests are those of each replica at each index that was compared.
+	digests map[moment]map[layout.PeerID]*digest.Result
+	epochs  map[layout.InitiatorID]layout.Epoch // the newest of each client
+	fresh   layout.Seq                          // of bugs that make up sequence numbers
+	logf    func(format string, args ...any)
 }
 
 // stream numbers the independent sources of chance of a seed.
@@ -59,6 +63,15 @@ func (w *world) find(format string, args ...any) {
 	}
 }
 
+// wrong takes what the loop finds.
+func (w *world) wrong(err error) {
+	var p *loop.PanicError
+	if errors.As(err, &p) {
+		w.say("%s", p.Stack)
+	}
+	w.find("%w", err)
+}
+
 // show tells the state of all peers.
 func (w *world) show() {
 	if w.logf == nil {
@@ -70,8 +83,12 @@ func (w *world) show() {
 			continue
 		}
 		for _, r := range n.life.host.Reports() {
-			w.say("chunkserver %d: copyset %d peer %d term %d leader %d applied %d commit %d match %v: %v",
-				n.id, r.Copyset, r.Peer, r.Term, r.LeaderPeer, r.Applied, r.Commit, r.Match, r.Err)
+			last := uint64(0)
+			if lg, ok := n.life.log.Group(r.Copyset); ok {
+				last, _ = lg.LastIndex() // 0 when it can not be told
+			}
+			w.say("chunkserver %d: copyset %d peer %d term %d leader %d applied %d commit %d last %d match %v members %v: %v",
+				n.id, r.Copyset, r.Peer, r.Term, r.LeaderPeer, r.Applied, r.Commit, last, r.Match, r.Members.Conf, r.Err)
 		}
 	}
 }

@@ -66,6 +66,15 @@ type killed struct{}
 // Kill ends the task that runs, as its owner has died.
 func Kill() { panic(killed{}) }
 
+// PanicError is found when a task panics.
+type PanicError struct {
+	Task  string
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("%s: panic: %v", e.Task, e.Value) }
+
 // event happens at a time.
 type event struct {
 	at  time.Duration
@@ -144,7 +153,7 @@ func (l *Loop) Spawn(owner Owner, name string, f func()) {
 		defer func() {
 			if r := recover(); r != nil && r != (killed{}) {
 				l.Broken = true
-				l.found(fmt.Errorf("%s: panic: %v\n%s", t.name, r, debug.Stack()))
+				l.found(&PanicError{Task: t.name, Value: r, Stack: debug.Stack()})
 			}
 		}()
 		f()
