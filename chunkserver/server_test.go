@@ -217,7 +217,7 @@ func TestStaticCluster(t *testing.T) {
 	}
 	bad := request(chunkv1.Op_OP_WRITE, 1, 99, data)
 	bad.Crcs[0]++
-	if r := c.do(bad)[100]; r.GetStatus() != chunkv1.Status_STATUS_INVALID {
+	if r := c.do(bad)[100]; r.GetStatus() != chunkv1.Status_STATUS_BUSY { // damaged on its way: it is to be sent again
 		t.Fatalf("a write with a wrong checksum: %v", r)
 	}
 	c.close()
@@ -286,7 +286,7 @@ func TestOperations(t *testing.T) {
 	}
 	wrong := next(chunkv1.Op_OP_COMPARE_AND_WRITE, 2, append(block(3), block(4)...))
 	wrong.Crcs[1]++
-	ask(invalid, wrong)
+	ask(chunkv1.Status_STATUS_BUSY, wrong)
 
 	r := request(chunkv1.Op_OP_ALLOCATION, 0, 0, nil)
 	r.Length = 4 * layout.BlockSize
