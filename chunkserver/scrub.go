@@ -3,12 +3,15 @@ package chunkserver
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/scrub"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
@@ -42,7 +45,34 @@ func (d scrubbed) Repair(ctx context.Context, e *blockstore.ChecksumError) error
 	if g == nil {
 		return fmt.Errorf("chunkserver: copyset %d has no peer here", e.Copyset)
 	}
-	return d.p.host.Repair(ctx, g, e)
+	if e.Version == 0 {
+		return d.p.host.Repair(ctx, g, e)
+	}
+	return d.repairVersion(ctx, g.Members(), e)
+}
+
+// repairVersion asks the other peers, one after the other, for a block as a version has it. No entry can change it, so nobody has
+// to wait for the applier.
+func (d scrubbed) repairVersion(ctx context.Context, m *copyset.Members, e *blockstore.ChecksumError) error {
+	c, err := d.p.store.Copyset(e.Copyset)
+	if err != nil {
+		return err
+	}
+	err = fmt.Errorf("chunkserver: copyset %d has no other peer: %w", e.Copyset, e)
+	for _, peer := range slices.Sorted(maps.Keys(m.Chunkservers)) {
+		cs := m.Chunkservers[peer]
+		if cs == d.p.id.Chunkserver() {
+			continue
+		}
+		data, failed := d.p.net.ReadVersion(ctx, cs, e.Copyset, e.Version, e.Chunk, e.Block*layout.BlockSize, layout.BlockSize)
+		if failed == nil {
+			failed = c.RepairVersion(e.Version, e.Chunk, e.Block*layout.BlockSize, data)
+		}
+		if err = failed; err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // Requests counts what gateways ask, and the log's syncs for what this chunkserver follows.
@@ -115,7 +145,7 @@ func scrubFindings(all []scrub.Finding) []*chunkv1.ScrubFinding {
 	for _, f := range all {
 		out = append(out, &chunkv1.ScrubFinding{
 			Copyset: uint64(f.Copyset), Volume: uint64(f.Volume), Chunk: f.Chunk, Block: f.Block, TimeUnixMs: unixMs(f.Time),
-			Repaired: f.Repaired, Problem: f.Problem, Error: f.Error,
+			Repaired: f.Repaired, Problem: f.Problem, Error: f.Error, ContentVersion: f.Version,
 		})
 	}
 	return out

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ashlar-storage/ashlar/api/chunk/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -132,6 +134,77 @@ func TestScrub(t *testing.T) {
 	}
 	if r := b.scrub(id); r.GetLast().GetDamagedBlocks() != 0 || len(r.GetUnrepairable()) != 0 {
 		t.Fatalf("written anew: %v", r)
+	}
+}
+
+// TestScrubVersions: a block that only a version has is found damaged, and repaired from a peer that has the version; one that has
+// not can not help.
+func TestScrubVersions(t *testing.T) {
+	b := newTestbedOf(t, 1, 20*time.Millisecond)
+	c := b.dial(b.leader())
+	defer c.close()
+	special, other := bytes.Repeat([]byte("special."), layout.BlockSize/8), bytes.Repeat([]byte("another."), layout.BlockSize/8)
+	until := func(what string, f func(g *multiraft.Group, cs *blockstore.Copyset) bool) {
+		t.Helper()
+		end := time.Now().Add(10 * time.Second)
+		for id, r := range b.nodes {
+			for {
+				done := false
+				g := r.s.mu.host.Group(1)
+				if err := g.Own(t.Context(), func(cs *blockstore.Copyset) error { done = f(g, cs); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				if done {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("chunkserver %d: not %s", id, what)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}
+	is := func(want []byte) func(*multiraft.Group, *blockstore.Copyset) bool {
+		return func(_ *multiraft.Group, cs *blockstore.Copyset) bool {
+			got := make([]byte, layout.BlockSize)
+			_, err := cs.Read(layout.ChunkID{Volume: 9, Index: 2}, 20*layout.BlockSize, got, nil)
+			return err == nil && bytes.Equal(got, want)
+		}
+	}
+	if r := c.do(request(chunkv1.Op_OP_WRITE, 20, 1, special))[2]; r.GetStatus() != chunkv1.Status_STATUS_OK {
+		t.Fatal(r)
+	}
+	until("written", is(special))
+	without := layout.ChunkserverID(3)
+	for id, r := range b.nodes {
+		if id == without {
+			continue
+		}
+		if err := r.s.mu.host.Group(1).Own(t.Context(), func(cs *blockstore.Copyset) error { return cs.TakeVersion(9, 7) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := c.do(request(chunkv1.Op_OP_WRITE, 20, 2, other))[3]; r.GetStatus() != chunkv1.Status_STATUS_OK {
+		t.Fatal(r)
+	}
+	until("overwritten", is(other))
+	until("durable", func(_ *multiraft.Group, cs *blockstore.Copyset) bool { return !cs.Changed() })
+	for _, id := range []layout.ChunkserverID{1, 2} {
+		if n := b.damage(id, special); n != 1 {
+			t.Fatalf("chunkserver %d has %d copies of the block", id, n)
+		}
+		r := b.scrub(id)
+		f := r.GetFindings()
+		if r.GetLast().GetDamagedBlocks() != 1 || r.GetLast().GetRepairedBlocks() != 1 || len(f) != 1 || f[0].GetContentVersion() != 7 ||
+			f[0].GetBlock() != 20 || f[0].GetChunk() != 2 || f[0].GetVolume() != 9 || !f[0].GetRepaired() {
+			t.Fatalf("chunkserver %d: %v", id, r)
+		}
+		if n := b.copies(id, special, false); n != 1 {
+			t.Errorf("chunkserver %d has %d copies of the repaired block", id, n)
+		}
+	}
+	if r := b.scrub(without); r.GetLast().GetDamagedBlocks() != 0 || r.GetLast().GetVerifiedBlocks() != 1 {
+		t.Errorf("where nobody took the version: %v", r)
 	}
 }
 

@@ -123,6 +123,11 @@ func (c *Copyset) peek(id layout.ChunkID, from uint32) (l *extent.Leaf, at uint3
 // VersionLeaf names 64 blocks of a chunk as versions of its volume have them. The zero VersionLeaf is before all others.
 type VersionLeaf = extent.LeafID
 
+// VersionLeafOf returns the leaf in which VerifyVersions met a damaged block.
+func VersionLeafOf(e *ChecksumError) VersionLeaf {
+	return VersionLeaf{Chunk: e.Chunk, Index: e.Block / extent.LeafBlocks, Version: e.Version}
+}
+
 // VerifyVersions is Verify of the blocks that only versions have, of all volumes, from a leaf on. next is the leaf to go on with, the
 // zero one when nothing is left; Verified.Next has no meaning. What the last checkpoint does not have is left to the next time.
 func (c *Copyset) VerifyVersions(from VersionLeaf) (v Verified, next VersionLeaf, err error) {

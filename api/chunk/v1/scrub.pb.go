@@ -418,10 +418,12 @@ type ScrubFinding struct {
 	TimeUnixMs int64  `protobuf:"varint,5,opt,name=time_unix_ms,json=timeUnixMs,proto3" json:"time_unix_ms,omitempty"`
 	Repaired   bool   `protobuf:"varint,6,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	// problem is what was wrong with it, error why it was not repaired.
-	Problem       string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
-	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problem string `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
+	Error   string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	// content_version is a version of the volume that has the block; 0: the content of now was looked at.
+	ContentVersion uint64 `protobuf:"varint,9,opt,name=content_version,json=contentVersion,proto3" json:"content_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ScrubFinding) Reset() {
@@ -508,6 +510,13 @@ func (x *ScrubFinding) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ScrubFinding) GetContentVersion() uint64 {
+	if x != nil {
+		return x.ContentVersion
+	}
+	return 0
 }
 
 type ScrubReply struct {
@@ -683,7 +692,7 @@ const file_api_chunk_v1_scrub_proto_rawDesc = "" +
 	"\x0edamaged_blocks\x18\x02 \x01(\x04R\rdamagedBlocks\x12'\n" +
 	"\x0frepaired_blocks\x18\x03 \x01(\x04R\x0erepairedBlocks\x12/\n" +
 	"\x13unrepairable_blocks\x18\x04 \x01(\x04R\x12unrepairableBlocks\x12%\n" +
-	"\x0eskipped_chunks\x18\x05 \x01(\x04R\rskippedChunks\"\xda\x01\n" +
+	"\x0eskipped_chunks\x18\x05 \x01(\x04R\rskippedChunks\"\x83\x02\n" +
 	"\fScrubFinding\x12\x18\n" +
 	"\acopyset\x18\x01 \x01(\x04R\acopyset\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\x04R\x06volume\x12\x14\n" +
@@ -693,7 +702,8 @@ const file_api_chunk_v1_scrub_proto_rawDesc = "" +
 	"timeUnixMs\x12\x1a\n" +
 	"\brepaired\x18\x06 \x01(\bR\brepaired\x12\x18\n" +
 	"\aproblem\x18\a \x01(\tR\aproblem\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\xcb\x03\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12'\n" +
+	"\x0fcontent_version\x18\t \x01(\x04R\x0econtentVersion\"\xcb\x03\n" +
 	"\n" +
 	"ScrubReply\x12\x12\n" +
 	"\x04pass\x18\x01 \x01(\x04R\x04pass\x12\x18\n" +

@@ -301,9 +301,12 @@ type ReadBlocksRequest struct {
 	Offset  uint32                 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
 	Length  uint32                 `protobuf:"varint,7,opt,name=length,proto3" json:"length,omitempty"`
 	// min_applied: the replica must have applied this index at least.
-	MinApplied    uint64 `protobuf:"varint,8,opt,name=min_applied,json=minApplied,proto3" json:"min_applied,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MinApplied uint64 `protobuf:"varint,8,opt,name=min_applied,json=minApplied,proto3" json:"min_applied,omitempty"`
+	// content_version is the version of the volume that is read; 0: the content of now. A replica that does not know the field
+	// answers with that, and who asks sees by his checksum that it is something else.
+	ContentVersion uint64 `protobuf:"varint,9,opt,name=content_version,json=contentVersion,proto3" json:"content_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ReadBlocksRequest) Reset() {
@@ -392,6 +395,13 @@ func (x *ReadBlocksRequest) GetMinApplied() uint64 {
 	return 0
 }
 
+func (x *ReadBlocksRequest) GetContentVersion() uint64 {
+	if x != nil {
+		return x.ContentVersion
+	}
+	return 0
+}
+
 type ReadBlocksReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
@@ -476,7 +486,7 @@ const file_api_raft_v1_raft_proto_rawDesc = "" +
 	"\vtotal_bytes\x18\a \x01(\x04R\n" +
 	"totalBytes\x12\x12\n" +
 	"\x04data\x18\b \x01(\fR\x04data\"\x0e\n" +
-	"\fInstallReply\"\xe0\x01\n" +
+	"\fInstallReply\"\x89\x02\n" +
 	"\x11ReadBlocksRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\fR\acluster\x12\x18\n" +
@@ -486,7 +496,8 @@ const file_api_raft_v1_raft_proto_rawDesc = "" +
 	"\x06offset\x18\x06 \x01(\rR\x06offset\x12\x16\n" +
 	"\x06length\x18\a \x01(\rR\x06length\x12\x1f\n" +
 	"\vmin_applied\x18\b \x01(\x04R\n" +
-	"minApplied\"S\n" +
+	"minApplied\x12'\n" +
+	"\x0fcontent_version\x18\t \x01(\x04R\x0econtentVersion\"S\n" +
 	"\x0fReadBlocksReply\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04crcs\x18\x02 \x03(\aR\x04crcs\x12\x18\n" +

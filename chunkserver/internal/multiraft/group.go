@@ -213,6 +213,16 @@ func (g *Group) ReadBlocks(ctx context.Context, ch layout.ChunkID, off, length u
 	return data, crcs, at + 1, err // the next entry may be in it already
 }
 
+// ReadVersion reads whole blocks of a version of a volume as the replica here has it, whoever leads.
+func (g *Group) ReadVersion(n uint64, ch layout.ChunkID, off, length uint32) (data []byte, crcs []uint32, err error) {
+	if err := g.failure.Load(); err != nil {
+		return nil, nil, *err
+	}
+	data = make([]byte, length)
+	crcs, err = g.store.Load().ReadVersion(n, ch, off, data, nil)
+	return data, crcs, err
+}
+
 // Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
 // case, so that damage is found, and repaired, before the mutation is proposed: at apply it would hold up the whole
 // copyset. *blockstore.ChecksumError names the block.

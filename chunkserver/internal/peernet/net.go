@@ -243,21 +243,34 @@ func (n *Net) Install(ctx context.Context, to layout.ChunkserverID, m multiraft.
 
 // ReadBlocks reads blocks of another peer's replica; see multiraft.Transport.
 func (n *Net) ReadBlocks(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, ch layout.ChunkID, off, length uint32, applied uint64) ([]byte, uint64, error) {
+	return n.ask(ctx, to, &raftv1.ReadBlocksRequest{
+		Copyset: uint64(id), Volume: uint64(ch.Volume), Chunk: ch.Index, Offset: off, Length: length, MinApplied: applied,
+	})
+}
+
+// ReadVersion reads blocks of a version of a volume of another peer's replica. One of an earlier release gives those of now.
+func (n *Net) ReadVersion(ctx context.Context, to layout.ChunkserverID, id layout.CopysetID, version uint64, ch layout.ChunkID, off, length uint32) ([]byte, error) {
+	data, _, err := n.ask(ctx, to, &raftv1.ReadBlocksRequest{
+		Copyset: uint64(id), Volume: uint64(ch.Volume), Chunk: ch.Index, Offset: off, Length: length, ContentVersion: version,
+	})
+	return data, err
+}
+
+// ask asks another chunkserver for blocks, and returns them with the index behind which no entry is in them.
+func (n *Net) ask(ctx context.Context, to layout.ChunkserverID, q *raftv1.ReadBlocksRequest) ([]byte, uint64, error) {
 	p := (*n.peers.Load())[to]
 	if p == nil {
 		return nil, 0, fmt.Errorf("peernet: no address of chunkserver %d", to)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	r, err := raftv1.NewRaftClient(p.bulk).ReadBlocks(ctx, &raftv1.ReadBlocksRequest{
-		Version: Version, Cluster: n.cfg.Cluster[:], Copyset: uint64(id), Volume: uint64(ch.Volume), Chunk: ch.Index,
-		Offset: off, Length: length, MinApplied: applied,
-	})
+	q.Version, q.Cluster = Version, n.cfg.Cluster[:]
+	r, err := raftv1.NewRaftClient(p.bulk).ReadBlocks(ctx, q)
 	if err != nil {
 		return nil, 0, fmt.Errorf("peernet: %w", err)
 	}
-	if len(r.GetData()) != int(length) {
-		return nil, 0, fmt.Errorf("peernet: asked for %d bytes, got %d", length, len(r.GetData()))
+	if len(r.GetData()) != int(q.GetLength()) {
+		return nil, 0, fmt.Errorf("peernet: asked for %d bytes, got %d", q.GetLength(), len(r.GetData()))
 	}
 	if bad := layout.VerifyBlocks(r.GetData(), r.GetCrcs()); bad >= 0 {
 		return nil, 0, fmt.Errorf("peernet: block %d of the answer does not match its CRC32C", bad)

@@ -150,7 +150,14 @@ func (n *Net) readBlocks(ctx context.Context, r *raftv1.ReadBlocksRequest) (*raf
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	ch := layout.ChunkID{Volume: layout.VolumeID(r.GetVolume()), Index: r.GetChunk()}
-	data, crcs, applied, err := g.ReadBlocks(ctx, ch, r.GetOffset(), r.GetLength(), r.GetMinApplied())
+	var data []byte
+	var crcs []uint32
+	var applied uint64
+	if n := r.GetContentVersion(); n != 0 {
+		data, crcs, err = g.ReadVersion(n, ch, r.GetOffset(), r.GetLength())
+	} else {
+		data, crcs, applied, err = g.ReadBlocks(ctx, ch, r.GetOffset(), r.GetLength(), r.GetMinApplied())
+	}
 	switch {
 	case errors.As(err, new(*blockstore.ChecksumError)):
 		return nil, status.Errorf(codes.DataLoss, "peernet: %v", err)

@@ -1,7 +1,8 @@
 // Package scrub reads every block of a chunkserver again and again, so that damage is found while other replicas still have
 // a good copy.
 //
-// A pass goes through the copysets, their chunks and the blocks of each in order, and compares each block with its checksum.
+// A pass goes through the copysets, their chunks and the blocks of each in order, then what only versions of volumes have, and
+// compares each block with its checksum.
 // What is damaged is replaced by another peer's copy. What no peer could help with is told, and tried again each retryEvery, as
 // much of it as retryMax allows and the rest the next time, until it is good or gone. Behind its last chunk the replicas of a
 // copyset that is led here are compared with each other (package digest). Passes begin every Config.Interval, and a pass is paced

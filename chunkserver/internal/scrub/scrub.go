@@ -60,6 +60,7 @@ type Disk interface {
 type Content interface {
 	Chunks() []layout.ChunkID
 	Verify(ch layout.ChunkID, first uint32) (blockstore.Verified, error)
+	VerifyVersions(from blockstore.VersionLeaf) (blockstore.Verified, blockstore.VersionLeaf, error)
 }
 
 // Config configures a Scrubber.
@@ -270,7 +271,7 @@ func (s *Scrubber) pass(ctx context.Context) {
 				return
 			}
 		}
-		if s.interrupted(ctx) {
+		if !s.versions(ctx, content, id) || s.interrupted(ctx) {
 			return
 		}
 		if err := s.disk.Compare(ctx, id); err != nil {
@@ -288,41 +289,74 @@ func (s *Scrubber) pass(ctx context.Context) {
 // chunk verifies a chunk from a block on. It returns false when the pass is not to go on.
 func (s *Scrubber) chunk(ctx context.Context, content Content, at Place) bool {
 	for {
-		if s.interrupted(ctx) {
-			return false
-		}
-		rate := s.rate()
-		began := time.Now()
-		v, err := content.Verify(at.chunk(), at.Block)
-		took := time.Since(began)
-		if err != nil {
-			if !errors.Is(err, blockstore.ErrRemoved) {
-				s.log.Error("scrub can not read a chunk's extent map", zap.Uint64("copyset", uint64(at.Copyset)),
-					zap.Stringer("chunk", at.chunk()), zap.Error(err))
-				s.change(func(st *State) { st.Tally.Skipped++ })
+		chunk := at.chunk()
+		var next uint32
+		goOn := s.step(ctx, content, at, func() (v blockstore.Verified, err error) {
+			v, err = content.Verify(chunk, at.Block)
+			next = v.Next
+			return v, err
+		}, func(st *State) {
+			if at.Block = next; next == 0 {
+				at.Chunk++
 			}
-			return true
-		}
-		for _, e := range v.Damaged {
-			s.damaged(ctx, content, e)
-			if s.interrupted(ctx) {
-				return false // what was not repaired in time is met again
-			}
-		}
-		s.counters.Verified.Add(int64(v.Blocks))
-		if at.Block = v.Next; v.Next == 0 {
-			at.Chunk++
-		}
-		s.change(func(st *State) {
-			st.Tally.Verified += int64(v.Blocks)
 			st.At = at
 		})
-		s.wait(ctx, s.pace.pause(rate, int64(v.Blocks)*layout.BlockSize, took, s.busy()))
-		s.keep(ctx)
-		if v.Next == 0 {
-			return true
+		if next == 0 || !goOn {
+			return goOn
 		}
 	}
+}
+
+// versions verifies what only versions of volumes have. It returns false when the pass is not to go on; it begins with the first
+// of them then, because the state has no place for them.
+func (s *Scrubber) versions(ctx context.Context, content Content, id layout.CopysetID) bool {
+	var from, next blockstore.VersionLeaf
+	for {
+		at := Place{Copyset: id, Volume: from.Chunk.Volume, Chunk: from.Chunk.Index}
+		goOn := s.step(ctx, content, at, func() (v blockstore.Verified, err error) {
+			v, next, err = content.VerifyVersions(from)
+			return v, err
+		}, func(*State) {})
+		if from = next; !goOn || next == (blockstore.VersionLeaf{}) {
+			return goOn
+		}
+	}
+}
+
+// step reads once, at at, has repaired what is damaged, has then note where the pass is, and waits as the pace says. It returns false
+// when the pass is not to go on. What can not be read is skipped.
+func (s *Scrubber) step(
+	ctx context.Context, content Content, at Place, verify func() (blockstore.Verified, error), then func(st *State),
+) (goOn bool) {
+	if s.interrupted(ctx) {
+		return false
+	}
+	rate := s.rate()
+	began := time.Now()
+	v, err := verify()
+	took := time.Since(began)
+	if err != nil {
+		if !errors.Is(err, blockstore.ErrRemoved) {
+			s.log.Error("scrub can not read a chunk's extent map", zap.Uint64("copyset", uint64(at.Copyset)),
+				zap.Stringer("chunk", at.chunk()), zap.Error(err))
+			s.change(func(st *State) { st.Tally.Skipped++ })
+		}
+		return true
+	}
+	for _, e := range v.Damaged {
+		s.damaged(ctx, content, e)
+		if s.interrupted(ctx) {
+			return false // what was not repaired in time is met again
+		}
+	}
+	s.counters.Verified.Add(int64(v.Blocks))
+	s.change(func(st *State) {
+		st.Tally.Verified += int64(v.Blocks)
+		then(st)
+	})
+	s.wait(ctx, s.pace.pause(rate, int64(v.Blocks)*layout.BlockSize, took, s.busy()))
+	s.keep(ctx)
+	return true
 }
 
 // interrupted tells that the pass is not to go on.
@@ -388,7 +422,7 @@ func (s *Scrubber) damaged(ctx context.Context, content Content, e *blockstore.C
 		f.Problem = e.Err.Error()
 	}
 	fields := []zap.Field{
-		zap.Uint64("copyset", uint64(e.Copyset)), zap.Stringer("chunk", e.Chunk), zap.Uint32("block", e.Block), zap.String("problem", f.Problem),
+		zap.Uint64("copyset", uint64(e.Copyset)), zap.Stringer("chunk", e.Chunk), zap.Uint32("block", e.Block), zap.Uint64("version", e.Version), zap.String("problem", f.Problem),
 	}
 	if err == nil {
 		s.counters.Repaired.Add(1)
@@ -434,11 +468,17 @@ func (s *Scrubber) repair(ctx context.Context, content Content, e *blockstore.Ch
 
 // stillDamaged tells whether the block is, as far as that can be told.
 func stillDamaged(content Content, e *blockstore.ChecksumError) bool {
-	v, err := content.Verify(e.Chunk, e.Block)
+	var v blockstore.Verified
+	var err error
+	if e.Version != 0 {
+		v, _, err = content.VerifyVersions(blockstore.VersionLeafOf(e))
+	} else {
+		v, err = content.Verify(e.Chunk, e.Block)
+	}
 	if err != nil {
 		return !errors.Is(err, blockstore.ErrRemoved)
 	}
-	return slices.ContainsFunc(v.Damaged, func(d *blockstore.ChecksumError) bool { return d.Block == e.Block })
+	return slices.ContainsFunc(v.Damaged, func(d *blockstore.ChecksumError) bool { return placeOf(d) == placeOf(e) })
 }
 
 // retry tries again, each retryEvery, to repair what could not be. A pass that is asked for does not wait for it.
@@ -452,7 +492,7 @@ func (s *Scrubber) retry(ctx context.Context) {
 		if s.interrupted(ctx) || time.Since(began) > retryMax {
 			break
 		}
-		e := &blockstore.ChecksumError{Copyset: f.Copyset, Chunk: f.chunk(), Block: f.Block}
+		e := &blockstore.ChecksumError{Copyset: f.Copyset, Chunk: f.chunk(), Block: f.Block, Version: f.Version}
 		content, err := s.disk.Copyset(f.Copyset)
 		if err == nil && stillDamaged(content, e) {
 			if s.repair(ctx, content, e, 1) != nil {

@@ -33,10 +33,11 @@ type fakeDisk struct {
 	requests uint64
 	serving  bool // a request comes with each read
 	bad      map[Place]bool
-	help     bool                    // the peers have good copies
-	helped   layout.CopysetID        // its peers have, whatever help says
-	slow     time.Duration           // that a repair takes
-	torn     map[layout.ChunkID]bool // chunks whose extent map can not be read
+	versions []blockstore.VersionLeaf // of copyset 1: what only versions have, 64 blocks each
+	help     bool                     // the peers have good copies
+	helped   layout.CopysetID         // its peers have, whatever help says
+	slow     time.Duration            // that a repair takes
+	torn     map[layout.ChunkID]bool  // chunks whose extent map can not be read
 	reads    []Place
 	compared []layout.CopysetID
 }
@@ -110,7 +111,7 @@ func (c *fakeContent) Verify(ch layout.ChunkID, first uint32) (v blockstore.Veri
 	time.Sleep(c.d.took)
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
-	c.d.reads = append(c.d.reads, Place{c.id, ch.Volume, ch.Index, first})
+	c.d.reads = append(c.d.reads, Place{c.id, ch.Volume, ch.Index, first, 0})
 	if c.d.torn[ch] {
 		return v, errors.New("the leaf is damaged")
 	}
@@ -120,7 +121,7 @@ func (c *fakeContent) Verify(ch layout.ChunkID, first uint32) (v blockstore.Veri
 	end := min(first+stepBlocks, c.d.blocks)
 	v.Blocks = int(end - first)
 	for b := first; b < end; b++ {
-		if c.d.bad[Place{c.id, ch.Volume, ch.Index, b}] {
+		if c.d.bad[Place{c.id, ch.Volume, ch.Index, b, 0}] {
 			v.Damaged = append(v.Damaged, &blockstore.ChecksumError{Copyset: c.id, Chunk: ch, Block: b})
 		}
 	}
@@ -128,6 +129,31 @@ func (c *fakeContent) Verify(ch layout.ChunkID, first uint32) (v blockstore.Veri
 		v.Next = end
 	}
 	return v, nil
+}
+
+// VerifyVersions reads one leaf at a time.
+func (c *fakeContent) VerifyVersions(from blockstore.VersionLeaf) (v blockstore.Verified, next blockstore.VersionLeaf, err error) {
+	time.Sleep(c.d.took)
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	if c.id != 1 {
+		return v, next, nil
+	}
+	for i, l := range c.d.versions {
+		if l.Compare(from) < 0 && from != (blockstore.VersionLeaf{}) {
+			continue
+		}
+		if v.Blocks > 0 {
+			return v, c.d.versions[i], nil
+		}
+		v.Blocks = 64
+		for b := l.Index * 64; b < (l.Index+1)*64; b++ {
+			if c.d.bad[Place{c.id, l.Chunk.Volume, l.Chunk.Index, b, l.Version}] {
+				v.Damaged = append(v.Damaged, &blockstore.ChecksumError{Copyset: c.id, Chunk: l.Chunk, Block: b, Version: l.Version})
+			}
+		}
+	}
+	return v, next, nil
 }
 
 // look returns what was read since the last look.
@@ -338,7 +364,7 @@ func TestRestart(t *testing.T) {
 // TestRepair: what a peer has is repaired at once, the rest when a peer has it, or is told as damaged until then.
 func TestRepair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first, second := Place{1, 3, 0, 7}, Place{1, 3, 1, 600}
+		first, second := Place{1, 3, 0, 7, 0}, Place{1, 3, 1, 600, 0}
 		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 2}, blocks: 1000, bad: map[Place]bool{first: true}, help: true}
 		b := newBench(t, d, 7*day, 64*mib)
 		defer func() { b.stop() }()
@@ -383,7 +409,7 @@ func TestAsk(t *testing.T) {
 			t.Fatal(pass, err)
 		}
 		time.Sleep(time.Second)
-		if r := d.look(); len(r) == 0 || r[0] != (Place{1, 3, 0, 0}) {
+		if r := d.look(); len(r) == 0 || r[0] != (Place{1, 3, 0, 0, 0}) {
 			t.Fatalf("%v", r)
 		}
 		if pass, err = b.Start(); err != nil || pass != 2 {
@@ -421,7 +447,7 @@ func TestMuchDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 4}, blocks: 1024, bad: map[Place]bool{}, slow: repairTimeout}
 		for i := range uint32(1000) {
-			d.bad[Place{1, 3, 0, i}] = true
+			d.bad[Place{1, 3, 0, i, 0}] = true
 		}
 		b := newBench(t, d, 0, 64*mib)
 		defer func() { b.stop() }()
@@ -457,9 +483,9 @@ func TestRetryReachesAll(t *testing.T) {
 		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 1, 2: 1}, blocks: 1024, bad: map[Place]bool{}, slow: repairTimeout}
 		const many = int(2*retryMax/repairTimeout) + 10
 		for i := range uint32(many) {
-			d.bad[Place{1, 3, 0, i}] = true
+			d.bad[Place{1, 3, 0, i, 0}] = true
 		}
-		d.bad[Place{2, 3, 0, 7}] = true
+		d.bad[Place{2, 3, 0, 7, 0}] = true
 		b := newBench(t, d, 0, 64*mib)
 		defer func() { b.stop() }()
 		if _, err := b.Start(); err != nil {
@@ -471,7 +497,7 @@ func TestRetryReachesAll(t *testing.T) {
 		}
 		d.set(func() { d.helped = 2 })
 		time.Sleep(4 * (retryEvery + retryMax + repairTimeout))
-		if st := b.Status(); len(st.Bad) != many || d.bad[Place{2, 3, 0, 7}] {
+		if st := b.Status(); len(st.Bad) != many || d.bad[Place{2, 3, 0, 7, 0}] {
 			t.Errorf("%d blocks are damaged", len(st.Bad))
 		}
 	})
@@ -480,7 +506,7 @@ func TestRetryReachesAll(t *testing.T) {
 // TestTornChunk: a chunk that could not be read is told of, and what is known to be damaged in it is not forgotten.
 func TestTornChunk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bad := Place{1, 3, 1, 5}
+		bad := Place{1, 3, 1, 5, 0}
 		d := &fakeDisk{copysets: map[layout.CopysetID]int{1: 3}, blocks: 1000, bad: map[Place]bool{bad: true}}
 		b := newBench(t, d, 7*day, 64*mib)
 		defer func() { b.stop() }()
@@ -513,4 +539,36 @@ func TestBounds(t *testing.T) {
 	if st.end(time.Time{}); len(st.Bad) != 0 {
 		t.Errorf("%d blocks are damaged that the pass did not meet", len(st.Bad))
 	}
+}
+
+// TestVersions: what only versions have is read too, behind the chunks, and damage there is repaired, or remembered until it is.
+func TestVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leaf := func(chunk, index uint32, version uint64) blockstore.VersionLeaf {
+			return blockstore.VersionLeaf{Chunk: layout.ChunkID{Volume: 3, Index: chunk}, Index: index, Version: version}
+		}
+		known, unknown := Place{1, 3, 0, 5, 7}, Place{1, 3, 9, 130, 4}
+		d := &fakeDisk{
+			copysets: map[layout.CopysetID]int{1: 3, 2: 1}, blocks: 1000, bad: map[Place]bool{known: true}, help: true,
+			versions: []blockstore.VersionLeaf{leaf(0, 0, 4), leaf(0, 0, 7), leaf(9, 2, 4)},
+		}
+		b := newBench(t, d, day, 64*mib)
+		defer func() { b.stop() }()
+		time.Sleep(day)
+		used := d.Used()/layout.BlockSize + 3*64
+		st := b.Status()
+		if st.LastPass == 0 || st.Last.Verified != used || st.Last.Damaged != 1 || st.Last.Repaired != 1 || len(st.Findings) != 1 || st.Findings[0].Place != known {
+			t.Errorf("%+v", st)
+		}
+		d.set(func() { d.bad[unknown], d.help = true, false })
+		time.Sleep(day)
+		if st := b.Status(); len(st.Bad) != 1 || st.Bad[0].Place != unknown {
+			t.Errorf("what nobody could help with: %+v", st.Bad)
+		}
+		d.set(func() { d.help = true })
+		time.Sleep(2 * retryEvery)
+		if st := b.Status(); len(st.Bad) != 0 || len(d.bad) != 0 {
+			t.Errorf("at last: %+v", st.Bad)
+		}
+	})
 }

@@ -24,10 +24,12 @@ type Place struct {
 	Volume  layout.VolumeID  `json:"volume"`
 	Chunk   uint32           `json:"chunk"`
 	Block   uint32           `json:"block"`
+	// Version is the newest version of the volume that has the block, if the content of now does not own it; else 0.
+	Version uint64 `json:"version,omitempty"`
 }
 
 func placeOf(e *blockstore.ChecksumError) Place {
-	return Place{e.Copyset, e.Chunk.Volume, e.Chunk.Index, e.Block}
+	return Place{e.Copyset, e.Chunk.Volume, e.Chunk.Index, e.Block, e.Version}
 }
 
 func (p Place) chunk() layout.ChunkID { return layout.ChunkID{Volume: p.Volume, Index: p.Chunk} }
@@ -38,7 +40,11 @@ func (p Place) compareChunk(o Place) int {
 }
 
 func (p Place) String() string {
-	return fmt.Sprintf("copyset %d, chunk %v, block %d", p.Copyset, p.chunk(), p.Block)
+	s := fmt.Sprintf("copyset %d, chunk %v, block %d", p.Copyset, p.chunk(), p.Block)
+	if p.Version != 0 {
+		s += fmt.Sprintf(" of version %d", p.Version)
+	}
+	return s
 }
 
 // Tally counts the blocks of one pass.

@@ -63,6 +63,8 @@ type findingOut struct {
 	Repaired   bool   `json:"repaired"`
 	Problem    string `json:"problem"`
 	Error      string `json:"error"`
+	// Version is a version of the volume that has the block, 0 when the content of now was looked at.
+	Version uint64 `json:"version"`
 }
 
 func newScrubOut(id uint64, r *chunkv1.ScrubReply) *scrubOut {
@@ -85,6 +87,7 @@ func newFindings(all []*chunkv1.ScrubFinding) []findingOut {
 	for _, f := range all {
 		out = append(out, findingOut{
 			f.GetCopyset(), f.GetVolume(), f.GetChunk(), f.GetBlock(), f.GetTimeUnixMs(), f.GetRepaired(), f.GetProblem(), f.GetError(),
+			f.GetContentVersion(),
 		})
 	}
 	return out
