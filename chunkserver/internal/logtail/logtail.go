@@ -11,6 +11,14 @@ import "sync"
 // sampleBytes is how far apart in the log the samples are.
 const sampleBytes = 256 << 10
 
+// shortEntries and shortBytes are a short tail: one that saves those an image that are a moment behind.
+const shortEntries, shortBytes = 64, 1 << 20
+
+// Short returns how many entries, or bytes, are to stay when space is to be reclaimed, where entries and bytes stay otherwise.
+func Short(entries uint64, bytes int64) (uint64, int64) {
+	return min(entries, shortEntries), min(bytes, shortBytes)
+}
+
 // Tail knows how many bytes of log are behind an index, and which images still need the log behind theirs. The zero Tail
 // is that of an empty log; it is safe for use by several goroutines.
 type Tail struct {

@@ -2,13 +2,10 @@ package multiraft
 
 import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/checkpoint"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/raftlog"
 )
-
-// shortEntries and shortBytes are what stays in the log for followers that lag when space is to be reclaimed: those that are a
-// moment behind do not need an image.
-const shortEntries, shortBytes = 64, 1 << 20
 
 func (h *Host) newCheckpointer() *checkpoint.Checkpointer[*Group] {
 	return checkpoint.New(h.clock, h.cfg.Store, checkpoint.Options{Every: h.cfg.CheckpointEvery, Bytes: h.cfg.CheckpointBytes},
@@ -57,7 +54,7 @@ func (g *Group) Cut(applied uint64, how checkpoint.Cut) {
 	}
 	entries, bytes := g.host.cfg.TailEntries, g.host.cfg.TailBytes
 	if how.Reclaim {
-		entries, bytes = min(entries, shortEntries), min(bytes, shortBytes)
+		entries, bytes = logtail.Short(entries, bytes)
 	}
 	index := g.tail.Cut(applied, entries, bytes)
 	if how.All && index < first {

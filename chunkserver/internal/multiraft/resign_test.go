@@ -11,7 +11,21 @@ import (
 // TestFailedLeaderResigns: when the disk of a leader fails the next one does not wait for an election timeout, which is ten
 // seconds here.
 func TestFailedLeaderResigns(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.ElectionTicks = int(10 * time.Second / cfg.Tick) })
+	failedLeaderResigns(t, 2, 0)
+}
+
+// TestFailedLeaderResignsLate: nor does it when its followers have not answered for a while.
+func TestFailedLeaderResignsLate(t *testing.T) {
+	failedLeaderResigns(t, 200, 10*answeredTicks)
+}
+
+// failedLeaderResigns has the disk of a leader fail that sends heartbeats each so many ticks, and has been idle for some.
+func failedLeaderResigns(t *testing.T, heartbeat, idle int) {
+	var tick time.Duration
+	c := newCluster(t, 3, func(cfg *Config) {
+		tick = cfg.Tick
+		cfg.ElectionTicks, cfg.HeartbeatTicks = int(10*time.Second/cfg.Tick), heartbeat
+	})
 	c.found(1, 2, 3)
 	lead := c.leader()
 	c.retry(c.command(0, 1))
@@ -20,6 +34,7 @@ func TestFailedLeaderResigns(t *testing.T) {
 		_, r := c.read(lead, 0)
 		return served(r)
 	})
+	time.Sleep(time.Duration(idle) * tick)
 	began := time.Now()
 	c.servers[lead].host.fail(errors.New("the disk is gone"))
 	c.until("another leader", func() bool { return c.leader(lead) != lead })

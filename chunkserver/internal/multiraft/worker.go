@@ -417,21 +417,23 @@ func (w *worker) answers(g *Group, p layout.PeerID) bool {
 // yield hands leadership to the successor. A transfer that came to nothing is tried again until the term ends, because
 // without a lease this leader is of no use.
 func (w *worker) yield(g *Group) {
-	if best := w.successor(g); best != 0 {
+	if best := w.successor(g, false); best != 0 {
 		_ = w.transfer(g, best) // it is leader and best is a voter
 	}
 }
 
-// successor returns the voter that answers and has most of the log, 0 for none or when this peer does not lead.
-func (w *worker) successor(g *Group) (best layout.PeerID) {
-	n := &g.node
+// successor returns the voter that has most of the log, of those that answer, or, when a leader asks for the last time, have answered
+// within an election timeout or are alive. 0 for none or when this peer does not lead.
+func (w *worker) successor(g *Group, last bool) (best layout.PeerID) {
+	n, election := &g.node, time.Duration(w.host.cfg.ElectionTicks)*w.host.cfg.Tick
 	if n.state != raft.StateLeader {
 		return 0
 	}
 	var match uint64
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
 		p := layout.PeerID(id)
-		if p != g.peer && typ == raft.ProgressTypePeer && w.answers(g, p) && pr.Match >= match && n.members.Voter(p) {
+		there := w.answers(g, p) || last && (n.answers.Within(p, election, w.now) || w.host.pulse.Alive(n.members.Chunkservers[p]))
+		if p != g.peer && typ == raft.ProgressTypePeer && there && pr.Match >= match && n.members.Voter(p) {
 			best, match = p, pr.Match
 		}
 	})
@@ -442,7 +444,7 @@ func (w *worker) successor(g *Group) (best layout.PeerID) {
 // It is the message that ends a transfer, sent without waiting until the successor has the whole log: should it lack entries
 // that the others have, it is not elected, and they campaign in their time. The lease ends before the message leaves.
 func (w *worker) resign(g *Group) {
-	if best := w.successor(g); best != 0 {
+	if best := w.successor(g, true); best != 0 {
 		w.send(g, &raftpb.Message{
 			Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(g.peer)), To: new(uint64(best)), Term: new(g.node.term),
 		})

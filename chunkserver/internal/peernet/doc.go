@@ -3,7 +3,8 @@
 //
 //	                     ┌─ control ═ stream ═► heartbeats, votes, answers ─┐   and the beat of the process
 //	multiraft ─► Send ──►│                                                  ├─► Deliver ─► multiraft
-//	                     ├─ data ════ stream ═► MsgApp with entries ────────┘
+//	                     ├─ data ════ stream ═► MsgApp with entries, ───────┤
+//	                     │                      MsgTimeoutNow behind them ──┘
 //	                     └─ bulk ════ calls ══► Install (images), ReadBlocks (repair)
 //
 // To each chunkserver there are three connections, so that a heartbeat never waits behind data and data never behind an

@@ -195,9 +195,11 @@ func (n *Net) Send(to layout.ChunkserverID, msgs []multiraft.Message) {
 	}
 }
 
-// bulky tells what goes over the data connection.
+// bulky tells what goes over the data connection: entries, and the last message of a leader that lets its successor campaign, which
+// would lose if it overtook entries that others have got by then.
 func bulky(m *multiraft.Message) bool {
-	return m.Raft.GetType() == raftpb.MsgApp && len(m.Raft.GetEntries()) > 0
+	t := m.Raft.GetType()
+	return t == raftpb.MsgApp && len(m.Raft.GetEntries()) > 0 || t == raftpb.MsgTimeoutNow
 }
 
 // Install sends an image; see multiraft.Transport.

@@ -139,6 +139,43 @@ func TestSend(t *testing.T) {
 	}
 }
 
+// TestTimeoutNowBehindEntries: a successor that is told to campaign has what it was sent before.
+func TestTimeoutNowBehindEntries(t *testing.T) {
+	a, b := start(t, 1, 9, "127.0.0.1:0"), start(t, 2, 9, "127.0.0.1:0")
+	a.SetAddresses(map[layout.ChunkserverID]string{2: b.addr, 1: a.addr})
+	for _, m := range []multiraft.Message{heartbeat(1), entries(1, 10)} { // until both streams are up
+		until(t, "a stream", func() bool {
+			before, _ := b.sink.count()
+			a.Send(2, []multiraft.Message{m})
+			time.Sleep(2 * time.Millisecond)
+			n, _ := b.sink.count()
+			return n > before
+		})
+	}
+	const rounds, size = 16, 4 << 20
+	before, _ := b.sink.count()
+	for i := range uint64(rounds) {
+		a.Send(2, []multiraft.Message{entries(i+2, size)})
+		now := heartbeat(i + 2)
+		now.Raft.Type = raftpb.MsgTimeoutNow.Enum()
+		a.Send(2, []multiraft.Message{now})
+	}
+	until(t, "all messages", func() bool { n, _ := b.sink.count(); return n >= before+2*rounds })
+	b.sink.mu.Lock()
+	defer b.sink.mu.Unlock()
+	last := uint64(0)
+	for _, m := range b.sink.got[before:] {
+		switch term := m.Raft.GetTerm(); m.Raft.GetType() {
+		case raftpb.MsgApp:
+			last = term
+		case raftpb.MsgTimeoutNow:
+			if term != last {
+				t.Errorf("the message of round %d came after the entries of round %d", term, last)
+			}
+		}
+	}
+}
+
 func TestReconnect(t *testing.T) {
 	a, b := start(t, 1, 9, "127.0.0.1:0"), start(t, 2, 9, "127.0.0.1:0")
 	a.SetAddresses(map[layout.ChunkserverID]string{2: b.addr})
