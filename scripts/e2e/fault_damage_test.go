@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,21 +105,11 @@ func (d *damaged) put(file string, at int64, b []byte) {
 func (d *damaged) scrub() (found, repaired, left int) {
 	d.t.Helper()
 	out, err := d.cl.Admin(d.t.Context(), "chunkserver", "scrub", "--all", "--wait", "--timeout", "25s", "-o", "json")
-	var all []struct {
-		Last struct {
-			Damaged  int `json:"damaged_blocks"`
-			Repaired int `json:"repaired_blocks"`
-		}
-		Unrepairable []struct{}
-	}
-	must(d.t, json.Unmarshal(out, &all))
-	for _, c := range all {
-		found, repaired, left = found+c.Last.Damaged, repaired+c.Last.Repaired, left+len(c.Unrepairable)
-	}
-	if len(all) != 3 || (err == nil) != (left == 0) {
+	all := readScrubs(d.t, out)
+	if all.chunkservers != 3 || (err == nil) != (all.left == 0) {
 		d.t.Fatalf("scrub: %v, %s", err, out)
 	}
-	return found, repaired, left
+	return all.damaged, all.repaired, all.left
 }
 
 // flipped is a block with one bit that is not what it was.

@@ -170,13 +170,17 @@ type copyset struct {
 	ID     uint64 `json:"id"`
 	Commit uint64 `json:"commit"`
 	// Leader is the chunkserver that leads it, 0 for none.
-	Leader uint64 `json:"leader"`
-	Peers  []struct {
-		Chunkserver uint64 `json:"chunkserver"`
-		Role        string `json:"role"`
-		Match       uint64 `json:"match"`
-		Up          bool   `json:"up"`
-	} `json:"peers"`
+	Leader uint64        `json:"leader"`
+	Peers  []copysetPeer `json:"peers"`
+	// Operation is not nil while a peer is being replaced.
+	Operation *struct{} `json:"operation"`
+}
+
+type copysetPeer struct {
+	Chunkserver uint64 `json:"chunkserver"`
+	Role        string `json:"role"`
+	Match       uint64 `json:"match"`
+	Up          bool   `json:"up"`
 }
 
 func copysets(t *testing.T, cl *cluster.Cluster) map[uint64]copyset {
@@ -232,6 +236,32 @@ func placement(t *testing.T, cl *cluster.Cluster, volume string) *layout.Map {
 	}
 	must(t, m.Validate())
 	return m
+}
+
+// scrubState is what the chunkservers say of their scrubs: how many run, how many blocks the last ones found and repaired, and how
+// many can not be repaired.
+type scrubState struct{ chunkservers, running, damaged, repaired, left int }
+
+// readScrubs sums up what "chunkserver scrub --all" printed.
+func readScrubs(t *testing.T, out []byte) (s scrubState) {
+	t.Helper()
+	var all []struct {
+		Running bool
+		Last    struct {
+			Damaged  int `json:"damaged_blocks"`
+			Repaired int `json:"repaired_blocks"`
+		}
+		Unrepairable []struct{}
+	}
+	must(t, json.Unmarshal(out, &all))
+	for _, c := range all {
+		s.chunkservers, s.damaged, s.repaired = s.chunkservers+1, s.damaged+c.Last.Damaged, s.repaired+c.Last.Repaired
+		s.left += len(c.Unrepairable)
+		if c.Running {
+			s.running++
+		}
+	}
+	return s
 }
 
 // problems is what "cluster status" says is wrong.

@@ -345,6 +345,15 @@ func (c *Cluster) Admin(ctx context.Context, args ...string) ([]byte, error) {
 func (c *Cluster) AdminAt(ctx context.Context, meta string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, adminMax)
 	defer cancel()
+	return c.admin(ctx, meta, args...)
+}
+
+// AdminUntil is Admin for a command that may take as long as ctx allows.
+func (c *Cluster) AdminUntil(ctx context.Context, args ...string) ([]byte, error) {
+	return c.admin(ctx, strings.Join(c.Meta, ","), args...)
+}
+
+func (c *Cluster) admin(ctx context.Context, meta string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, c.opt.Binary, args...)
 	cmd.Env = append(os.Environ(), "ASHLAR_META="+meta)
 	var stderr bytes.Buffer

@@ -7,13 +7,17 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
 	"github.com/ashlar-storage/ashlar/chunkserver"
@@ -46,17 +50,22 @@ type siteOp struct {
 
 // siteNode is a chunkserver.
 type siteNode struct {
-	id     uint64
-	cfg    chunkserver.Config
-	mem    *vfs.Mem
-	fault  atomic.Pointer[vfs.Injector] // what is wrong with the disk, nil: nothing
-	server *chunkserver.Server
-	cancel context.CancelFunc
-	done   chan error
+	id    uint64
+	cfg   chunkserver.Config
+	mem   *vfs.Mem
+	fault atomic.Pointer[vfs.Injector] // what is wrong with the disk, nil: nothing
+	// refused is when the disk first failed an operation since breaks, noticed when the chunkserver counted it as failed.
+	refused, noticed atomic.Pointer[time.Time]
+	metrics          *prometheus.Registry
+	server           *chunkserver.Server
+	cancel           context.CancelFunc
+	done             chan error
 }
 
 // breaks gives the disk a fault; nil takes it away.
 func (n *siteNode) breaks(f vfs.Injector) {
+	n.refused.Store(nil)
+	n.noticed.Store(nil)
 	n.fault.Store(&f)
 	if f == nil {
 		n.fault.Store(nil)
@@ -64,10 +73,29 @@ func (n *siteNode) breaks(f vfs.Injector) {
 }
 
 func (n *siteNode) inject(op vfs.Op) vfs.Fault {
-	if f := n.fault.Load(); f != nil {
-		return (*f)(op)
+	f := n.fault.Load()
+	if f == nil {
+		return vfs.Fault{}
 	}
-	return vfs.Fault{}
+	out := (*f)(op)
+	if out.Err != nil {
+		n.refused.CompareAndSwap(nil, new(time.Now()))
+	}
+	return out
+}
+
+// leads returns how many copysets are led on a chunkserver, as it knows itself.
+func (n *siteNode) leads() int {
+	all, err := n.metrics.Gather()
+	if err != nil {
+		return 0
+	}
+	for _, f := range all {
+		if strings.HasSuffix(f.GetName(), "_leaders") {
+			return int(f.GetMetric()[0].GetGauge().GetValue())
+		}
+	}
+	return 0
 }
 
 // newSite starts a cluster of so many chunkservers, each in a zone of its own, with a load on all copysets.
@@ -115,12 +143,21 @@ const settled, settleMax = 50 * time.Millisecond, 15 * time.Second
 // start starts a chunkserver and learns its id.
 func (s *site) start(n *siteNode) {
 	s.t.Helper()
-	log := zap.NewNop()
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.ErrorLevel)
+	log := zap.New(core)
 	if testing.Verbose() {
 		log, _ = zap.NewDevelopment(zap.AddStacktrace(zap.FatalLevel))
 	}
+	log = log.WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+		if e.Message == "disk failed" {
+			n.noticed.CompareAndSwap(nil, new(e.Time))
+		}
+		return nil
+	}))
+	n.metrics = prometheus.NewRegistry()
 	var err error
-	if n.server, err = chunkserver.New(n.cfg, chunkserver.Options{FS: vfs.NewFault(n.mem, n.inject), Log: log}); err != nil {
+	opts := chunkserver.Options{FS: vfs.NewFault(n.mem, n.inject), Log: log, Registry: n.metrics}
+	if n.server, err = chunkserver.New(n.cfg, opts); err != nil {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -238,15 +275,19 @@ func (s *site) begin() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.wg.Go(func() {
+		loaded := map[uint64]bool{} // more copysets are made when a chunkserver came late
 		for tick := time.NewTicker(200 * time.Millisecond); ctx.Err() == nil; <-tick.C {
 			s.direct()
+			for _, c := range s.copysets() {
+				for w := range siteWriters {
+					if !loaded[c.GetId()] {
+						s.wg.Go(func() { s.write(ctx, layout.CopysetID(c.GetId()), layout.InitiatorID(w+1)) })
+					}
+				}
+				loaded[c.GetId()] = true
+			}
 		}
 	})
-	for _, c := range s.copysets() {
-		for w := range siteWriters {
-			s.wg.Go(func() { s.write(ctx, layout.CopysetID(c.GetId()), layout.InitiatorID(w+1)) })
-		}
-	}
 	s.t.Cleanup(func() { s.end(); s.router.Close() })
 }
 
@@ -338,6 +379,54 @@ func (s *site) took(since time.Time, fresh bool) (all []time.Duration, copysets 
 	}
 	slices.Sort(all)
 	return all, len(served)
+}
+
+// between returns the longest operation that began before until and ended after since.
+func (s *site) between(since, until time.Time) (longest time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, op := range s.ops {
+		if op.end.After(since) && op.begin.Before(until) {
+			longest = max(longest, op.end.Sub(op.begin))
+		}
+	}
+	return longest
+}
+
+// failover is how the leaders moved away from a disk that failed.
+type failover struct {
+	// refused is when the first operation of the disk failed, led when all copysets were led by others.
+	refused, led time.Time
+	// noticed is how long it took from the first to the moment when the chunkserver counted its disk as failed, elected from
+	// there until all copysets were led by others.
+	noticed, elected time.Duration
+}
+
+// failover waits until a chunkserver whose disk was just broken leads nothing and others lead everything.
+func (s *site) failover(n *siteNode, copysets int) failover {
+	s.t.Helper()
+	var f failover
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatal("nobody leads in place of a failed disk")
+		}
+		noticed := n.noticed.Load()
+		if noticed == nil {
+			continue
+		}
+		leads := 0
+		for _, other := range s.nodes {
+			if other != n {
+				leads += other.leads()
+			}
+		}
+		if leads >= copysets {
+			f.refused, f.led = *n.refused.Load(), time.Now()
+			f.noticed = noticed.Sub(f.refused)
+			f.elected = f.led.Sub(*noticed)
+			return f
+		}
+	}
 }
 
 // whole tells whether each copyset has three voters that work, none of them on one of those.
