@@ -178,6 +178,31 @@ func TestExchangeAmongChanges(t *testing.T) {
 	settled(t, s)
 }
 
+// TestGatheredHolds: while a stretch is gathered its blocks are not used again, whatever becomes of them: else an address could come
+// to mean other bytes before the exchange compares it.
+func TestGatheredHolds(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	scatterInto(t, c, chunk0, stretchBlocks, 1)
+	for _, end := range []func(g *Gathered){
+		func(g *Gathered) { g.Drop() },
+		func(g *Gathered) {
+			if n, err := c.Exchange(g); n != 0 || err != nil {
+				t.Errorf("exchanged %d, %v", n, err)
+			}
+		},
+	} {
+		g := mustGather(t, c, chunk0)
+		scatterInto(t, c, chunk0, stretchBlocks, 2)
+		s.Usage()
+		if u := s.Space(); u.Reclaimable < stretchBlocks*layout.BlockSize || u.Incoming != g.Bytes() || g.Bytes() != stretchBlocks*layout.BlockSize {
+			t.Errorf("while it is gathered: %+v", u)
+		}
+		end(g)
+		settled(t, s, c)
+	}
+}
+
 // TestGatherLeaves: what others have too, what waits for a checkpoint, and what is damaged stays where it is.
 func TestGatherLeaves(t *testing.T) {
 	d := newDisk(t)
@@ -361,10 +386,12 @@ func BenchmarkGather(b *testing.B) {
 		mustCommit(b, s, c.Freeze(nil))
 		report := func(when string) {
 			var x Scatter
+			survey := time.Now()
 			for _, ch := range c.Chunks() {
 				y := scatterOf(b, c, ch)
 				x.Blocks, x.Pieces = x.Blocks+y.Blocks, x.Pieces+y.Pieces
 			}
+			b.ReportMetric(float64(time.Since(survey).Milliseconds())*(1<<30)/float64(size), when+"-survey-ms/GiB")
 			uncache(b, path.Join(dir, disk.BlocksName))
 			dst := make([]byte, 1<<20)
 			began := time.Now()
