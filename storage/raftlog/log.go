@@ -168,6 +168,9 @@ type Usage struct {
 	Failed error
 }
 
+// Length returns how many segments there are. It costs little, however many groups there are.
+func (l *Log) Length() int { return len(l.segments()) }
+
 // Usage reports the state of the log.
 func (l *Log) Usage() Usage {
 	var u Usage

@@ -33,6 +33,12 @@ func (m *Members) Has(p layout.PeerID) bool {
 	return ok
 }
 
+// Others lists the members besides one, in the order of their numbers.
+func (m *Members) Others(one layout.PeerID) []layout.PeerID {
+	out := slices.Sorted(maps.Keys(m.Chunkservers))
+	return slices.DeleteFunc(out, func(p layout.PeerID) bool { return p == one })
+}
+
 // Voter tells whether the peer has a vote, before or after a joint configuration.
 func (m *Members) Voter(p layout.PeerID) bool {
 	return slices.Contains(m.Conf.GetVoters(), uint64(p)) || slices.Contains(m.Conf.GetVotersOutgoing(), uint64(p))

@@ -37,7 +37,7 @@ const (
 type Log interface {
 	Append(updates []raftlog.Update) error
 	Compact() (raftlog.Compaction, error)
-	Usage() raftlog.Usage
+	Length() int
 }
 
 // Completion is told, on the writer's goroutine, that its update is durable, or why it is not. It must not block.
@@ -214,7 +214,7 @@ func (w *Writer) fail(err error) {
 // compact gives segments back.
 func (w *Writer) compact() {
 	w.compacted = w.clock.Now()
-	if w.failure != nil || w.log.Usage().Segments <= w.segments/2 {
+	if w.failure != nil || w.log.Length() <= w.segments/2 {
 		return
 	}
 	for range compactStepsMax {
@@ -229,7 +229,7 @@ func (w *Writer) compact() {
 			w.damaged = *c.Damaged
 			w.hooks.Damaged(c.Damaged)
 		}
-		if len(c.Pinning) > 0 && (c.Damaged != nil || w.log.Usage().Segments > w.segments) {
+		if len(c.Pinning) > 0 && (c.Damaged != nil || w.log.Length() > w.segments) {
 			w.hooks.Pinning(c.Pinning)
 		}
 		if !c.More {

@@ -19,11 +19,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeLog takes updates as told.
 type fakeLog struct {
-	mu      sync.Mutex
-	appends [][]raftlog.Update
-	answer  func(updates []raftlog.Update) error
-	usage   raftlog.Usage
-	compact raftlog.Compaction
+	mu       sync.Mutex
+	appends  [][]raftlog.Update
+	answer   func(updates []raftlog.Update) error
+	segments int
+	compact  raftlog.Compaction
 }
 
 func (l *fakeLog) Append(u []raftlog.Update) error {
@@ -39,7 +39,7 @@ func (l *fakeLog) Append(u []raftlog.Update) error {
 }
 
 func (l *fakeLog) Compact() (raftlog.Compaction, error) { return l.compact, nil }
-func (l *fakeLog) Usage() raftlog.Usage                 { return l.usage }
+func (l *fakeLog) Length() int                          { return l.segments }
 
 type hooked struct {
 	failed  chan error
@@ -192,7 +192,7 @@ func TestFailureIsFinal(t *testing.T) {
 }
 
 func TestPinning(t *testing.T) {
-	l := &fakeLog{usage: raftlog.Usage{Segments: 9}, compact: raftlog.Compaction{Pinning: []layout.CopysetID{5}}}
+	l := &fakeLog{segments: 9, compact: raftlog.Compaction{Pinning: []layout.CopysetID{5}}}
 	_, h := run(t, l)
 	select {
 	case ids := <-h.pinning:
@@ -207,7 +207,7 @@ func TestPinning(t *testing.T) {
 // TestDamaged: an entry that can not be moved is told once, its copyset is asked for a checkpoint until it is gone, however short
 // the log is, and the log has not failed.
 func TestDamaged(t *testing.T) {
-	l := &fakeLog{usage: raftlog.Usage{Segments: 3}, compact: raftlog.Compaction{
+	l := &fakeLog{segments: 3, compact: raftlog.Compaction{
 		Pinning: []layout.CopysetID{5}, Damaged: &raftlog.CorruptError{Segment: "x", Copyset: 5},
 	}}
 	w, h := run(t, l)

@@ -173,6 +173,7 @@ type Beat struct {
 	stores chan *answer
 	moves  chan []*metav1.Order
 	nudge  chan struct{}
+	made   map[layout.CopysetID]made // owned by Run
 }
 
 // answer is what a heartbeat brought.
@@ -187,6 +188,7 @@ func New(meta Meta, host Host, id *Identity, cfg Config) *Beat {
 	return &Beat{
 		meta: meta, host: host, id: id, cfg: cfg,
 		stores: make(chan *answer), moves: make(chan []*metav1.Order), nudge: make(chan struct{}, 1),
+		made: map[layout.CopysetID]made{},
 	}
 }
 

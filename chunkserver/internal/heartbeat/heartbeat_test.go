@@ -299,3 +299,41 @@ func TestForgotten(t *testing.T) {
 		t.Errorf("%v, %d registrations", err, len(m.register))
 	}
 }
+
+// quietHost has one copyset, which is quiet in the period given.
+type quietHost struct {
+	fakeHost
+	peer    layout.PeerID
+	still   uint64
+	applied uint64
+}
+
+func (h *quietHost) Reports() []multiraft.Report {
+	r := h.fakeHost.Reports()
+	r[0].Peer, r[0].Still, r[0].Applied = h.peer, h.still, h.applied
+	return r
+}
+
+// TestQuietReport: what is told of a quiet copyset is made once, and anew when it was awake, is another peer, or has another digest.
+func TestQuietReport(t *testing.T) {
+	h := &quietHost{peer: 51, still: 1, applied: 9}
+	var sum *digest.Result
+	b := New(nil, h, nil, Config{Digest: func(layout.CopysetID) *digest.Result { return sum }})
+	told := func() *metav1.CopysetReport { return b.copyset(&h.Reports()[0]) }
+	first := told()
+	if told() != first {
+		t.Error("it is made anew although nothing has changed")
+	}
+	for what, change := range map[string]func(){
+		"it was awake":   func() { h.still, h.applied = h.still+2, h.applied+1 },
+		"another peer":   func() { h.peer++ },
+		"another digest": func() { sum = &digest.Result{Peer: h.peer, Index: h.applied} },
+		"it is awake":    func() { h.still, h.applied = 0, h.applied+1 },
+	} {
+		before := told()
+		change()
+		if now := told(); now == before || now.GetApplied() != h.applied || now.GetPeer() != uint64(h.peer) {
+			t.Errorf("%s: told is %v", what, now)
+		}
+	}
+}

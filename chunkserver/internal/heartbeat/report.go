@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "github.com/ashlar-storage/ashlar/api/meta/v1"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/digest"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
@@ -23,14 +24,42 @@ func (b *Beat) report() *metav1.ChunkserverHeartbeatRequest {
 	if d.Err != nil {
 		r.DiskError = d.Err.Error()
 	}
-	for _, g := range b.host.Reports() {
-		c := copysetReport(&g)
-		if d := b.cfg.Digest(g.Copyset); d != nil && d.Peer == g.Peer {
-			c.Digest = &metav1.ReplicaDigest{Index: d.Index, Format: d.Format, Sum: d.Sum[:]}
-		}
-		r.Copysets = append(r.Copysets, c)
+	all := b.host.Reports()
+	if len(b.made) > len(all) {
+		clear(b.made) // some are not here any more
+	}
+	r.Copysets = make([]*metav1.CopysetReport, 0, len(all))
+	for i := range all {
+		r.Copysets = append(r.Copysets, b.copyset(&all[i]))
 	}
 	return r
+}
+
+// made is the message about a copyset that was quiet when it was made.
+type made struct {
+	peer   layout.PeerID
+	still  uint64
+	digest *digest.Result
+	msg    *metav1.CopysetReport
+}
+
+// copyset returns the message about a copyset. That about a quiet one is made once: most are quiet, and nothing changes in them.
+func (b *Beat) copyset(g *multiraft.Report) *metav1.CopysetReport {
+	d := b.cfg.Digest(g.Copyset)
+	if d != nil && d.Peer != g.Peer {
+		d = nil
+	}
+	if m := b.made[g.Copyset]; g.Still != 0 && m.still == g.Still && m.peer == g.Peer && m.digest == d {
+		return m.msg
+	}
+	c := copysetReport(g)
+	if d != nil {
+		c.Digest = &metav1.ReplicaDigest{Index: d.Index, Format: d.Format, Sum: d.Sum[:]}
+	}
+	if g.Still != 0 {
+		b.made[g.Copyset] = made{g.Peer, g.Still, d, c}
+	}
+	return c
 }
 
 func health(d *Disk) *metav1.DiskHealth {

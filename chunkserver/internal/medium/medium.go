@@ -113,3 +113,24 @@ func (m *Medium) WriteZeroes(ch layout.ChunkID, off, n uint32) error {
 
 // DeleteVolume implements copyset.Medium.
 func (m *Medium) DeleteVolume(v layout.VolumeID) error { return m.cs.DeleteVolume(v) }
+
+// Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
+// case, so that damage is found, and repaired, before the mutation is proposed: at apply it would hold up the whole
+// copyset. *blockstore.ChecksumError names the block.
+func Probe(cs *blockstore.Copyset, ch layout.ChunkID, off, length uint32, both bool) error {
+	var buf [layout.BlockSize]byte
+	end := off + length
+	first, last := off/layout.BlockSize, (end-1)/layout.BlockSize
+	cut := end%layout.BlockSize != 0
+	if off%layout.BlockSize != 0 || both || first == last && cut {
+		if _, err := cs.Read(ch, first*layout.BlockSize, buf[:], nil); err != nil {
+			return err
+		}
+	}
+	if last != first && (cut || both) {
+		if _, err := cs.Read(ch, last*layout.BlockSize, buf[:], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

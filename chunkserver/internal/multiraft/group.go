@@ -10,6 +10,7 @@ import (
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/headroom"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/logtail"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/medium"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/proposals"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
@@ -33,7 +34,7 @@ type Group struct {
 	store     atomic.Pointer[blockstore.Copyset]
 	lease     atomic.Int64  // end of the read lease on the host's clock, 0: none
 	leading   atomic.Bool   // raft leads here
-	quiet     atomic.Bool   // its clock stands still
+	period    atomic.Uint64 // counts the times that its clock was started and stopped; odd: it stands still
 	used      atomic.Bool   // it was read from since its last tick
 	leader    atomic.Uint64 // chunkserver of the leader, 0: not known
 	applied   atomic.Uint64
@@ -135,7 +136,7 @@ func (g *Group) readable(v layout.VolumeID, a *Access) Reply {
 		case g.failure.Load() != nil:
 			return g.failed()
 		case g.leading.Load():
-			if g.quiet.Load() {
+			if g.quiet() {
 				g.w.post(event{g: g, kind: evWake})
 			}
 			return Reply{Status: NotReady}
@@ -223,25 +224,9 @@ func (g *Group) ReadVersion(n uint64, ch layout.ChunkID, off, length uint32) (da
 	return data, crcs, err
 }
 
-// Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
-// case, so that damage is found, and repaired, before the mutation is proposed: at apply it would hold up the whole
-// copyset. *blockstore.ChecksumError names the block.
+// Probe looks for damage that a mutation of the range would meet at apply; see medium.Probe.
 func (g *Group) Probe(ch layout.ChunkID, off, length uint32, both bool) error {
-	var buf [layout.BlockSize]byte
-	end := off + length
-	first, last := off/layout.BlockSize, (end-1)/layout.BlockSize
-	cut := end%layout.BlockSize != 0
-	if off%layout.BlockSize != 0 || both || first == last && cut {
-		if _, err := g.store.Load().Read(ch, first*layout.BlockSize, buf[:], nil); err != nil {
-			return err
-		}
-	}
-	if last != first && (cut || both) {
-		if _, err := g.store.Load().Read(ch, last*layout.BlockSize, buf[:], nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return medium.Probe(g.store.Load(), ch, off, length, both)
 }
 
 // order asks the worker for something and waits for its answer.

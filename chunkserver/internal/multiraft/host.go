@@ -199,7 +199,7 @@ func (h *Host) Deliver(from layout.ChunkserverID, msgs []Message) {
 // Unreachable tells that messages to the chunkserver were lost, so that leaders send carefully until it answers.
 func (h *Host) Unreachable(cs layout.ChunkserverID) {
 	for _, g := range h.groups.Load().all {
-		if g.leading.Load() && !g.quiet.Load() {
+		if g.leading.Load() && !g.quiet() {
 			g.w.post(event{g: g, kind: evUnreachable, from: cs})
 		}
 	}

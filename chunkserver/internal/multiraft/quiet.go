@@ -48,16 +48,19 @@ func (h *Host) beaten(from layout.ChunkserverID, in quiet.Incarnation) {
 // rouse has the quiet groups look after a process that is another one now, or lost.
 func (h *Host) rouse(cs layout.ChunkserverID) {
 	for _, g := range h.groups.Load().all {
-		if g.quiet.Load() {
+		if g.quiet() {
 			g.w.post(event{g: g, kind: evRouse, from: cs})
 		}
 	}
 }
 
+// quiet tells whether the group's clock stands still.
+func (g *Group) quiet() bool { return g.period.Load()%2 == 1 }
+
 // Quiet returns how many peers are quiet.
 func (h *Host) Quiet() (n int) {
 	for _, g := range h.groups.Load().all {
-		if g.quiet.Load() {
+		if g.quiet() {
 			n++
 		}
 	}
@@ -160,7 +163,7 @@ func (w *worker) settle(g *Group) {
 func (w *worker) quieten(g *Group) {
 	n := &g.node
 	n.quiet = true
-	g.quiet.Store(true) // before the lease ends: who finds none wakes the group
+	g.period.Add(1) // before the lease ends: who finds none wakes the group
 	g.lease.Store(0)
 	n.asking.Touch()
 	n.calling = false
@@ -192,30 +195,18 @@ func (w *worker) wake(g *Group) {
 		return
 	}
 	n.quiet, n.woke = false, w.now
-	g.quiet.Store(false)
+	g.period.Add(1)
 	w.awake = insert(w.awake, g)
 	w.mark(g)
 	if n.state != raft.StateLeader {
 		n.calling = true
 		return
 	}
-	for _, p := range n.others(g.peer) {
+	for _, p := range n.members.Others(g.peer) {
 		w.send(g, &raftpb.Message{
 			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(g.peer)), To: new(uint64(p)), Term: new(n.term), Commit: new(n.commit),
 		})
 	}
-}
-
-// others lists the members besides self.
-func (n *node) others(self layout.PeerID) []layout.PeerID {
-	var out []layout.PeerID
-	for p := range n.members.Chunkservers {
-		if p != self {
-			out = append(out, p)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // call wakes the leader: an answer to no heartbeat, which tells raft nothing that is not so.
@@ -237,7 +228,7 @@ func (w *worker) rouse(g *Group, cs layout.ChunkserverID) {
 		return
 	}
 	if n.state == raft.StateLeader {
-		if w.host.pulse.Alive(cs) && slices.ContainsFunc(n.others(g.peer), func(p layout.PeerID) bool { return n.members.Chunkservers[p] == cs }) {
+		if w.host.pulse.Alive(cs) && slices.ContainsFunc(n.members.Others(g.peer), func(p layout.PeerID) bool { return n.members.Chunkservers[p] == cs }) {
 			w.wake(g)
 		}
 		return
@@ -249,7 +240,7 @@ func (w *worker) rouse(g *Group, cs layout.ChunkserverID) {
 		w.wake(g)
 		return
 	}
-	left := slices.DeleteFunc(n.others(n.lead), func(p layout.PeerID) bool { return !n.members.Voter(p) })
+	left := slices.DeleteFunc(n.members.Others(n.lead), func(p layout.PeerID) bool { return !n.members.Voter(p) })
 	w.wake(g)
 	if at := slices.Index(left, g.peer); at >= 0 {
 		_ = n.raw.ForgetLeader() // a follower can

@@ -16,7 +16,7 @@ func (c *cluster) hushed(ids ...layout.ChunkserverID) {
 	c.t.Helper()
 	c.until("quiet groups", func() bool {
 		for _, id := range ids {
-			if g := c.group(id); g == nil || !g.quiet.Load() {
+			if g := c.group(id); g == nil || !g.quiet() {
 				return false
 			}
 		}
@@ -50,7 +50,7 @@ func TestQuiet(t *testing.T) {
 	term := g.Report().Term
 	time.Sleep(3 * time.Duration(Default().ElectionTicks) * testTick)
 	for id := range c.servers {
-		if g := c.group(id); !g.quiet.Load() || g.Report().Term != term || g.Report().LeaderPeer != layout.PeerID(lead*10) {
+		if g := c.group(id); !g.quiet() || g.Report().Term != term || g.Report().LeaderPeer != layout.PeerID(lead*10) {
 			t.Errorf("on %d: %+v", id, g.Report())
 		}
 	}
@@ -141,7 +141,7 @@ func TestQuietLeaderDeaf(t *testing.T) {
 	deaf := lead%3 + 1
 	term := c.group(lead).Report().Term
 	c.net.cut(lead, deaf, true)
-	c.until("the group is awake", func() bool { return !c.group(lead).quiet.Load() && !c.group(deaf).quiet.Load() })
+	c.until("the group is awake", func() bool { return !c.group(lead).quiet() && !c.group(deaf).quiet() })
 	time.Sleep(2 * time.Duration(Default().ElectionTicks) * testTick)
 	if !c.group(lead).Leading() || c.group(lead).Report().Term != term {
 		t.Error("leadership moved, although a majority hears the leader")

@@ -29,6 +29,8 @@ type Report struct {
 	Match map[layout.PeerID]uint64
 	// Usage is the allocated bytes of each volume; from a leader.
 	Usage map[layout.VolumeID]int64
+	// Still, if not 0, numbers the time for which the group is quiet: as long as it is the same, so is the whole report.
+	Still uint64
 	// Sending is the image that is being sent, or nil.
 	Sending *Transfer
 	// Err is why the group stopped, or why it can not go on at the moment, or nil.
@@ -47,8 +49,12 @@ func (w *worker) publishReport(g *Group) {
 
 // Report returns the present state of the group, some of it up to reportTicks ticks old.
 func (g *Group) Report() Report {
+	period := g.period.Load() // first: what it stands for may have changed when the rest is read, and then it is another one
 	r := Report{
 		Copyset: g.id, Peer: g.peer, Applied: g.applied.Load(), Members: g.members.Load(), Sending: g.sending.Load(),
+	}
+	if period%2 == 1 {
+		r.Still = period
 	}
 	if p := g.report.Load(); p != nil {
 		r.Leading, r.LeaderPeer, r.Term, r.Commit, r.Match = p.leading, p.leader, p.term, p.commit, p.match
