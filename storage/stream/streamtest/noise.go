@@ -33,7 +33,7 @@ func (n *Noise) Listen(tb testing.TB, server string) string {
 			if err != nil {
 				return
 			}
-			b, err := net.Dial("tcp", server)
+			b, err := (&net.Dialer{}).DialContext(ctx, "tcp", server)
 			if err != nil {
 				_ = a.Close()
 				continue
@@ -48,7 +48,7 @@ func (n *Noise) Listen(tb testing.TB, server string) string {
 
 // carry ends when either end does.
 func (n *Noise) carry(to, from net.Conn, done *atomic.Bool) {
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	b := make([]byte, 64<<10)
 	for {
 		k, err := from.Read(b)
