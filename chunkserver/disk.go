@@ -66,6 +66,14 @@ func (d *disk) sample() {
 	d.last.Store(&usageAt{Usage: u, space: space, at: time.Now()})
 }
 
+// space says what the bytes of the disk are for, as it was last told.
+func (d *disk) space() heartbeat.Space {
+	u := d.last.Load()
+	s := u.space
+	s.Reserved = u.Reserve + d.margin
+	return s
+}
+
 // Usage returns the space of the disk as it was last told, and how long ago that was. It does not wait for the disk.
 func (d *disk) Usage() (blockstore.Usage, time.Duration) {
 	u := d.last.Load()
@@ -87,7 +95,7 @@ func (d *disk) report(failure error) heartbeat.Disk {
 	u, age := d.Usage()
 	capacity := max(u.Capacity-u.Reserve-d.margin, 1)
 	r := heartbeat.Disk{Capacity: capacity, Used: min(u.Used+u.PendingFree, capacity), Age: age, Health: d.watch.Health(), Err: failure}
-	r.Space = d.last.Load().space
+	r.Space = d.space()
 	if r.Err == nil {
 		r.Err = d.Err()
 	}

@@ -21,7 +21,7 @@ func TestDiskReport(t *testing.T) {
 	u := blockstore.Usage{Capacity: 1000, Used: 500, PendingFree: 100, Free: 400, Reserve: 150}
 	d := newDisk(zap.NewNop(), diskwatch.New(), func() (blockstore.Usage, heartbeat.Space) { return u, heartbeat.Space{Content: u.Used, Spare: 3} }, 50, nil)
 	if r := d.report(nil); r.Capacity != 800 || r.Used != 600 || r.Err != nil || r.Stalled != 0 ||
-		r.Space != (heartbeat.Space{Content: 500, Spare: 3}) {
+		r.Space != (heartbeat.Space{Content: 500, Spare: 3, Reserved: 200}) {
 		t.Errorf("%+v", r)
 	}
 	u = blockstore.Usage{Capacity: 1000, Used: 780, PendingFree: 30, Free: 190, Reserve: 150}

@@ -35,7 +35,8 @@ func TestSpace(t *testing.T) {
 			}
 		}
 		sum := layout.BlockSize + s.Content + s.Versions + s.Incoming + s.Logged + s.Reclaimable + s.Spare + s.Holes
-		if s.Content != blocks*layout.BlockSize || sum != s.DataFile || s.RaftLog <= 0 || s.Index <= 0 || s.Reclaimable != 0 {
+		if s.Content != blocks*layout.BlockSize || sum != s.DataFile || s.RaftLog <= 0 || s.Index <= 0 || s.Reclaimable != 0 ||
+			s.Reserved != 64<<20+256<<20 {
 			t.Errorf("chunkserver %d: %+v is %d", id, s, sum)
 		}
 	}
@@ -59,7 +60,7 @@ func TestSpaceMetrics(t *testing.T) {
 	}
 	for _, name := range []string{
 		"space_data_file_bytes", "space_content_bytes", "space_versions_bytes", "space_incoming_bytes", "space_logged_bytes",
-		"space_reclaimable_bytes", "space_spare_bytes", "space_holes_bytes", "space_index_bytes", "pieces_per_mib", "scattered_chunks",
+		"space_reclaimable_bytes", "space_spare_bytes", "space_holes_bytes", "space_index_bytes", "space_reserved_bytes", "pieces_per_mib", "scattered_chunks",
 		"compacted_bytes_total", "given_back_bytes_total",
 	} {
 		if !have["ashlar_chunkserver_"+name] {

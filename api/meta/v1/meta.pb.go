@@ -2146,8 +2146,10 @@ type DiskSpace struct {
 	Pieces          uint64 `protobuf:"varint,12,opt,name=pieces,proto3" json:"pieces,omitempty"`
 	ScatteredChunks uint64 `protobuf:"varint,13,opt,name=scattered_chunks,json=scatteredChunks,proto3" json:"scattered_chunks,omitempty"`
 	// moved was gathered and given_back to the file system since the chunkserver was started.
-	Moved         uint64 `protobuf:"varint,14,opt,name=moved,proto3" json:"moved,omitempty"`
-	GivenBack     uint64 `protobuf:"varint,15,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	Moved     uint64 `protobuf:"varint,14,opt,name=moved,proto3" json:"moved,omitempty"`
+	GivenBack uint64 `protobuf:"varint,15,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	// reserved is the free space that writes leave alone, for log, index and checkpoints; it is in no capacity that is told.
+	Reserved      uint64 `protobuf:"varint,16,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2283,6 +2285,13 @@ func (x *DiskSpace) GetMoved() uint64 {
 func (x *DiskSpace) GetGivenBack() uint64 {
 	if x != nil {
 		return x.GivenBack
+	}
+	return 0
+}
+
+func (x *DiskSpace) GetReserved() uint64 {
+	if x != nil {
+		return x.Reserved
 	}
 	return 0
 }
@@ -5926,7 +5935,7 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\n" +
 	"stalled_ms\x18\b \x01(\x04R\tstalledMs\x12 \n" +
 	"\fusage_age_ms\x18\t \x01(\x04R\n" +
-	"usageAgeMs\"\xa1\x03\n" +
+	"usageAgeMs\"\xbd\x03\n" +
 	"\tDiskSpace\x12\x1b\n" +
 	"\tdata_file\x18\x01 \x01(\x04R\bdataFile\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\x04R\acontent\x12\x1a\n" +
@@ -5944,7 +5953,8 @@ const file_api_meta_v1_meta_proto_rawDesc = "" +
 	"\x10scattered_chunks\x18\r \x01(\x04R\x0fscatteredChunks\x12\x14\n" +
 	"\x05moved\x18\x0e \x01(\x04R\x05moved\x12\x1d\n" +
 	"\n" +
-	"given_back\x18\x0f \x01(\x04R\tgivenBack\"\x8c\x01\n" +
+	"given_back\x18\x0f \x01(\x04R\tgivenBack\x12\x1a\n" +
+	"\breserved\x18\x10 \x01(\x04R\breserved\"\x8c\x01\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12 \n" +
 	"\vchunkserver\x18\x02 \x01(\x04R\vchunkserver\x12,\n" +

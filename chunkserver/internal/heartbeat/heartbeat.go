@@ -83,7 +83,7 @@ type Space struct {
 	DataFile, Content, Versions, Incoming, Logged, Reclaimable, Spare, Holes int64
 	RaftLog, Index                                                           int64
 	Blocks, Pieces, ScatteredChunks                                          int64
-	Moved, GivenBack                                                         int64
+	Moved, GivenBack, Reserved                                               int64
 }
 
 // confirmTimeout bounds how long a chunkserver that has an id waits for the metaserver to confirm it. It starts without:

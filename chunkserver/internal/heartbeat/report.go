@@ -77,6 +77,7 @@ func space(s *Space) *metav1.DiskSpace {
 		DataFile: n(s.DataFile), Content: n(s.Content), Versions: n(s.Versions), Incoming: n(s.Incoming), Logged: n(s.Logged),
 		Reclaimable: n(s.Reclaimable), Spare: n(s.Spare), Holes: n(s.Holes), RaftLog: n(s.RaftLog), Index: n(s.Index),
 		Blocks: n(s.Blocks), Pieces: n(s.Pieces), ScatteredChunks: n(s.ScatteredChunks), Moved: n(s.Moved), GivenBack: n(s.GivenBack),
+		Reserved: n(s.Reserved),
 	}
 }
 

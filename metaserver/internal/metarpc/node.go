@@ -123,6 +123,7 @@ func diskSpace(d *metav1.DiskSpace) topology.Space {
 		DataFile: d.GetDataFile(), Content: d.GetContent(), Versions: d.GetVersions(), Incoming: d.GetIncoming(), Logged: d.GetLogged(),
 		Reclaimable: d.GetReclaimable(), Spare: d.GetSpare(), Holes: d.GetHoles(), RaftLog: d.GetRaftLog(), Index: d.GetIndex(),
 		Blocks: d.GetBlocks(), Pieces: d.GetPieces(), ScatteredChunks: d.GetScatteredChunks(), Moved: d.GetMoved(), GivenBack: d.GetGivenBack(),
+		Reserved: d.GetReserved(),
 	}
 }
 
@@ -135,6 +136,7 @@ func spaceMessage(s topology.Space) *metav1.DiskSpace {
 		DataFile: s.DataFile, Content: s.Content, Versions: s.Versions, Incoming: s.Incoming, Logged: s.Logged,
 		Reclaimable: s.Reclaimable, Spare: s.Spare, Holes: s.Holes, RaftLog: s.RaftLog, Index: s.Index,
 		Blocks: s.Blocks, Pieces: s.Pieces, ScatteredChunks: s.ScatteredChunks, Moved: s.Moved, GivenBack: s.GivenBack,
+		Reserved: s.Reserved,
 	}
 }
 

@@ -37,7 +37,7 @@ type Space struct {
 	DataFile, Content, Versions, Incoming, Logged, Reclaimable, Spare, Holes uint64
 	RaftLog, Index                                                           uint64
 	Blocks, Pieces, ScatteredChunks                                          uint64
-	Moved, GivenBack                                                         uint64
+	Moved, GivenBack, Reserved                                               uint64
 }
 
 // Gateway is a gateway as others see it.

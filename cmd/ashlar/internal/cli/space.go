@@ -19,6 +19,7 @@ type diskSpaceOut struct {
 	HolesBytes       uint64 `json:"holes_bytes"`
 	RaftLogBytes     uint64 `json:"raft_log_bytes"`
 	IndexBytes       uint64 `json:"index_bytes"`
+	ReservedBytes    uint64 `json:"reserved_bytes"`
 	// PiecesPerMiB is 0 before the first survey.
 	PiecesPerMiB    float64 `json:"pieces_per_mib"`
 	ScatteredChunks uint64  `json:"scattered_chunks"`
@@ -34,7 +35,7 @@ func newDiskSpaceOut(d *metav1.DiskSpace) *diskSpaceOut {
 	o := &diskSpaceOut{
 		DataFileBytes: d.GetDataFile(), ContentBytes: d.GetContent(), VersionsBytes: d.GetVersions(), IncomingBytes: d.GetIncoming(),
 		LoggedBytes: d.GetLogged(), ReclaimableBytes: d.GetReclaimable(), SpareBytes: d.GetSpare(), HolesBytes: d.GetHoles(),
-		RaftLogBytes: d.GetRaftLog(), IndexBytes: d.GetIndex(),
+		RaftLogBytes: d.GetRaftLog(), IndexBytes: d.GetIndex(), ReservedBytes: d.GetReserved(),
 		ScatteredChunks: d.GetScatteredChunks(), MovedBytes: d.GetMoved(), GivenBackBytes: d.GetGivenBack(),
 	}
 	if n := d.GetBlocks(); n > 0 {
@@ -62,7 +63,7 @@ func (o *diskSpaceOut) table(w io.Writer) {
 		}
 	}
 	field(w, "Data file", sizeText(o.DataFileBytes)+": "+text)
-	field(w, "Other files", "raft log "+sizeText(o.RaftLogBytes)+", index "+sizeText(o.IndexBytes))
+	field(w, "Other files", "raft log "+sizeText(o.RaftLogBytes)+", index "+sizeText(o.IndexBytes)+", reserved "+sizeText(o.ReservedBytes))
 	text = "not looked at yet"
 	if o.PiecesPerMiB > 0 {
 		text = fmt.Sprintf("1 MiB lies in %.1f pieces on average, %d chunks are scattered", o.PiecesPerMiB, o.ScatteredChunks)
