@@ -218,7 +218,9 @@ func TestFaultFullDisk(t *testing.T) {
 	cl := onSmallDisks(t)
 	extra := createUnit(t, cl, "64MiB")
 	other := newFiller(t, client(extra, "extra"))
-	other.write(48 << 20 / pieceLen)
+	if other.write(48 << 20 / pieceLen) {
+		t.Fatal("writes were refused on disks that are not full")
+	}
 	f := newFiller(t, demo(cl, "fill", cl.Portals...))
 	before, began := daemons(t, cl), time.Now()
 	if !f.write(1 << 30 / pieceLen) {

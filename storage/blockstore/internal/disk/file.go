@@ -47,10 +47,11 @@ type File struct {
 	growStep int64  // bytes
 	writers  int    // of a flush
 	growMu   sync.Mutex
-	tight    atomic.Int64 // blocks to be allocated before spread looks again whether the disk is short
-	settle   sync.Once    // digs the holes
-	noPunch  bool         // guarded by growMu: the file system can not punch holes
-	opened   vfs.File     // what Close closes besides f
+	growing  atomic.Pointer[int64] // while disk space is being given to the file: what the file system had free before, in bytes
+	tight    atomic.Int64          // blocks to be allocated before spread looks again whether the disk is short
+	settle   sync.Once             // digs the holes
+	noPunch  bool                  // guarded by growMu: the file system can not punch holes
+	opened   vfs.File              // what Close closes besides f
 }
 
 // directFile is the data file opened for writes that pass by the page cache. A write through the page cache to a range
@@ -235,12 +236,22 @@ func (b *File) spread(n uint32, s stream) {
 	}
 }
 
+// grows notes what is free until the function that it returns is called. The file system takes the space bit by bit, which may last
+// for seconds, and the allocator has it in the end: meanwhile Usage would miss it. growMu is held.
+func (b *File) grows() (done func()) {
+	if space, err := b.fs.Space(b.dir); err == nil {
+		b.growing.Store(&space.Free)
+	}
+	return func() { b.growing.Store(nil) }
+}
+
 // fillHole gives a hole of at most most bytes disk space, where s goes on. growMu is held.
 func (b *File) fillHole(most int64, s stream) (extent.Run, bool, error) {
 	r, ok := b.alloc.takeHole(uint32(min(most/layout.BlockSize, 1<<30)))
 	if !ok {
 		return r, false, nil
 	}
+	defer b.grows()()
 	if err := b.f.Preallocate(int64(r.Start)*layout.BlockSize, int64(r.N)*layout.BlockSize, true); err != nil {
 		b.alloc.putHole(r)
 		return r, false, WrapIO("grow", err)
@@ -299,6 +310,7 @@ func (b *File) extend(missing, step int64, s stream) error {
 		return fmt.Errorf("%w: capacity", ErrNoSpace)
 	}
 	step = min(max(step, missing), most) / layout.BlockSize * layout.BlockSize
+	defer b.grows()()
 	for {
 		err := b.f.Preallocate(int64(size)*layout.BlockSize, step, false)
 		if err == nil {
@@ -461,10 +473,14 @@ func (b *File) readFile(at extent.Addr, p []byte) error {
 // Usage returns the blocks in use and pending, and how much can still be allocated, the reserve included, in bytes.
 func (b *File) Usage() (n Counts, room int64) {
 	b.settle.Do(b.digHoles)
+	before := b.growing.Load()
 	n = b.alloc.counts()
 	room = n.Free * layout.BlockSize
 	space, err := b.fs.Space(b.dir)
-	if err == nil {
+	switch {
+	case err == nil && before != nil:
+		room += *before
+	case err == nil:
 		room += space.Free
 	}
 	if b.capacity > 0 {

@@ -56,3 +56,35 @@ func TestSpreadFailsOnce(t *testing.T) {
 		t.Error("the file did not grow when it could")
 	}
 }
+
+// TestUsageWhileGrowing: while a file system gives disk space to the file, which takes a while, no less is free than before.
+func TestUsageWhileGrowing(t *testing.T) {
+	const capacity, step = 64 << 20, 8 << 20
+	mem := vfs.NewMem()
+	mem.SetCapacity(capacity)
+	var b *File
+	least, looks := int64(capacity), 0
+	b = NewFile(vfs.NewFault(mem, func(op vfs.Op) vfs.Fault {
+		if op.Kind == vfs.OpPreallocate && op.Offset > 0 {
+			mem.SetCapacity(capacity - step/2) // half of it is done
+			_, room := b.Usage()
+			least, looks = min(least, room), looks+1
+			mem.SetCapacity(capacity)
+		}
+		return vfs.Fault{}
+	}), "/", 0, 0, step, 1)
+	if err := errors.Join(b.Format([16]byte{1}), b.Open([16]byte{1})); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close() //nolint:errcheck // a test's
+	n, before := b.Usage()
+	if _, err := b.Allocate(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if looks == 0 || least < before {
+		t.Errorf("%d bytes are free before the file grows, %d at least in the %d times meanwhile (%+v)", before, least, looks, n)
+	}
+	if _, after := b.Usage(); after < before-2*layout.BlockSize || after > before {
+		t.Errorf("%d bytes are free before the file grows, %d afterwards", before, after)
+	}
+}
