@@ -14,6 +14,9 @@ import (
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
+// lookedMax is at how many leaves one VerifyVersions looks, most of which are the content's.
+const lookedMax = 4096
+
 // verifyMax is the most that one Verify reads, in bytes.
 const verifyMax = disk.ScanMax * layout.BlockSize
 
@@ -148,44 +151,53 @@ func (c *Copyset) VerifyVersions(from VersionLeaf) (v Verified, next VersionLeaf
 	c.mu.RUnlock()
 	defer c.unpin(slot)
 	slices.Sort(volumes)
+	found := make([]disk.Placed, 0, disk.ScanMax)
+	var leaves []VersionLeaf // those whose blocks were found
+	looked := 0
 	for _, id := range volumes {
 		begin, end := extent.VolumeRange(inc, id)
 		if id == from.Chunk.Volume {
 			begin = extent.AppendLeafKey(nil, inc, from)
 		}
 		err := c.s.index.EachLeaf(begin, end, func(_ uint64, id extent.LeafID, l *extent.Leaf) error {
-			if id.Version == 0 || l.Own() == 0 {
-				return nil
-			}
-			if v.Blocks+bits.OnesCount64(l.Own()) > disk.ScanMax {
+			if looked++; looked > lookedMax {
 				next = id
 				return io.EOF
 			}
-			c.verifyLeaf(id, l, &v)
+			if id.Version == 0 || l.Own() == 0 {
+				return nil
+			}
+			if len(found)+bits.OnesCount64(l.Own()) > disk.ScanMax {
+				next = id
+				return io.EOF
+			}
+			for m := l.Own(); m != 0; m &= m - 1 {
+				i := bits.TrailingZeros64(m)
+				found = append(found, disk.Placed{Block: uint32(i), Entry: extent.Entry{Addr: l.Addr[i], CRC: l.CRC[i]}})
+				leaves = append(leaves, id)
+			}
 			return nil
 		})
+		if errors.Is(err, io.EOF) {
+			break
+		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
 			return v, next, err
 		}
 	}
+	v.Blocks = len(found)
+	for k := 0; k < len(found); { // leaf by leaf
+		n := k + 1
+		for n < len(found) && leaves[n] == leaves[k] {
+			n++
+		}
+		for _, e := range c.s.file.Compare(c.id, leaves[k].Chunk, found[k:n]) {
+			e.Block, e.Version = leaves[k].Index*extent.LeafBlocks+e.Block, leaves[k].Version
+			v.Damaged = append(v.Damaged, e)
+		}
+		k = n
+	}
 	return v, next, nil
-}
-
-// verifyLeaf verifies the blocks that a leaf of a version owns.
-func (c *Copyset) verifyLeaf(id extent.LeafID, l *extent.Leaf, v *Verified) {
-	found := make([]disk.Placed, 0, extent.LeafBlocks)
-	for m := l.Own(); m != 0; m &= m - 1 {
-		i := bits.TrailingZeros64(m)
-		found = append(found, disk.Placed{Block: id.Index*extent.LeafBlocks + uint32(i), Entry: extent.Entry{Addr: l.Addr[i], CRC: l.CRC[i]}})
-	}
-	v.Blocks += len(found)
-	for _, e := range c.s.file.Compare(c.id, id.Chunk, found) {
-		e.Version = id.Version
-		v.Damaged = append(v.Damaged, e)
-	}
 }
 
 // RepairVersion is Repair of a block as version n has it: it writes what the block should hold in its place, for everybody who has

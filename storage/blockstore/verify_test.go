@@ -306,3 +306,26 @@ func TestVerifyVersions(t *testing.T) {
 		t.Errorf("of a copyset that is not there: %v", err)
 	}
 }
+
+// TestVerifyVersionsLooks: among many leaves of the content the few of versions are found, a part of the leaves at a time.
+func TestVerifyVersionsLooks(t *testing.T) {
+	s := newDisk(t).open(t)
+	c := create(t, s, 1)
+	last := layout.ChunkID{Volume: chunk0.Volume, Index: 7}
+	mustWrite(t, c, last, 0, pattern(1, layout.BlockSize))
+	if err := c.TakeVersion(chunk0.Volume, 1); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, c, last, 0, pattern(2, layout.BlockSize))
+	for i := range uint32(lookedMax + 10) {
+		mustWrite(t, c, chunk0, i*extent.LeafBlocks*layout.BlockSize, pattern(3, 512))
+	}
+	mustCommit(t, s, c.Freeze(nil))
+	v, next, err := c.VerifyVersions(VersionLeaf{})
+	if err != nil || v.Blocks != 0 || next == (VersionLeaf{}) {
+		t.Errorf("at first %+v, %+v, %v", v, next, err)
+	}
+	if n, bad := verifyVersions(t, c); n != 1 || bad != nil {
+		t.Errorf("%d, %v", n, bad)
+	}
+}
