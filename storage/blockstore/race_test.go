@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -23,8 +24,8 @@ func newRNG(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestConcurrent writes stamped ranges in several copysets while others read, checkpoints run and images are taken: each
-// read sees one stamp per range.
+// TestConcurrent writes stamped ranges in several copysets while others read and gather, checkpoints run and images are taken:
+// each read sees one stamp per range, and the space balances in the end.
 func TestConcurrent(t *testing.T) {
 	d := newDisk(t)
 	s := d.open(t)
@@ -35,15 +36,20 @@ func TestConcurrent(t *testing.T) {
 		writes   = 300
 	)
 	var owners, others sync.WaitGroup
+	var all []*Copyset
+	var gathered, exchanged atomic.Int64
 	stop := make(chan struct{})
 	frozen := make(chan *Frozen, 16)
 	for id := range layout.CopysetID(copysets) {
 		c := create(t, s, id+1)
+		all = append(all, c)
+		copies := make(chan *Gathered, 4)
 		owners.Add(1)
 		go func() {
 			defer owners.Done()
-			own(t, c, frozen, writes, ranges, rangeLen)
+			own(t, c, frozen, copies, &exchanged, writes, ranges, rangeLen)
 		}()
+		others.Go(func() { collect(t, c, copies, &gathered, stop) })
 		for i := range 2 {
 			others.Add(1)
 			go func() {
@@ -65,12 +71,46 @@ func TestConcurrent(t *testing.T) {
 	close(stop)
 	close(frozen)
 	others.Wait()
-	if u := s.Usage(); u.PendingFree > u.Used {
-		t.Errorf("usage %+v", u)
+	settled(t, s, all...)
+	if gathered.Load() == 0 || exchanged.Load() == 0 {
+		t.Errorf("%d stretches were gathered, %d blocks exchanged", gathered.Load(), exchanged.Load())
 	}
 }
 
-func own(t *testing.T, c *Copyset, frozen chan<- *Frozen, writes, ranges, rangeLen int) {
+// collect copies a stretch for the owner, useful or not, durable or not, again and again until it is stopped.
+func collect(t *testing.T, c *Copyset, copies chan *Gathered, count *atomic.Int64, stop <-chan struct{}) {
+	for {
+		g := &Gathered{c: c, chunk: chunk0}
+		all, _, err := g.look(0)
+		if g.from = all; err == nil && len(all) > 0 {
+			err = g.copy()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if len(g.from) == 0 {
+			g.unpin()
+		} else {
+			count.Add(1)
+		}
+		select {
+		case copies <- g: // an empty one, too
+			continue
+		case <-stop:
+		}
+		if len(g.from) > 0 {
+			g.Drop()
+		}
+		for len(copies) > 0 {
+			if g := <-copies; len(g.from) > 0 {
+				g.Drop()
+			}
+		}
+		return
+	}
+}
+
+func own(t *testing.T, c *Copyset, frozen chan<- *Frozen, copies <-chan *Gathered, exchanged *atomic.Int64, writes, ranges, rangeLen int) {
 	rng := newRNG(uint64(c.ID()))
 	p := make([]byte, rangeLen)
 	for i := range writes {
@@ -88,6 +128,15 @@ func own(t *testing.T, c *Copyset, frozen chan<- *Frozen, writes, ranges, rangeL
 			t.Error(err)
 		}
 		c.SetApplied(uint64(i), 1)
+		if i%3 == 0 {
+			if g := <-copies; len(g.from) > 0 {
+				n, err := c.Exchange(g)
+				if err != nil {
+					t.Error(err)
+				}
+				exchanged.Add(int64(n))
+			}
+		}
 		if i%10 == 0 {
 			frozen <- c.Freeze(nil)
 		}
