@@ -36,6 +36,7 @@ type network struct {
 		hosts map[layout.ChunkserverID]*Host
 		cut   map[[2]layout.ChunkserverID]bool
 		drop  float64
+		twice bool // messages come twice
 		rng   *rand.Rand
 	}
 }
@@ -80,6 +81,22 @@ func (n *network) cut(from, to layout.ChunkserverID, cut bool) {
 	n.mu.cut[[2]layout.ChunkserverID{from, to}] = cut
 }
 
+func (n *network) setTwice() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.twice = true
+}
+
+// copies is how often a message comes.
+func (n *network) copies() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.twice {
+		return 2
+	}
+	return 1
+}
+
 func (n *network) setDrop(p float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -95,8 +112,10 @@ type port struct {
 func (p *port) Send(to layout.ChunkserverID, msgs []Message) {
 	for _, m := range msgs {
 		if h := p.n.to(p.self, to); h != nil {
-			c := proto.Clone(m.Raft).(*raftpb.Message)
-			h.Deliver(p.self, []Message{{Copyset: m.Copyset, Raft: c, Stamp: m.Stamp, Quiet: m.Quiet}})
+			for range p.n.copies() {
+				c := proto.Clone(m.Raft).(*raftpb.Message)
+				h.Deliver(p.self, []Message{{Copyset: m.Copyset, Raft: c, Stamp: m.Stamp, Quiet: m.Quiet}})
+			}
 		}
 	}
 }

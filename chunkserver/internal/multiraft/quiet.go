@@ -162,6 +162,9 @@ func (w *worker) settle(g *Group) {
 // quieten stops the group's clock. The lease ends with it. (I1)
 func (w *worker) quieten(g *Group) {
 	n := &g.node
+	if n.quiet {
+		return // it was asked twice in this round
+	}
 	n.quiet = true
 	g.period.Add(1) // before the lease ends: who finds none wakes the group
 	g.lease.Store(0)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/quiet"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -201,6 +202,37 @@ func TestQuietUnderLoss(t *testing.T) {
 		c.mustRead(i, byte(i+1))
 	}
 	c.net.setDrop(0)
+	c.equal(1, 2, 3)
+	c.hushed(1, 2, 3)
+}
+
+// TestQuietAskedTwice: a follower that is asked twice before it answers knows that it is quiet, and wakes.
+func TestQuietAskedTwice(t *testing.T) {
+	c, _ := quietCluster(t)
+	c.net.setTwice()
+	for i := range 10 {
+		c.retry(c.command(0, byte(i+2)))
+		c.hushed(1, 2, 3)
+	}
+}
+
+// TestQuietAsProcessRenews: a follower that goes quiet in the moment in which its leader's process begins another incarnation
+// takes part in raft again.
+func TestQuietAsProcessRenews(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 1, testTick/4 })
+	c.found(1, 2, 3)
+	c.leader()
+	c.retry(c.command(0, 1))
+	for i, end := 0, time.Now().Add(3*time.Second); time.Now().Before(end); i++ {
+		for id, s := range c.servers {
+			for of := range c.servers {
+				if of != id {
+					s.host.pulse.Heard(of, c.servers[of].host.pulse.Own()+quiet.Incarnation(i%2))
+				}
+			}
+		}
+	}
+	c.retry(c.command(0, 2))
 	c.equal(1, 2, 3)
 	c.hushed(1, 2, 3)
 }

@@ -153,7 +153,8 @@ func (w *worker) round(events []event) {
 			w.guard(g, w.tick)
 		}
 	}
-	for i, g := range w.dirty {
+	for i := 0; i < len(w.dirty); i++ { // drain may mark: a group that wakes in it comes again
+		g := w.dirty[i]
 		g.node.dirty = false
 		w.dirty[i] = nil
 		w.guard(g, w.drain)
