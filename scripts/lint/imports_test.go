@@ -109,6 +109,7 @@ var table = []rule{
 		why: "a digest is computed of what it is given",
 	},
 	{from: "chunkserver/internal/sim/loop", inside: none, only: "std", ban: noIO, why: "a loop knows nothing of what it runs"},
+	{from: "chunkserver/internal/sim/liar", inside: []string{"storage/vfs"}, ban: noIO, why: "a disk knows nothing of what is on it"},
 	{
 		from: "chunkserver/internal/sim/history", inside: []string{"chunkserver/internal/copyset", "storage/layout"}, ban: noIO,
 		why: "a history is judged by what it says",

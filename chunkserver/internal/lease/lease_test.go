@@ -91,3 +91,13 @@ func TestEcho(t *testing.T) {
 		t.Error("the new leader's stamp is not answered")
 	}
 }
+
+func TestTicked(t *testing.T) {
+	const last, now, tick = 100, 350, 100
+	if got := Mistake(0).Ticked(last, now, tick); got != now {
+		t.Errorf("ticks are made up: %d", got)
+	}
+	if got := TicksMadeUp.Ticked(last, now, tick); got != last+tick {
+		t.Errorf("the mistake is none: %d", got)
+	}
+}

@@ -95,6 +95,8 @@ type Config struct {
 	Digest func(layout.CopysetID, layout.PeerID, *blockstore.Image)
 	// Clock is monotonic, from any origin. nil: the time since New.
 	Clock func() time.Duration
+	// Mistake is built in to see that a simulation finds it; none for production.
+	Mistake lease.Mistake
 	// Scheduler runs the goroutines. nil: Go's runtime. With another one, Workers and Appliers do not depend on the machine.
 	Scheduler sched.Scheduler
 }

@@ -43,7 +43,8 @@ func (w *worker) acknowledge(g *Group, from layout.PeerID, term uint64, at lease
 // publishLease computes the lease's end from what was answered.
 func (w *worker) publishLease(g *Group) {
 	n := &g.node
-	if n.dead || n.state != raft.StateLeader || n.quiet || n.transferTicks > 0 || n.appliedTerm != n.term {
+	handsOver := n.transferTicks > 0 && w.host.cfg.Mistake != lease.KeptInTransfer
+	if n.dead || n.state != raft.StateLeader || n.quiet || handsOver || n.appliedTerm != n.term {
 		g.lease.Store(0)
 		return
 	}

@@ -148,7 +148,7 @@ func (w *worker) round(events []event) {
 		w.guard(events[i].g, func(g *Group) { w.handle(g, &events[i]) })
 	}
 	if w.ticked = w.now-w.lastTick >= w.host.cfg.Tick; w.ticked {
-		w.lastTick = w.now
+		w.lastTick = w.host.cfg.Mistake.Ticked(w.lastTick, w.now, w.host.cfg.Tick)
 		for _, g := range w.awake {
 			w.guard(g, w.tick)
 		}

@@ -1,17 +1,19 @@
 package sim
 
 import (
-	"math/rand/v2"
 	"path"
 	"strings"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/copyset"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/lease"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/peerlist"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sideload"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/liar"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
 )
@@ -58,13 +60,26 @@ const (
 	BlocksReusedEarly
 	// WrongByte: a read returns something else, rarely.
 	WrongByte
+	// ReplicaChanged: a replica changes a block by itself, with the checksum that belongs to it.
+	ReplicaChanged
+	// LeaseTooLong: a leader takes half as many ticks more for what it was promised.
+	LeaseTooLong
+	// ClockDrifts: some clocks go at half the speed of the others.
+	ClockDrifts
+	// NoQuarantine: a chunkserver that was started votes at once.
+	NoQuarantine
+	// TicksMadeUp: a process that was stopped makes up for the ticks that it missed.
+	TicksMadeUp
+	// LeaseInTransfer: a leader that hands over keeps its lease.
+	LeaseInTransfer
 	bugs
 )
 
 var bugNames = [bugs]string{
 	"none", "LogNotSynced", "BlocksNotSynced", "NamesNotSynced", "AckBeforeQuorum", "AckBeforeSync", "AckBeforeCommit",
 	"VoteForgotten", "EpochUnchecked", "RetryTwice", "WriteSplit", "CompareApart", "FollowerReads", "LeaseUnchecked",
-	"WritesLost", "ListNotSynced", "BlocksReusedEarly", "WrongByte",
+	"WritesLost", "ListNotSynced", "BlocksReusedEarly", "WrongByte", "ReplicaChanged", "LeaseTooLong", "ClockDrifts", "NoQuarantine",
+	"TicksMadeUp", "LeaseInTransfer",
 }
 
 func (b Bug) String() string { return bugNames[b] }
@@ -72,76 +87,46 @@ func (b Bug) String() string { return bugNames[b] }
 // disk puts the bug between a chunkserver and its disk.
 func (b Bug) disk(n *node, fs vfs.FS) vfs.FS {
 	switch b {
-	case LogNotSynced, BlocksNotSynced, NamesNotSynced, ListNotSynced, WritesLost:
-		return &lyingFS{FS: fs, bug: b, rng: n.disk}
+	case LogNotSynced:
+		return &liar.FS{FS: fs, Unsynced: func(name string) bool { return strings.HasPrefix(name, "log/") }}
+	case BlocksNotSynced:
+		return &liar.FS{FS: fs, Unsynced: func(name string) bool { return name == blocksFile }}
+	case ListNotSynced:
+		return &liar.FS{FS: fs, Unsynced: func(name string) bool { return strings.HasPrefix(path.Base(name), peerlist.Name) }}
+	case NamesNotSynced:
+		return &liar.FS{FS: fs, UnsyncedDirs: true}
+	case WritesLost:
+		return &liar.FS{FS: fs, Write: func(name string, off int64) int64 {
+			if name == blocksFile && off > 0 && n.disk.IntN(8) == 0 {
+				return -1
+			}
+			return off
+		}}
 	}
 	return fs
 }
 
-// lyingFS is a file system that does not do some syncs.
-type lyingFS struct {
-	vfs.FS
-	bug Bug
-	rng *rand.Rand
-}
+// blocksFile is the data file.
+const blocksFile = "store/blocks"
 
-func (l *lyingFS) Create(name string) (vfs.File, error) {
-	f, err := l.FS.Create(name)
-	return l.wrap(name, f, err)
-}
-
-func (l *lyingFS) Open(name string, flags vfs.OpenFlags) (vfs.File, error) {
-	f, err := l.FS.Open(name, flags)
-	return l.wrap(name, f, err)
-}
-
-func (l *lyingFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
-	var lies bool
-	switch l.bug {
-	case LogNotSynced:
-		lies = strings.HasPrefix(name, "log/")
-	case BlocksNotSynced:
-		lies = name == "store/blocks"
-	case ListNotSynced:
-		lies = strings.HasPrefix(path.Base(name), peerlist.Name)
-	}
+// host builds the bug into a chunkserver.
+func (b Bug) host(l *life, cfg *multiraft.Config) {
 	switch {
-	case err != nil:
-	case lies:
-		return lyingFile{f}, nil
-	case l.bug == WritesLost && name == "store/blocks":
-		return losingFile{f, l.rng}, nil
+	case b == LeaseTooLong && l.node.id%2 == 1:
+		cfg.ElectionTicks += cfg.ElectionTicks / 2
+	case b == NoQuarantine: // what ends so long after the start ended before it
+		cfg.Clock = func() time.Duration {
+			if l.host == nil {
+				return l.Clock() - time.Hour
+			}
+			return l.Clock()
+		}
+	case b == TicksMadeUp:
+		cfg.Mistake = lease.TicksMadeUp
+	case b == LeaseInTransfer:
+		cfg.Mistake = lease.KeptInTransfer
 	}
-	return f, err
 }
-
-func (l *lyingFS) OpenDir(name string) (vfs.Dir, error) {
-	d, err := l.FS.OpenDir(name)
-	if err == nil && l.bug == NamesNotSynced {
-		return lyingDir{d}, nil
-	}
-	return d, err
-}
-
-type lyingFile struct{ vfs.File }
-
-func (lyingFile) Sync() error { return nil }
-
-type losingFile struct {
-	vfs.File
-	rng *rand.Rand
-}
-
-func (f losingFile) WriteAt(p []byte, off int64) (int, error) {
-	if off > 0 && f.rng.IntN(8) == 0 {
-		return len(p), nil
-	}
-	return f.File.WriteAt(p, off)
-}
-
-type lyingDir struct{ vfs.Dir }
-
-func (lyingDir) Sync() error { return nil }
 
 // pretend has the chunkserver told that a peer has stored the entries of a message, which that peer never said.
 func pretend(l *life, m multiraft.Message, from layout.ChunkserverID) {
@@ -248,8 +233,13 @@ func (b Bug) propose(l *life, g *multiraft.Group, cmd *copyset.Command) multiraf
 		cmd.Op, cmd.Payload = copyset.OpWrite, cmd.Payload[n:]
 	}
 	r := l.proposeOnce(g, cmd)
-	if b == BlocksReusedEarly {
+	switch b {
+	case BlocksReusedEarly:
 		l.giveBack(g.ID())
+	case ReplicaChanged:
+		if cs, err := l.store.Copyset(g.ID()); err == nil && l.node.disk.IntN(16) == 0 {
+			_ = cs.Write(cmd.Chunk, 0, make([]byte, layout.BlockSize), nil) // on a store that works
+		}
 	}
 	return r
 }

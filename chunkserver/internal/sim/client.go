@@ -154,7 +154,7 @@ func (c *client) leave() {
 
 // repeat asks until the operation is answered. It returns false when the operation is to be abandoned.
 func (c *client) repeat(s *set, o *history.Op) bool {
-	leave := o.Kind != 0 && !c.w.quiet && c.rng.IntN(moveEvery) == 0
+	leave := o.Kind != 0 && !c.w.quiet && c.id < probers && c.rng.IntN(moveEvery) == 0
 	if leave && c.rng.IntN(2) == 0 {
 		// The gateway hangs with the command and goes on when another serves the client.
 		cmd, to := c.command(s, o), c.where(s)
@@ -268,7 +268,12 @@ func (l *life) read(s *set, o *history.Op, a *multiraft.Access) (r multiraft.Rep
 
 // propose sends a command once.
 func (c *client) propose(s *set, to int, cmd *copyset.Command) (r multiraft.Reply, answered bool) {
-	answered = c.w.call(outside, to, "propose", c.timeout(), false, func(l *life) {
+	return c.proposeIn(s, to, cmd, c.timeout())
+}
+
+// proposeIn is propose with a timeout.
+func (c *client) proposeIn(s *set, to int, cmd *copyset.Command, timeout time.Duration) (r multiraft.Reply, answered bool) {
+	answered = c.w.call(outside, to, "propose", timeout, false, func(l *life) {
 		own := *cmd // a repeated packet is a command of its own
 		r = l.propose(s, &own)
 	})

@@ -25,13 +25,14 @@
 // others. Followers fall so far behind that they get images. Gateways hang and deliver a command when another has begun a new
 // epoch. In some runs the disks of one, two or all chunkservers invert bits, lose writes or send them astray, or fail reads; or that
 // of one fails a write or a sync, or has bits of its log or its index inverted (illness). A peer that is out because of that is
-// replaced by one on another chunkserver.
+// replaced by one on another chunkserver. In a duel a leader is cut off, stopped, or hands over, just while others elect, and reads go
+// to it as fast as it answers.
 //
 // # Promises that are checked
 //
 // The history of each chunk is linearizable, as one register of all its sectors, compare and write included, so no
 // acknowledged operation is lost and none is there in part; a command of an old epoch changes nothing once the new one is
-// known; bytes that nobody wrote are never read; writes are refused for space, or because of damage, only where there is a reason,
+// known; a peer that was removed says nothing any more; bytes that nobody wrote are never read; writes are refused for space, or because of damage, only where there is a reason,
 // and discards are not; the digests that replicas compute at an index are equal, at any time; within a minute after the last fault
 // everything that was asked for is answered, and then all replicas are the same to the byte, have the same blocks allocated, and
 // each disk has nothing in use besides. Where a majority of a copyset, or all good copies of a block, are lost, the history of what

@@ -2,15 +2,12 @@ package sim
 
 import (
 	"errors"
-	"math/rand/v2"
-	"path"
 	"strings"
 	"syscall"
 
-	pebblevfs "github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/history"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/liar"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 	"github.com/ashlar-storage/ashlar/storage/vfs"
@@ -66,7 +63,7 @@ func (l *life) ill(every int) bool {
 // damage is what a disk does wrong by itself.
 func (l *life) damage(op vfs.Op) vfs.Fault {
 	w, rng := l.node.w, l.node.disk
-	blocks := op.Path == "store/blocks"
+	blocks := op.Path == blocksFile
 	switch w.opts.ill {
 	case flips:
 		if blocks && op.Kind == vfs.OpWriteAt && l.ill(oftenIll) {
@@ -95,37 +92,16 @@ func (l *life) damage(op vfs.Op) vfs.Fault {
 	return vfs.Fault{}
 }
 
-// illFS is a disk whose writes to the data file are lost or go astray.
-type illFS struct {
-	vfs.FS
-	l *life
-}
-
-// Open implements vfs.FS.
-func (i illFS) Open(name string, flags vfs.OpenFlags) (vfs.File, error) {
-	f, err := i.FS.Open(name, flags)
-	if err == nil && name == "store/blocks" {
-		return illFile{f, i.l, i.l.node.disk}, nil
+// stray returns where a write to the data file goes: nowhere (negative), or to another place.
+func (l *life) stray(name string, off int64) int64 {
+	switch ill := l.node.w.opts.ill; {
+	case name != blocksFile || off < 2*layout.BlockSize: // the header's write is of one moment
+	case ill == losses && l.ill(oftenIll):
+		return -1
+	case ill == strays && l.ill(oftenIll):
+		return off - layout.BlockSize
 	}
-	return f, err
-}
-
-type illFile struct {
-	vfs.File
-	l   *life
-	rng *rand.Rand
-}
-
-// WriteAt implements vfs.File.
-func (f illFile) WriteAt(p []byte, off int64) (int, error) {
-	switch ill := f.l.node.w.opts.ill; {
-	case off < 2*layout.BlockSize: // the header's write is of one moment
-	case ill == losses && f.l.ill(oftenIll):
-		return len(p), nil
-	case ill == strays && f.l.ill(oftenIll):
-		return f.File.WriteAt(p, off-layout.BlockSize)
-	}
-	return f.File.WriteAt(p, off)
+	return off
 }
 
 // indexes flips bits in the index of a chunkserver that has crashed: in the tables, or in what says which there are.
@@ -137,40 +113,12 @@ func (n *node) indexes() {
 	n.w.stats.Damages++
 	kind := []string{".sst", "MANIFEST", "OPTIONS"}[n.disk.IntN(3)]
 	at := n.disk.Float64()
-	names, err := n.index.List(indexDir)
-	for _, name := range names {
-		if strings.Contains(name, kind) && err == nil {
-			err = invert(n.index, path.Join(indexDir, name), at)
-		}
-	}
+	err := liar.Invert(n.index, indexDir, func(name string) bool { return strings.Contains(name, kind) }, at)
 	n.w.say("chunkserver %d: bits of %s are inverted: %v", n.id, kind, err)
 }
 
 // indexDir is where the index is.
 const indexDir = "store/index"
-
-// invert inverts a bit of a file, at that share of its length.
-func invert(fs pebblevfs.FS, name string, at float64) error {
-	f, err := fs.OpenReadWrite(name, pebblevfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // in memory
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return err
-	}
-	var b [1]byte
-	off := int64(at * float64(info.Size()))
-	if _, err = f.ReadAt(b[:], off); err != nil {
-		return err
-	}
-	b[0] ^= 1 << (off % 8)
-	if _, err = f.WriteAt(b[:], off); err != nil {
-		return err
-	}
-	return f.Sync()
-}
 
 // out tells whether a chunkserver does not take part any more because of its disk.
 func (n *node) out(s *set) bool {

@@ -42,7 +42,7 @@ func (w *world) within(d time.Duration) time.Duration {
 func (w *world) fault() {
 	n := w.some()
 	w.stats.Faults++
-	kind := w.dice.IntN(24)
+	kind := w.dice.IntN(26)
 	if w.opts.gentle && kind < 5 {
 		return
 	}
@@ -99,6 +99,8 @@ func (w *world) fault() {
 		w.fill(n)
 	case 20:
 		w.compareReplicas(w.sets[w.dice.IntN(len(w.sets))])
+	case 21, 22:
+		w.duel(w.sets[w.dice.IntN(len(w.sets))])
 	default:
 		w.lead(n)
 	}
@@ -246,7 +248,7 @@ func (w *world) lead(n *node) {
 	}
 	l := n.life
 	s := w.sets[w.dice.IntN(len(w.sets))]
-	kind := w.dice.IntN(3)
+	kind := w.dice.IntN(2)
 	var to layout.PeerID
 	for i, p := range sortedPeers(s.members) {
 		if i == 0 || w.dice.IntN(2) == 0 {
@@ -265,10 +267,8 @@ func (w *world) lead(n *node) {
 				w.After(w.within(4*latency), func() { w.isolate(n) })
 			}
 			_ = g.TransferLeader(w.ctx, to)
-		case 1:
-			_ = g.Yield(w.ctx)
 		default:
-			_ = g.Campaign(w.ctx)
+			_ = g.Yield(w.ctx)
 		}
 	})
 }

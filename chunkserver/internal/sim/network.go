@@ -92,6 +92,11 @@ func (p *port) Send(to layout.ChunkserverID, msgs []multiraft.Message) {
 		return
 	}
 	msgs = append([]multiraft.Message(nil), msgs...)
+	for _, m := range msgs {
+		if id := layout.PeerID(m.Raft.GetFrom()); p.l.node.erased[id] {
+			p.w.find("chunkserver %d: peer %d was removed and says %v", p.l.node.id, id, m.Raft.GetType())
+		}
+	}
 	p.w.opts.Bug.sent(p, to, msgs)
 	from := p.l.node.id
 	ok := p.w.net.send(int(from), int(to), false, func() {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/multiraft"
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/liar"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sim/loop"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
@@ -112,7 +113,7 @@ func (n *node) start() {
 	n.life = l
 	l.fs = n.w.opts.Bug.disk(n, vfs.NewFault(n.mem, l.inject))
 	if ill := n.w.opts.ill; ill == losses || ill == strays {
-		l.fs = illFS{l.fs, l}
+		l.fs = &liar.FS{FS: l.fs, Write: l.stray}
 	}
 	if n.id == 1 && n.lives == 1 {
 		l.crash = n.w.opts.CrashAt
@@ -166,6 +167,7 @@ func (l *life) run() (err error) {
 	cfg.SegmentsMax, cfg.TailEntries, cfg.TailBytes = segmentsMax, n.w.opts.tailEntries, 128<<10
 	cfg.SnapshotsMax, cfg.SpaceMargin, cfg.Digest = 1, spaceMargin, l.digest
 	cfg.Logger, cfg.QuietTicks = n.logger(), n.w.opts.quietTicks
+	n.w.opts.Bug.host(l, &cfg)
 	host, err := multiraft.New(cfg)
 	if err != nil {
 		return err
@@ -305,7 +307,7 @@ func (l *life) delay(op vfs.Op) {
 	switch {
 	case op.Kind == vfs.OpSync && l.node.slow > 0 && strings.HasPrefix(op.Path, "log/") && l.host != nil && t.Name() == taskHost:
 		w.Sleep(1 + time.Duration(l.node.disk.Int64N(int64(l.node.slow))))
-	case op.Kind == vfs.OpSync && op.Path == "store/blocks" && t.Name() == taskHost && l.taking == 0 && l.placed && l.node.disk.IntN(2) == 0:
+	case op.Kind == vfs.OpSync && op.Path == blocksFile && t.Name() == taskHost && l.taking == 0 && l.placed && l.node.disk.IntN(2) == 0:
 		l.syncing++
 		w.Sleep(1 + time.Duration(l.node.disk.Int64N(int64(slowSync))))
 		l.syncing--

@@ -214,8 +214,18 @@ func (w *world) addNode() *node {
 	}
 	n.format()
 	n.base, n.rate = time.Duration(1+n.disk.Int64N(int64(time.Hour))), 0.96+0.08*n.disk.Float64()
+	if w.opts.Bug == ClockDrifts && i%2 == 0 {
+		n.rate /= 2
+	}
 	w.nodes = append(w.nodes, n)
 	return n
+}
+
+// addClient adds a client that has done nothing yet.
+func (w *world) addClient(id int) *client {
+	c := &client{w: w, id: id, rng: w.rand(streamClient, uint64(id)), epoch: 1, leader: map[*set]layout.ChunkserverID{}}
+	w.clients = append(w.clients, c)
+	return c
 }
 
 // makeSet draws a copyset of three peers.
@@ -240,13 +250,12 @@ func (w *world) live() {
 		w.find("the copysets are not founded")
 		return
 	}
-	clients := make([]*client, w.opts.clients)
-	for i := range clients {
-		clients[i] = &client{w: w, id: i + 1, rng: w.rand(streamClient, uint64(i)), epoch: 1, leader: map[*set]layout.ChunkserverID{}}
-		w.Spawn(nil, "client", func() { clients[i].run(w.opts.operations) })
+	for i := range w.opts.clients {
+		c := w.addClient(i + 1)
+		w.Spawn(nil, "client", func() { c.run(w.opts.operations) })
 	}
 	done := func() bool {
-		for _, c := range clients {
+		for _, c := range w.clients {
 			if !c.done {
 				return false
 			}
@@ -268,14 +277,14 @@ func (w *world) live() {
 		return
 	}
 	if !w.opts.hopeless && w.Until(w.Now+progressMax, func() bool { return done() && w.moved() }) {
-		w.last(clients[0])
+		w.last(w.clients[0])
 		w.rest()
 	} else if !w.opts.hopeless && !w.doomed() && !(w.opts.sick > 1 && w.spoiled()) {
 		w.find("no progress within %v after the last fault", progressMax)
 	} else { // some blocks, or most replicas, are lost: what was answered is right
 		w.stats.Hopeless++
 		w.Until(w.Now+restMax, done)
-		for _, c := range clients {
+		for _, c := range w.clients {
 			c.leave()
 		}
 	}

@@ -16,20 +16,22 @@ import (
 // world is everything that is simulated. One goroutine at a time is in it.
 type world struct {
 	*loop.Loop
-	opts   Options
-	dying  []*life
-	dice   *rand.Rand // faults
-	net    *network
-	nodes  []*node
-	err    error // the first finding
-	stats  Stats
-	lull   time.Duration // until then the clients rest
-	quiet  bool          // no faults any more
-	over   bool          // what crashes stays down
-	sets   []*set
-	wanted int             // counts the changes of what peers there are to be
-	ctx    context.Context //nolint:containedctx // never ends
-	values uint32
+	opts    Options
+	dying   []*life
+	dice    *rand.Rand // faults
+	net     *network
+	nodes   []*node
+	clients []*client
+	duels   int
+	err     error // the first finding
+	stats   Stats
+	lull    time.Duration // until then the clients rest
+	quiet   bool          // no faults any more
+	over    bool          // what crashes stays down
+	sets    []*set
+	wanted  int             // counts the changes of what peers there are to be
+	ctx     context.Context //nolint:containedctx // never ends
+	values  uint32
 	// digests are those of each replica at each index that was compared.
 	digests map[moment]map[layout.PeerID]*digest.Result
 	epochs  map[layout.InitiatorID]layout.Epoch // the newest of each client
