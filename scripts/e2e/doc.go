@@ -18,9 +18,10 @@
 //	E2E_BINARY                the binary under test (default bin/ashlar)
 //	E2E_ORACLE=tgt            run the host and VM tests against Debian's tgtd instead
 //	E2E_PORTAL, E2E_TARGET, E2E_LUN   run them against this logical unit; it is ERASED
-//	E2E_ROUNDS                rounds of the repeated power cut (default 3)
+//	E2E_ROUNDS                rounds of the repeated power cut (default 4)
 //	CHECKS                    regular expression for suite/title of TestChecks
 //	E2E_SECONDS               length of the load phases (default per test)
+//	E2E_QUIET=1               nothing else runs on the machine: TestFaultBackground checks p99 too, with a larger volume
 //	E2E_KEEP=1                keep the data directories
 //
 // With an oracle the tests that need ashlar's administration or processes skip themselves: what is left must

@@ -76,7 +76,7 @@ func (b *background) moved(limit time.Duration, wanted func(replicas int) bool, 
 // p99 may be backgroundRatio times what it is without.
 func TestFaultBackground(t *testing.T) {
 	quiet := os.Getenv("E2E_QUIET") != ""
-	size, least := 192<<20, 2*time.Second
+	size, least := 128<<20, time.Second
 	if quiet {
 		size, least = 2<<30, 15*time.Second
 	}
@@ -92,7 +92,7 @@ func TestFaultBackground(t *testing.T) {
 	cfg.Blocks = 32 << 20 / load.BlockLen
 	b := &background{t: t, cl: cl, r: startLoad(t, cl, cfg)}
 	time.Sleep(least)
-	b.beside("nothing", 2*least, func() {})
+	b.beside("nothing", 3*least, func() {})
 	id := busiest(t, cl)
 	b.beside("a chunkserver is drained", least, func() {
 		admin(t, cl, "chunkserver", "drain", fmt.Sprint(id))
@@ -115,7 +115,7 @@ func TestFaultBackground(t *testing.T) {
 		admin(t, cl, "target", "unmap", bulk.target, "--lun", "0")
 		admin(t, cl, "volume", "delete", bulk.volume)
 	})
-	b.beside("nothing again", 2*least, func() {})
+	b.beside("nothing again", 3*least, func() {})
 	b.r.stop()
 	b.r.verify("in the end")
 	if n := b.r.client.Reconnects(); n != 0 {

@@ -80,7 +80,7 @@ func awaitOther(t *testing.T, cl *cluster.Cluster, was int) int {
 
 // stopActive stops the active metaserver for longer than its lease: when it runs again it must step down.
 func stopActive(t *testing.T, cl *cluster.Cluster, r *loaded) {
-	const stopped = 20 * time.Second
+	const stopped = 12 * time.Second
 	was := active(t, cl, takeOver)
 	must(t, cl.Signal(metaserver(was), syscall.SIGSTOP))
 	start := time.Now()
@@ -133,7 +133,7 @@ func stopEtcd(t *testing.T, cl *cluster.Cluster, r *loaded) {
 	for _, role := range roles {
 		must(t, cl.Signal(role, syscall.SIGSTOP))
 	}
-	start, away := time.Now(), seconds(t, 60)
+	start, away := time.Now(), seconds(t, 20)
 	for _, at := range []time.Duration{away / 10, away / 2, away - time.Second} {
 		time.Sleep(time.Until(start.Add(at)))
 		if err := again(); err != nil {

@@ -23,7 +23,7 @@ func TestFaultKillAll(t *testing.T) {
 	cl := startCluster(t, cluster.Options{})
 	r := startLoad(t, cl, mixed)
 	var longest, sum time.Duration
-	rounds := number(t, "E2E_ROUNDS", 10)
+	rounds := number(t, "E2E_ROUNDS", 4)
 	for i := range rounds {
 		phase := fmt.Sprintf("round %d", i+1)
 		if i == 0 {

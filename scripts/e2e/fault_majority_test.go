@@ -115,7 +115,7 @@ func TestFaultMajority(t *testing.T) {
 	}
 	o.check("before", 0, all...)
 	o.kill(zone...)
-	time.Sleep(seconds(t, 4))
+	time.Sleep(seconds(t, 3))
 	for _, name := range all {
 		o.loads[name].flow(50)
 	}
