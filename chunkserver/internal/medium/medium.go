@@ -65,11 +65,13 @@ func (m *Medium) End(index, term uint64) {
 }
 
 // Replace puts another peer's copy in place of a damaged block, with which no entry can be merged. Every entry up to upTo is in
-// data, none behind through.
-func (m *Medium) Replace(ch layout.ChunkID, off uint32, data []byte, upTo, through uint64) error {
+// data, none behind through. bar is called before the block changes, if the copy is not refused: nobody may read until through is
+// applied.
+func (m *Medium) Replace(ch layout.ChunkID, off uint32, data []byte, upTo, through uint64, bar func()) error {
 	if at, _ := m.cs.Applied(); at > upTo {
 		return ErrOldCopy
 	}
+	bar()
 	m.floor = max(m.floor, through)
 	if err := m.cs.Write(ch, off, data, nil); err != nil {
 		return err

@@ -29,13 +29,14 @@ func TestAhead(t *testing.T) {
 		t.Fatal("a new medium")
 	}
 	cs.SetApplied(10, 1)
+	barred := 0
 	for i, through := range []uint64{14, 12} {
-		if err := m.Replace(ch, uint32(i)*layout.BlockSize, block, 10, through); err != nil {
+		if err := m.Replace(ch, uint32(i)*layout.BlockSize, block, 10, through, func() { barred++ }); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Replace(ch, 0, block, 9, 14); !errors.Is(err, ErrOldCopy) {
-		t.Errorf("a copy without an entry that is applied: %v", err)
+	if err := m.Replace(ch, 0, block, 9, 14, func() { barred++ }); !errors.Is(err, ErrOldCopy) || barred != 2 {
+		t.Errorf("a copy without an entry that is applied: %v, readers were barred %d times", err, barred)
 	}
 	dst := make([]byte, layout.BlockSize)
 	for index := uint64(11); index <= 15; index++ {

@@ -342,6 +342,6 @@ func (a *applier) replace(t *task) error {
 	if p.dead {
 		return ErrStopped
 	}
-	t.g.floor.Store(max(t.g.floor.Load(), t.through))
-	return p.med.Replace(t.chunk, t.off, t.data, t.upTo, t.through)
+	bar := func() { t.g.floor.Store(max(t.g.floor.Load(), t.through)) }
+	return p.med.Replace(t.chunk, t.off, t.data, t.upTo, t.through, bar)
 }
