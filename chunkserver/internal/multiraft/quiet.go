@@ -45,10 +45,10 @@ func (h *Host) beaten(from layout.ChunkserverID, in quiet.Incarnation) {
 	}
 }
 
-// rouse has the quiet groups look after a process that is another one now, or lost.
+// rouse has the groups that are quiet, or led there, look after a process that is another one now, or lost.
 func (h *Host) rouse(cs layout.ChunkserverID) {
 	for _, g := range h.groups.Load().all {
-		if g.quiet() {
+		if g.quiet() || layout.ChunkserverID(g.leader.Load()) == cs {
 			g.w.post(event{g: g, kind: evRouse, from: cs})
 		}
 	}
@@ -223,11 +223,12 @@ func (w *worker) call(g *Group) {
 }
 
 // rouse looks after the process of a chunkserver that is another one now, or lost. A follower whose leader was in it wakes. When
-// nothing has been heard of it for an election timeout, what this peer has promised is over (I4): it forgets the leader and soon
-// campaigns. A leader wakes for a follower that was started again, which does not know what is committed.
+// nothing has been heard of it for an election timeout, what this peer has promised is over (I4), also if it is awake and still
+// calls the leader: it forgets the leader and soon campaigns. A leader wakes for a follower that was started again, which does not
+// know what is committed.
 func (w *worker) rouse(g *Group, cs layout.ChunkserverID) {
 	n := &g.node
-	if !n.quiet {
+	if !n.quiet && !n.calling {
 		return
 	}
 	if n.state == raft.StateLeader {

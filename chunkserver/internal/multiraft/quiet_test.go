@@ -97,6 +97,36 @@ func TestQuietLeaderLost(t *testing.T) {
 	c.hushed(1, 2, 3)
 }
 
+// TestQuietLeaderLostByTurns: one follower notices that the leader's process is gone, campaigns, and is not heard, because the other
+// one has not noticed. When that one does it does not wait for a leader that it calls in vain.
+func TestQuietLeaderLostByTurns(t *testing.T) {
+	const tick = 3 * testTick
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 3, tick })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	c.retry(c.command(0, 1))
+	c.hushed(1, 2, 3)
+	lead = layout.ChunkserverID(c.group(lead).leader.Load())
+	first, second := lead%3+1, (lead+1)%3+1
+	pulse, own := c.servers[second].host.pulse, c.servers[lead].host.pulse.Own()
+	c.halt(lead)
+	c.until("the first campaigns", func() bool {
+		pulse.Heard(lead, own)
+		return c.group(first).Report().LeaderPeer == 0 && !c.group(second).quiet()
+	})
+	for pulse.Alive(lead) {
+		pulse.Tick()
+	}
+	c.servers[second].host.rouse(lead)
+	began := time.Now()
+	c.until("the second forgets the leader", func() bool { return c.group(second).Report().LeaderPeer != layout.PeerID(lead*10) })
+	if d := time.Since(began); d > 5*tick {
+		t.Errorf("after %v, more than 5 ticks", d)
+	}
+	c.leader(lead)
+	c.mustRead(0, 1)
+}
+
 // TestQuietLeaderRestarts sooner than it is missed: its other incarnation is noticed.
 func TestQuietLeaderRestarts(t *testing.T) {
 	c, lead := quietCluster(t)
@@ -162,6 +192,28 @@ func TestQuietLeaderStops(t *testing.T) {
 	c.net.setDrop(0)
 	c.leader(lead)
 	c.mustRead(0, 1)
+}
+
+// TestQuietFollowerStops: the group of a quiet follower stops, and its process does not. The leader wakes, and is not followed by a
+// peer that is not there.
+func TestQuietFollowerStops(t *testing.T) {
+	c, lead := quietCluster(t)
+	stopped := layout.ChunkserverID(3)
+	if lead == stopped {
+		stopped = 2 // the higher of the others
+	}
+	if err := c.servers[stopped].host.Distrust(testCopyset, layout.PeerID(stopped*10)); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the leader is awake", func() bool { return !c.group(lead).quiet() })
+	c.mustRead(0, 1) // somebody has answered
+	if err := c.group(lead).Yield(c.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if c.leader(lead); time.Since(began) > time.Duration(Default().ElectionTicks)*testTick {
+		t.Errorf("another one leads after %v, more than an election timeout", time.Since(began))
+	}
 }
 
 // TestQuietTransfer: leadership of a quiet group is handed over at the first request.

@@ -295,8 +295,8 @@ func (w *worker) stop(g *Group, err error) {
 		return
 	}
 	n.dead = true
-	if n.askTerm != 0 {
-		w.host.pulse.Renew() // who went quiet under this peer has nobody to wait for
+	if n.askTerm != 0 || n.quiet || n.calling {
+		w.host.pulse.Renew() // who went quiet under this peer, or with it, has nobody to wait for
 	}
 	g.failure.CompareAndSwap(nil, &err)
 	g.lease.Store(0)
@@ -329,8 +329,8 @@ func (w *worker) tick(g *Group) {
 			_ = n.raw.Campaign() // tried again
 		}
 	}
-	if n.campaignIn > 0 {
-		if n.campaignIn--; n.campaignIn == 0 && n.lead == 0 {
+	if n.campaignIn > 0 && n.lead == 0 { // not before drain has seen that the leader is forgotten
+		if n.campaignIn--; n.campaignIn == 0 {
 			_ = n.raw.Campaign() // raft's own timeout is the second try
 		}
 	}
@@ -423,7 +423,7 @@ func (w *worker) yield(g *Group) {
 	}
 }
 
-// successor returns the voter that has most of the log, of those that answer, or, when a leader asks for the last time, have answered
+// successor returns the voter that has most of the log, and answered last, of those that answer, or, when a leader asks for the last time, have answered
 // within an election timeout or are alive. 0 for none or when this peer does not lead.
 func (w *worker) successor(g *Group, last bool) (best layout.PeerID) {
 	n, election := &g.node, time.Duration(w.host.cfg.ElectionTicks)*w.host.cfg.Tick
@@ -434,7 +434,8 @@ func (w *worker) successor(g *Group, last bool) (best layout.PeerID) {
 	n.raw.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
 		p := layout.PeerID(id)
 		there := w.answers(g, p) || last && (n.answers.Within(p, election, w.now) || w.host.pulse.Alive(n.members.Chunkservers[p]))
-		if p != g.peer && typ == raft.ProgressTypePeer && there && pr.Match >= match && n.members.Voter(p) {
+		more := pr.Match > match || pr.Match == match && n.answers.Of(p) >= n.answers.Of(best)
+		if p != g.peer && typ == raft.ProgressTypePeer && there && more && n.members.Voter(p) {
 			best, match = p, pr.Match
 		}
 	})
