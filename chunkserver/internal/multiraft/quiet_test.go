@@ -103,10 +103,10 @@ func TestQuietLeaderLostByTurns(t *testing.T) {
 	const tick = 3 * testTick
 	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 3, tick })
 	c.found(1, 2, 3)
-	lead := c.leader()
+	c.leader()
 	c.retry(c.command(0, 1))
 	c.hushed(1, 2, 3)
-	lead = layout.ChunkserverID(c.group(lead).leader.Load())
+	lead := layout.ChunkserverID(c.group(1).leader.Load())
 	first, second := lead%3+1, (lead+1)%3+1
 	pulse, own := c.servers[second].host.pulse, c.servers[lead].host.pulse.Own()
 	c.halt(lead)
@@ -127,12 +127,23 @@ func TestQuietLeaderLostByTurns(t *testing.T) {
 	c.mustRead(0, 1)
 }
 
-// TestQuietLeaderRestarts sooner than it is missed: its other incarnation is noticed.
+// TestQuietLeaderRestarts sooner than it is missed, and than it could campaign: its other incarnation is noticed.
 func TestQuietLeaderRestarts(t *testing.T) {
-	c, lead := quietCluster(t)
-	c.restart(lead)
+	const tick = 4 * testTick
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 3, tick })
+	c.found(1, 2, 3)
 	c.leader()
-	c.mustRead(0, 1)
+	c.hushed(1, 2, 3)
+	lead := layout.ChunkserverID(c.group(1).leader.Load())
+	began := time.Now()
+	c.restart(lead)
+	c.until("the others are awake", func() bool { return !c.group(lead%3+1).quiet() && !c.group((lead+1)%3+1).quiet() })
+	d, beat := time.Since(began), time.Duration(Default().HeartbeatTicks)*tick
+	if d > time.Duration(Default().ElectionTicks)*tick-beat {
+		t.Errorf("after %v, when it would have been missed", d)
+	}
+	c.leader()
+	c.retry(c.command(0, 1))
 	c.hushed(1, 2, 3)
 }
 

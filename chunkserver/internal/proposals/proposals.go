@@ -101,10 +101,3 @@ func (s *Set[R]) Abandon(r R, forGood bool) {
 
 // Waiting returns how many are admitted and not finished, and their bytes.
 func (s *Set[R]) Waiting() (count, bytes int64) { return s.count.Load(), s.bytes.Load() }
-
-// Expected returns how many are expected: proposed, and their fate is open.
-func (s *Set[R]) Expected() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.mu.m)
-}

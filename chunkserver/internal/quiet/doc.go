@@ -17,7 +17,8 @@
 //   - I3. Whoever has something to do wakes: any message of raft, proposal, read, order, image. A leader that wakes sends
 //     heartbeats to all; a follower that wakes without having heard its leader calls it, again and again until it answers.
 //   - I4. What the lease needs of ticks holds. A follower that agrees has just taken a heartbeat, so its election clock stands
-//     at zero and stays there: when it ticks again, a whole election timeout begins. Only when its leader's process is silent
+//     at zero, or at one if a tick came in the same round, and stays there. Ticks are a whole tick apart, so what is left of the
+//     election timeout when it ticks again is what the lease takes, at least. Only when its leader's process is silent
 //     for that long, counted in periods of its own that are never made up (Pulse.Tick), and nothing was answered meanwhile, the
 //     promise is over: then it forgets the leader and may vote and campaign at once.
 //
