@@ -123,8 +123,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("tick: %v is not in [1ms, 10s]", c.Tick)
 	case c.ElectionTicks < 3 || c.ElectionTicks > 1000:
 		return fmt.Errorf("election-ticks: %d is not in [3, 1000]", c.ElectionTicks)
-	case c.QuietAfter != 0 && c.QuietAfter < c.Tick:
-		return fmt.Errorf("quiet-after: %v is neither 0 nor at least the tick, %v", c.QuietAfter, c.Tick)
+	case c.QuietAfter != 0 && c.QuietAfter < time.Duration(c.ElectionTicks)*c.Tick:
+		return fmt.Errorf("quiet-after: %v is neither 0 nor at least %d ticks of %v", c.QuietAfter, c.ElectionTicks, c.Tick)
 	case c.CheckpointEvery < 10*time.Millisecond:
 		return fmt.Errorf("checkpoint-every: %v is less than 10ms", c.CheckpointEvery)
 	case c.LogBytes < 4*segmentSize:

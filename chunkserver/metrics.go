@@ -43,8 +43,8 @@ func (s *Server) register(p *parts) (func(), error) {
 		gauge("capacity_bytes", "Space for data.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Capacity) }),
 		gauge("used_bytes", "Space that data occupies.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Used) }),
 		gauge("overlay_bytes", "Memory of changes that no checkpoint has made durable.", func() float64 { u, _ := p.disk.Usage(); return float64(u.Overlay) }),
-		gauge("log_bytes", "Disk space of the raft log.", func() float64 { return float64(p.log.Usage().Bytes) }),
-		counter("log_syncs_total", "Syncs of the raft log; what waits at the same time shares one.", func() float64 { return float64(p.log.Usage().Syncs) }),
+		gauge("log_bytes", "Disk space of the raft log.", func() float64 { return float64(p.log.Bytes()) }),
+		counter("log_syncs_total", "Syncs of the raft log; what waits at the same time shares one.", func() float64 { return float64(p.log.Syncs()) }),
 		counter("log_entries_total", "Entries that the raft log took.", func() float64 { return float64(p.log.Usage().Written) }),
 		gauge("disk_failed", "1 when the disk failed, or has not answered for long, and no copyset of it serves.", func() float64 {
 			return truth(p.host.Err() != nil || p.disk.Err() != nil)

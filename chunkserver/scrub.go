@@ -78,7 +78,7 @@ func (d scrubbed) repairVersion(ctx context.Context, m *copyset.Members, e *bloc
 // Requests counts what gateways ask, and the log's syncs for what this chunkserver follows.
 func (d scrubbed) Requests() uint64 {
 	st := d.p.rpc.Stats()
-	return st.Reads.Load() + st.Writes.Load() + st.Others.Load() + d.p.log.Usage().Syncs
+	return st.Reads.Load() + st.Writes.Load() + st.Others.Load() + d.p.log.Syncs()
 }
 
 // scrubService serves the Scrub service of api/chunk/v1.

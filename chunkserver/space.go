@@ -12,7 +12,7 @@ func (p *parts) usage() (blockstore.Usage, heartbeat.Space) {
 	u, s, c := p.store.Usage(), p.store.Space(), p.compact.Stats()
 	out := heartbeat.Space{
 		DataFile: s.File, Incoming: s.Incoming, Logged: s.Logged, Reclaimable: s.Reclaimable, Spare: s.Spare, Holes: s.Holes,
-		RaftLog: p.log.Usage().Bytes, Index: s.Index,
+		RaftLog: p.log.Bytes(), Index: s.Index,
 		Blocks: c.Blocks, Pieces: c.Pieces, ScatteredChunks: c.Scattered, Moved: c.Moved, GivenBack: c.GivenBack,
 	}
 	for _, v := range s.Volumes {

@@ -168,24 +168,35 @@ type Usage struct {
 	Failed error
 }
 
-// Length returns how many segments there are. It costs little, however many groups there are.
+// Length returns how many segments there are, Syncs how many syncs there were, Bytes the disk space. Unlike Usage they cost
+// little, however many groups there are.
 func (l *Log) Length() int { return len(l.segments()) }
+
+// Syncs: see Length.
+func (l *Log) Syncs() uint64 { return l.syncs.Load() }
+
+// Bytes: see Length.
+func (l *Log) Bytes() (n int64) {
+	for _, s := range l.segments() {
+		n += s.size
+	}
+	_, spare := l.pool.Count()
+	return n + spare
+}
 
 // Usage reports the state of the log.
 func (l *Log) Usage() Usage {
 	var u Usage
 	segs := l.segments()
+	u.Bytes = l.Bytes()
 	for _, s := range segs {
-		u.Bytes += s.size
 		u.LiveBytes += s.bytes.Load()
 	}
 	u.Segments = len(segs)
 	if len(segs) > 0 {
 		u.Oldest, u.Newest = segs[0].number, segs[len(segs)-1].number
 	}
-	spares, bytes := l.pool.Count()
-	u.Spares = spares
-	u.Bytes += bytes
+	u.Spares, _ = l.pool.Count()
 	for _, g := range l.groups() {
 		n, pins := g.usage(segs[0])
 		u.Entries += n

@@ -10,6 +10,7 @@ import (
 	"errors"
 
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
+	"github.com/ashlar-storage/ashlar/storage/blockstore"
 	"github.com/ashlar-storage/ashlar/storage/layout"
 )
 
@@ -59,4 +60,22 @@ func First(
 		last = c.err
 	}
 	return last
+}
+
+// Mend repairs the damaged block that somebody met, and what else of its chunk behind it is damaged, which he would meet next.
+func Mend(cs *blockstore.Copyset, e *blockstore.ChecksumError, repair func(*blockstore.ChecksumError) error) error {
+	for at := e.Block; ; {
+		v, err := cs.Verify(e.Chunk, at)
+		if err != nil {
+			return err
+		}
+		for _, d := range v.Damaged {
+			if err := repair(d); err != nil {
+				return err
+			}
+		}
+		if at = v.Next; at == 0 {
+			return nil
+		}
+	}
 }

@@ -27,6 +27,8 @@ const (
 	appendBytesMax = 64 << 20
 	// compactEvery is how often it is looked whether segments can be given back, and a full log is tried again.
 	compactEvery = 100 * time.Millisecond
+	// dozeEvery is how often it is looked when the log is short.
+	dozeEvery = 5 * time.Second
 	// compactStepsMax bounds the compactions of one look, so that appends do not wait long.
 	compactStepsMax = 4
 	// entryOverhead is what an entry is counted for besides its data, in bytes.
@@ -128,7 +130,11 @@ func (w *Writer) Run(ctx context.Context) {
 			if w.compactDue() {
 				w.compact()
 			}
-			w.bell.Wait(ctx, w.compacted+compactEvery)
+			pause := compactEvery
+			if w.log.Length() <= w.segments/2 {
+				pause = dozeEvery // nothing to compact until something is appended
+			}
+			w.bell.Wait(ctx, w.clock.Now()+pause)
 			continue
 		}
 		for rest := w.batch; len(rest) > 0; {

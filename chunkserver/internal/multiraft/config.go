@@ -64,7 +64,7 @@ type Config struct {
 	// earliest; a leader sends heartbeats each HeartbeatTicks.
 	Tick                          time.Duration
 	ElectionTicks, HeartbeatTicks int
-	// QuietTicks is after how many ticks without reads and writes a group may go quiet. 0: never.
+	// QuietTicks is after how many ticks without reads and writes a group may go quiet, at least ElectionTicks. 0: never.
 	QuietTicks int
 	// DriftPercent is by how much the clocks of two chunkservers may differ in speed; the read lease is shorter by it.
 	DriftPercent int
@@ -122,8 +122,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("multiraft: %d workers, %d appliers", c.Workers, c.Appliers)
 	case c.Tick <= 0 || c.HeartbeatTicks < 1 || c.ElectionTicks < 3 || c.ElectionTicks <= 2*c.HeartbeatTicks:
 		return fmt.Errorf("multiraft: tick %v, election %d, heartbeat %d", c.Tick, c.ElectionTicks, c.HeartbeatTicks)
-	case c.QuietTicks < 0:
-		return fmt.Errorf("multiraft: quiet after %d ticks", c.QuietTicks)
+	case c.QuietTicks != 0 && c.QuietTicks < c.ElectionTicks:
+		return fmt.Errorf("multiraft: quiet after %d ticks: who was told to ask again finds it quiet again", c.QuietTicks)
 	case c.DriftPercent < 0 || c.DriftPercent > 50:
 		return fmt.Errorf("multiraft: drift %d%%", c.DriftPercent)
 	case c.InflightMessages < 1 || c.MessageBytes < 1 || c.InflightBytes < c.MessageBytes:

@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/ashlar-storage/ashlar/chunkserver/internal/copies"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/offers"
 	"github.com/ashlar-storage/ashlar/chunkserver/internal/sched"
 	"github.com/ashlar-storage/ashlar/storage/blockstore"
@@ -100,27 +101,10 @@ func (h *Host) sendOne(ctx context.Context, j imageJob) {
 	h.event("image sent", j.g, err)
 	var damaged *blockstore.ChecksumError
 	if errors.As(err, &damaged) {
-		h.event("damage repaired that an image met", j.g, h.mend(ctx, j.g, damaged))
+		repair := func(e *blockstore.ChecksumError) error { return h.Repair(ctx, j.g, e) }
+		h.event("damage repaired that an image met", j.g, copies.Mend(j.g.store.Load(), damaged, repair))
 	}
 	j.g.w.post(event{g: j.g, kind: evSnapStatus, peer: t.Peer, err: err})
-}
-
-// mend repairs the damaged block that an image met, and what else of its chunk is damaged, which the next image would meet.
-func (h *Host) mend(ctx context.Context, g *Group, e *blockstore.ChecksumError) error {
-	for at := e.Block; ; {
-		v, err := g.store.Load().Verify(e.Chunk, at)
-		if err != nil {
-			return err
-		}
-		for _, d := range v.Damaged {
-			if err := h.Repair(ctx, g, d); err != nil {
-				return err
-			}
-		}
-		if at = v.Next; at == 0 {
-			return nil
-		}
-	}
 }
 
 // incoming is an image that comes in.

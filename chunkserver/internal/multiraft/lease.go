@@ -9,7 +9,7 @@ import (
 )
 
 // The read lease (package lease has the argument). What could end a term sooner is excluded one by one: ticks are never made
-// up (worker.tickDue); a started peer, which may have promised before, grants no vote for ElectionTicks ticks
+// up (worker.nextTick); a started peer, which may have promised before, grants no vote for ElectionTicks ticks
 // (node.quarantine); a transfer, whose votes ignore the promise, takes the lease away for the rest of the term before raft
 // hears of it (worker.transfer).
 

@@ -10,7 +10,7 @@ import (
 )
 
 // quick has groups go quiet after a short while.
-func quick(cfg *Config) { cfg.QuietTicks = 3 }
+func quick(cfg *Config) { cfg.QuietTicks = cfg.ElectionTicks }
 
 // hushed waits until the peers on these chunkservers are quiet.
 func (c *cluster) hushed(ids ...layout.ChunkserverID) {
@@ -101,7 +101,7 @@ func TestQuietLeaderLost(t *testing.T) {
 // one has not noticed. When that one does it does not wait for a leader that it calls in vain.
 func TestQuietLeaderLostByTurns(t *testing.T) {
 	const tick = 3 * testTick
-	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 3, tick })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = cfg.ElectionTicks, tick })
 	c.found(1, 2, 3)
 	c.leader()
 	c.retry(c.command(0, 1))
@@ -255,13 +255,13 @@ func TestQuietDiskFails(t *testing.T) {
 
 // TestQuietUnderLoss: groups that go quiet and wake while messages are lost answer everything.
 func TestQuietUnderLoss(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks = 1 })
+	c := newCluster(t, 3, quick)
 	c.found(1, 2, 3)
 	c.leader()
 	c.net.setDrop(0.1)
 	for i := range 20 {
 		c.retry(c.command(i, byte(i+1)))
-		time.Sleep(time.Duration(i%4) * 3 * testTick)
+		time.Sleep(time.Duration(i%4) * 6 * testTick)
 		c.mustRead(i, byte(i+1))
 	}
 	c.net.setDrop(0)
@@ -282,7 +282,7 @@ func TestQuietAskedTwice(t *testing.T) {
 // TestQuietAsProcessRenews: a follower that goes quiet in the moment in which its leader's process begins another incarnation
 // takes part in raft again.
 func TestQuietAsProcessRenews(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 1, testTick/4 })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = cfg.ElectionTicks, testTick/4 })
 	c.found(1, 2, 3)
 	c.leader()
 	c.retry(c.command(0, 1))
@@ -298,4 +298,16 @@ func TestQuietAsProcessRenews(t *testing.T) {
 	c.retry(c.command(0, 2))
 	c.equal(1, 2, 3)
 	c.hushed(1, 2, 3)
+}
+
+// TestQuietTooSoon: who was told to ask again must not find the group quiet again.
+func TestQuietTooSoon(t *testing.T) {
+	c := newCluster(t, 1, nil)
+	cfg := c.servers[1].host.cfg
+	for ticks, ok := range map[int]bool{0: true, cfg.ElectionTicks - 1: false, cfg.ElectionTicks: true} {
+		cfg.QuietTicks = ticks
+		if err := cfg.Validate(); (err == nil) != ok {
+			t.Errorf("quiet after %d ticks: %v", ticks, err)
+		}
+	}
 }

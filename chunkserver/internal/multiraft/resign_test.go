@@ -24,7 +24,7 @@ func failedLeaderResigns(t *testing.T, heartbeat, idle int) {
 	var tick time.Duration
 	c := newCluster(t, 3, func(cfg *Config) {
 		tick = cfg.Tick
-		cfg.ElectionTicks, cfg.HeartbeatTicks = int(10*time.Second/cfg.Tick), heartbeat
+		cfg.ElectionTicks, cfg.HeartbeatTicks, cfg.QuietTicks = int(10*time.Second/cfg.Tick), heartbeat, 0
 	})
 	c.found(1, 2, 3)
 	lead := c.leader()

@@ -125,9 +125,9 @@ func (w *worker) Run(ctx context.Context) {
 		events := w.mu.queue
 		w.mu.queue = w.spare[:0]
 		w.mu.Unlock()
-		if len(events) == 0 && !w.tickDue() {
+		if len(events) == 0 && w.host.now() < w.nextTick() {
 			w.spare = events
-			w.bell.Wait(ctx, w.host.clock.Now()+w.lastTick+w.host.cfg.Tick-w.host.now())
+			w.bell.Wait(ctx, w.host.clock.Now()+w.nextTick()-w.host.now())
 			continue
 		}
 		w.round(events)
@@ -136,9 +136,18 @@ func (w *worker) Run(ctx context.Context) {
 	}
 }
 
-// tickDue tells whether a tick has passed since the last. Ticks that were missed are not made up: between two there is
-// always a whole tick, or a follower could forget its leader before the leader's lease ended.
-func (w *worker) tickDue() bool { return w.host.now()-w.lastTick >= w.host.cfg.Tick }
+// dozeTicks is how long a worker waits when all its groups are quiet.
+const dozeTicks = 50
+
+// nextTick is when the next tick is due, at the latest. Ticks that were missed are not made up: between two there is always a
+// whole tick, or a follower could forget its leader before the leader's lease ended.
+func (w *worker) nextTick() time.Duration {
+	ticks := 1
+	if len(w.awake) == 0 {
+		ticks = dozeTicks
+	}
+	return w.lastTick + time.Duration(ticks)*w.host.cfg.Tick
+}
 
 // round takes events through raft: 1. events and ticks, 2. what each changed group has to write, apply and send, 3. the
 // messages, by destination.

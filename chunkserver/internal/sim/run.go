@@ -147,7 +147,7 @@ func (o *Options) draw() {
 	if r.IntN(3) == 0 {
 		o.ill = illness(r.IntN(int(illnesses)))
 	}
-	o.quietTicks = []int{1, 5, 5, 20}[r.IntN(4)]
+	o.quietTicks = []int{8, 8, 12, 40}[r.IntN(4)] // none less than ElectionTicks
 	o.sick = 1
 	if n := r.IntN(6); n < 4 && o.ill.repairable() {
 		o.sick = []int{2, 2, 2, nodesMax}[n]
