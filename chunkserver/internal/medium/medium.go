@@ -118,8 +118,12 @@ func (m *Medium) DeleteVolume(v layout.VolumeID) error { return m.cs.DeleteVolum
 
 // Probe reads the first and the last block of the range if a mutation changes only a part of them, or with both in any
 // case, so that damage is found, and repaired, before the mutation is proposed: at apply it would hold up the whole
-// copyset. *blockstore.ChecksumError names the block.
+// copyset. *blockstore.ChecksumError names the block. cs may be nil, of a peer that could not be opened: nothing is found, and
+// who proposes hears why.
 func Probe(cs *blockstore.Copyset, ch layout.ChunkID, off, length uint32, both bool) error {
+	if cs == nil {
+		return nil
+	}
 	var buf [layout.BlockSize]byte
 	end := off + length
 	first, last := off/layout.BlockSize, (end-1)/layout.BlockSize

@@ -28,8 +28,8 @@ type node struct {
 	state        raft.StateType
 	lead         layout.PeerID
 	term, commit uint64
-	// What the log writer was last given.
-	writtenTerm, writtenVote uint64
+	// hard is what the log has, or gets with the next entries; it is never changed.
+	hard *raftpb.HardState
 
 	dirty, dead bool
 	props       []*proposal
@@ -184,17 +184,17 @@ func (w *worker) send(g *Group, m *raftpb.Message) {
 	}
 }
 
-// append hands a MsgStorageAppend to the log writer. One that changes nothing but the commit index, which needs not be
-// durable, is answered at once when nothing is before it.
+// append hands a MsgStorageAppend to the log writer. One of nothing but a commit index is answered at once when nothing is before
+// it. With the next entries it is durable: else a peer could forget that a change of members is committed, and be elected by the old.
 func (w *worker) append(g *Group, m *raftpb.Message) {
 	n := &g.node
 	r := &appendRequest{g: g, update: raftlog.Update{Copyset: g.id, Entries: m.GetEntries()}}
 	voted := false
 	if m.Term != nil && (m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0) {
-		r.update.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		voted = m.GetVote() != n.writtenVote || m.GetTerm() != n.writtenTerm
-		n.writtenTerm, n.writtenVote = m.GetTerm(), m.GetVote()
+		voted = m.GetVote() != n.hard.GetVote() || m.GetTerm() != n.hard.GetTerm()
+		n.hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 	}
+	r.update.HardState = n.hard
 	for _, resp := range m.GetResponses() {
 		if resp.GetTo() == uint64(g.peer) {
 			r.local = append(r.local, resp)

@@ -153,7 +153,7 @@ func (g *Group) start(hard *raftpb.HardState) error {
 	}
 	n.raw, n.appliedTerm = raw, term
 	n.term, n.commit = hard.GetTerm(), hard.GetCommit()
-	n.writtenTerm, n.writtenVote = hard.GetTerm(), hard.GetVote()
+	n.hard = hard
 	return nil
 }
 
