@@ -130,7 +130,7 @@ func TestQuietLeaderLostByTurns(t *testing.T) {
 // TestQuietLeaderRestarts sooner than it is missed, and than it could campaign: its other incarnation is noticed.
 func TestQuietLeaderRestarts(t *testing.T) {
 	const tick = 4 * testTick
-	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = 3, tick })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.QuietTicks, cfg.Tick = cfg.ElectionTicks, tick })
 	c.found(1, 2, 3)
 	c.leader()
 	c.hushed(1, 2, 3)
