@@ -17,6 +17,22 @@ import (
 // ErrNobody means that there is nobody to ask.
 var ErrNobody = errors.New("copies: there is no other peer")
 
+// Ask is a question to a chunkserver, for what it has when it has applied the entries up to From; 0: for what it has.
+type Ask struct {
+	Chunkserver layout.ChunkserverID
+	From        uint64
+}
+
+// Asks returns what to ask chunkservers: for what they have at the moment, because one that lags may have the copy and never catch
+// up, and for what they have when they have caught up.
+func Asks(of []layout.ChunkserverID, from uint64) []Ask {
+	asks := make([]Ask, 0, 2*len(of))
+	for _, cs := range of {
+		asks = append(asks, Ask{cs, 0}, Ask{cs, from})
+	}
+	return asks
+}
+
 // Copy is an answer.
 type Copy struct {
 	Data []byte
@@ -33,20 +49,20 @@ type copied struct {
 // First asks all at once and gives put one answer after the other, as they come, until one fits: put returns nil. Otherwise it returns
 // the last error of read or put. What is still being read then is stopped and waited for.
 func First(
-	ctx context.Context, clock *sched.Clock, stopped <-chan struct{}, from []layout.ChunkserverID,
-	read func(context.Context, layout.ChunkserverID) (Copy, error), put func(Copy) error,
+	ctx context.Context, clock *sched.Clock, stopped <-chan struct{}, asks []Ask,
+	read func(context.Context, Ask) (Copy, error), put func(Copy) error,
 ) error {
 	tasks := clock.NewTasks()
 	defer tasks.Stop()
-	got := make(chan copied, len(from))
-	for _, cs := range from {
+	got := make(chan copied, len(asks))
+	for _, a := range asks {
 		tasks.Run(func(ctx context.Context) {
-			c, err := read(ctx, cs)
+			c, err := read(ctx, a)
 			got <- copied{c, err}
 		})
 	}
 	last := ErrNobody
-	for range from {
+	for range asks {
 		c, err := sched.Recv(ctx, clock, got, stopped)
 		if err != nil {
 			return errors.Join(err, last)

@@ -38,7 +38,8 @@ func TestFirst(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			begin := time.Now()
-			read := func(ctx context.Context, cs layout.ChunkserverID) (Copy, error) {
+			read := func(ctx context.Context, a Ask) (Copy, error) {
+				cs := a.Chunkserver
 				select {
 				case <-ctx.Done():
 					return Copy{}, ctx.Err()
@@ -55,7 +56,11 @@ func TestFirst(t *testing.T) {
 				}
 				return nil
 			}
-			err := First(t.Context(), sched.NewClock(nil), nil, c.from, read, put)
+			var asks []Ask
+			for _, cs := range c.from {
+				asks = append(asks, Ask{cs, 1})
+			}
+			err := First(t.Context(), sched.NewClock(nil), nil, asks, read, put)
 			if !errors.Is(err, c.want) || time.Since(begin) != c.took {
 				t.Errorf("%s: %v after %v", c.what, err, time.Since(begin))
 			}
@@ -68,11 +73,11 @@ func TestFirstStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopped := make(chan struct{})
 		close(stopped)
-		read := func(ctx context.Context, _ layout.ChunkserverID) (Copy, error) {
+		read := func(ctx context.Context, _ Ask) (Copy, error) {
 			<-ctx.Done()
 			return Copy{}, ctx.Err()
 		}
-		err := First(t.Context(), sched.NewClock(nil), stopped, []layout.ChunkserverID{2}, read, func(Copy) error { return nil })
+		err := First(t.Context(), sched.NewClock(nil), stopped, Asks([]layout.ChunkserverID{2}, 7), read, func(Copy) error { return nil })
 		if !errors.Is(err, sched.ErrStopped) {
 			t.Error(err)
 		}

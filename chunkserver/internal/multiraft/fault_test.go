@@ -93,6 +93,37 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestRepairFromBehind: a peer that lags, and can not catch up, has the good copy of a block that is damaged on both others.
+func TestRepairFromBehind(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.CheckpointEvery = time.Hour })
+	c.found(1, 2, 3)
+	lead := c.leader()
+	behind, asks := lead%3+1, (lead+1)%3+1
+	c.retry(c.command(0, 11))
+	c.equal(1, 2, 3)
+	c.net.cut(lead, behind, true)
+	c.net.cut(behind, lead, true)
+	c.retry(c.command(1, 22))
+	c.until("the write", func() bool { return c.group(asks).Applied() == c.group(lead).Applied() })
+	for _, id := range []layout.ChunkserverID{lead, asks} {
+		c.servers[id].host.checkpoints.Kick()
+		c.until("a checkpoint, which writes the block to the file", func() bool {
+			durable, _ := c.group(id).store.Load().Durable()
+			return durable == c.group(id).Applied()
+		})
+		c.damage(id, 11)
+	}
+	cs := c.group(asks).store.Load()
+	block, chunk := make([]byte, layout.BlockSize), c.command(0, 0).Chunk
+	_, err := cs.Read(chunk, 0, block, nil)
+	if err := c.servers[asks].host.Repair(c.ctx(), c.group(asks), checksumError(t, err)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cs.Read(chunk, 0, block, nil); err != nil || block[0] != 11 {
+		t.Errorf("a repaired block reads %d, %v", block[0], err)
+	}
+}
+
 // TestCopyTellsOfAnImage: an image is in place, and the group does not know yet. Who asks for a block gets the image's, and hears up
 // to where entries may be in it.
 func TestCopyTellsOfAnImage(t *testing.T) {
@@ -316,6 +347,9 @@ func TestPeerWithoutData(t *testing.T) {
 	}
 	if err := g.Own(c.ctx(), func(*blockstore.Copyset) error { return nil }); !errors.Is(err, ErrStopped) {
 		t.Errorf("a repair: %v", err)
+	}
+	if err := g.Probe(layout.ChunkID{Volume: 3, Index: 1}, 512, 1024, true); err != nil {
+		t.Errorf("damage is found where there is nothing: %v", err)
 	}
 }
 

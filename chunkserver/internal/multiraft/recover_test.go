@@ -154,29 +154,3 @@ func TestCommitComesWithEntries(t *testing.T) {
 		}
 	}
 }
-
-// TestLostData: a peer whose data is gone answers that it has failed, whatever it is asked.
-func TestLostData(t *testing.T) {
-	c := newCluster(t, 1, nil)
-	if err := c.servers[1].host.peers.Set(testCopyset, peerlist.Record{Peer: 10, State: peerlist.Live}); err != nil {
-		t.Fatal(err)
-	}
-	c.restart(1)
-	g := c.group(1)
-	cmd := c.command(0, 1)
-	if err := g.Probe(cmd.Chunk, 512, 1024, true); err != nil {
-		t.Errorf("damage is found where there is nothing: %v", err)
-	}
-	if r := c.propose(1, cmd); r.Status != Failed {
-		t.Errorf("a write is answered with %+v", r)
-	}
-	if _, r := c.read(1, 0); r.Status == Done {
-		t.Errorf("a read is answered with %+v", r)
-	}
-	if _, _, _, err := g.ReadBlocks(c.ctx(), cmd.Chunk, 0, 4096, 0); err == nil {
-		t.Error("blocks are read")
-	}
-	if r := g.Report(); r.Err == nil {
-		t.Error("it is not reported")
-	}
-}

@@ -56,24 +56,24 @@ func (h *Host) Repair(ctx context.Context, g *Group, e *blockstore.ChecksumError
 }
 
 // fetch asks the other peers for a block and puts the first copy that fits in its place; with replace, the copy of the first
-// peer that has a good one.
+// peer that has a good one and has applied what this one has.
 func (h *Host) fetch(ctx context.Context, g *Group, e *blockstore.ChecksumError, replace bool) error {
 	where := slices.Compact(slices.Sorted(maps.Values(g.Members().Chunkservers)))
 	where = slices.DeleteFunc(where, func(cs layout.ChunkserverID) bool { return cs == h.cfg.Self })
 	off := e.Block * layout.BlockSize
-	read := func(ctx context.Context, cs layout.ChunkserverID) (c copies.Copy, err error) {
-		c.From = g.Applied()
-		c.Data, c.Through, err = h.cfg.Transport.ReadBlocks(ctx, cs, g.id, e.Chunk, off, layout.BlockSize, c.From)
+	read := func(ctx context.Context, a copies.Ask) (c copies.Copy, err error) {
+		c.From = a.From
+		c.Data, c.Through, err = h.cfg.Transport.ReadBlocks(ctx, a.Chunkserver, g.id, e.Chunk, off, layout.BlockSize, a.From)
 		return c, err
 	}
 	put := func(c copies.Copy) error {
 		err := g.Own(ctx, func(cs *blockstore.Copyset) error { return cs.Repair(e.Chunk, off, c.Data) })
-		if replace && errors.As(err, new(*blockstore.ChecksumError)) {
+		if replace && c.From > 0 && errors.As(err, new(*blockstore.ChecksumError)) {
 			err = g.ask(ctx, task{g: g, kind: taskReplace, chunk: e.Chunk, off: off, data: c.Data, upTo: c.From, through: c.Through})
 		}
 		return err
 	}
-	if err := copies.First(ctx, h.clock, h.stopped, where, read, put); err != nil {
+	if err := copies.First(ctx, h.clock, h.stopped, copies.Asks(where, g.Applied()), read, put); err != nil {
 		return fmt.Errorf("multiraft: copyset %d: %w", g.id, err)
 	}
 	h.repaired.Add(1)
