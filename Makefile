@@ -4,9 +4,9 @@
 # overruns is killed and counts as failed. The last line says what ran: "N passed, N failed, N skipped".
 # The budgets are limits for two cores and cold caches; a usual run takes a part of each.
 STATIC_BUDGET ?= 2m
-UNIT_BUDGET   ?= 6m
-SIM_BUDGET    ?= 2m30s
-FAULT_BUDGET  ?= 7m
+UNIT_BUDGET   ?= 8m
+SIM_BUDGET    ?= 4m
+FAULT_BUDGET  ?= 9m
 E2E_BUDGET    ?= 12m
 
 SHELL   := /bin/bash

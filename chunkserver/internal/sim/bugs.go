@@ -114,6 +114,7 @@ func (b Bug) host(l *life, cfg *multiraft.Config) {
 	switch {
 	case b == LeaseTooLong && l.node.id%2 == 1:
 		cfg.ElectionTicks += cfg.ElectionTicks / 2
+		cfg.QuietTicks = max(cfg.QuietTicks, cfg.ElectionTicks)
 	case b == NoQuarantine: // what ends so long after the start ended before it
 		cfg.Clock = func() time.Duration {
 			if l.host == nil {
