@@ -146,8 +146,7 @@ func (l *life) replace(s *set, c *change) layout.PeerID {
 	case m.Joint():
 		return 0
 	case c.given && m.Voter(c.peer):
-		c.given = false // it was made a voter before: it is replaced in its turn
-		return 0
+		return c.old // it was made a voter before: this change is over, and it is replaced in its turn
 	case c.given && m.Has(c.peer):
 		order.Changes = []copyset.MemberChange{{Peer: c.peer, Kind: copyset.Remove}}
 	case c.given && c.member:
