@@ -172,10 +172,10 @@ type Usage struct {
 // little, however many groups there are.
 func (l *Log) Length() int { return len(l.segments()) }
 
-// Syncs: see Length.
+// Syncs is that of Usage, as Length is.
 func (l *Log) Syncs() uint64 { return l.syncs.Load() }
 
-// Bytes: see Length.
+// Bytes is that of Usage, as Length is.
 func (l *Log) Bytes() (n int64) {
 	for _, s := range l.segments() {
 		n += s.size
